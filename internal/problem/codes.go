@@ -1,0 +1,108 @@
+package problem
+
+import "slices"
+
+// Code is a stable identifier: E, then a class digit (1 input, 2 verification, 3 reachability, 4 storage,
+// 5 install, 9 internal), then three digits. A code is never reused for something else.
+type Code string
+
+// The codes.
+const (
+	Usage             Code = "E1001"
+	InvalidFile       Code = "E1002"
+	MissingTool       Code = "E1003"
+	UnsupportedField  Code = "E1101"
+	InvalidPolicy     Code = "E1102"
+	PolicyConflict    Code = "E1112"
+	NameTaken         Code = "E1201"
+	TokenInvalid      Code = "E1202"
+	Denied            Code = "E1203"
+	NotFound          Code = "E1204"
+	AlreadyExists     Code = "E1205"
+	TargetMismatch    Code = "E1301"
+	ChecksumMismatch  Code = "E2101"
+	SignatureInvalid  Code = "E2102"
+	ChunkCorrupt      Code = "E2103"
+	IndexInvalid      Code = "E2104"
+	ManifestInvalid   Code = "E2105"
+	SequenceTooOld    Code = "E2106"
+	RosterInvalid     Code = "E2107"
+	PeerNotOnRoster   Code = "E2108"
+	SeederUnreachable Code = "E3102"
+	DaemonUnreachable Code = "E3103"
+	SiteSilent        Code = "E3301"
+	Timeout           Code = "E3302"
+	DiskFull          Code = "E4101"
+	QuotaExceeded     Code = "E4102"
+	StoreDamaged      Code = "E4103"
+	Locked            Code = "E4104"
+	InstallFailed     Code = "E5101"
+	RollbackFailed    Code = "E5102"
+	HealthFailed      Code = "E5103"
+	Internal          Code = "E9001"
+)
+
+// Page explains a code for "meshctl explain".
+type Page struct {
+	Code  Code
+	Exit  Exit
+	Title string
+	Text  string
+}
+
+var pages = map[Code]Page{}
+
+func page(c Code, x Exit, title, text string) { pages[c] = Page{c, x, title, text} }
+
+func init() {
+	page(Usage, ExitUsage, "wrong use of a command", "The arguments do not fit the command. Nothing was done. Run the command with --help.")
+	page(InvalidFile, ExitUsage, "a file cannot be used", "The file is missing, cannot be read, or its content does not have the expected form. The message names the file and the place. Nothing was changed.")
+	page(MissingTool, ExitUsage, "a program is missing", "An external program that this step needs is not installed. The message names the package that holds it. Nothing was changed.")
+	page(UnsupportedField, ExitUsage, "a field is not supported yet", "The policy uses a field that this version does not act on. It is refused rather than ignored, because an ignored field would be a promise not kept. Remove the field, or upgrade.")
+	page(InvalidPolicy, ExitUsage, "a policy is not valid", "The policy does not follow patchmgmt.io/v1. The policy that was in force before stays in force.")
+	page(PolicyConflict, ExitConflict, "two policies want different things", "Two policies select the same node for the same bundle name. The node keeps what it has until one of them changes.")
+	page(NameTaken, ExitConflict, "the name is taken", "Another node or site already has this name. Nothing was changed. Choose another name, or remove the old one first.")
+	page(TokenInvalid, ExitDenied, "the join token is not valid", "A join token works once, for one site, until it expires. Ask for a new one with: meshctl site token SITE")
+	page(Denied, ExitDenied, "not allowed", "The request carries no valid credentials for this operation.")
+	page(NotFound, ExitNotFound, "not found", "The named thing does not exist here.")
+	page(AlreadyExists, ExitConflict, "it exists already with another content", "A version, once published, never changes. Publish the change under a new version and a higher sequence.")
+	page(TargetMismatch, ExitVerification, "the bundle is for another system", "The manifest names another operating system, release or architecture than this node has. The node shares the bundle with its neighbours but does not install it.")
+	page(ChecksumMismatch, ExitVerification, "the checksum does not match", "The policy names one checksum and the bundle of that version has another. Nothing is installed.")
+	page(SignatureInvalid, ExitVerification, "the signature is not acceptable", "The document is not signed by enough allowed keys, or a signature is of a kind that is refused (weak hash, text mode, expired or revoked key). Nothing was installed and nothing was shared.")
+	page(ChunkCorrupt, ExitVerification, "a chunk is corrupt", "The bytes do not hash to the chunk's identity. The bytes were dropped, never served and never installed; a good copy is fetched again.")
+	page(IndexInvalid, ExitVerification, "the index is not valid", "The list of files in the bundle breaks a rule (paths, sizes, duplicates, limits) or is not the one the manifest names. The bundle is not used.")
+	page(ManifestInvalid, ExitVerification, "the manifest is not valid", "The manifest is not in the canonical form or breaks a rule. The bundle is not used.")
+	page(SequenceTooOld, ExitVerification, "the bundle is older than what this node has accepted", "A bundle's sequence may only grow on a node, so that an old, vulnerable version cannot be replayed. The bundle is still shared with neighbours, never installed.")
+	page(RosterInvalid, ExitVerification, "the site's roster is not valid", "The roster is not signed by the seeder's roster key, or is older than the one in force. The node keeps the roster it has.")
+	page(PeerNotOnRoster, ExitDenied, "a peer is not on the roster", "Only nodes on the site's signed roster may connect. The connection was closed.")
+	page(SeederUnreachable, ExitUnreachable, "the seeder cannot be reached", "Staged content is complete or is being shared in the site; installs go on. Reports wait in the outbox.")
+	page(DaemonUnreachable, ExitUnreachable, "the local daemon cannot be reached", "The socket does not answer. Is the daemon running?")
+	page(SiteSilent, ExitDegraded, "a site is silent", "Nothing has been heard from the site. Its nodes keep the last signed policy and may install without us.")
+	page(Timeout, ExitTimeout, "time ran out", "The condition did not come true in the time given.")
+	page(DiskFull, ExitFailure, "no space left", "The file system is full. What was already verified is kept and the work resumes when there is space.")
+	page(QuotaExceeded, ExitFailure, "the store's quota is used up", "Everything in the store is needed by a staged or installed bundle, so nothing was removed. Raise the quota.")
+	page(StoreDamaged, ExitVerification, "the store has damage", "Chunks that no longer match their identity were found. They are dropped and fetched again.")
+	page(Locked, ExitConflict, "another process holds the lock", "Only one process may use this directory at a time.")
+	page(InstallFailed, ExitFailure, "the install failed and was rolled back", "The machine runs what it ran before.")
+	page(RollbackFailed, ExitFailure, "the rollback failed", "The machine needs attention: the journal says which step could not be undone.")
+	page(HealthFailed, ExitFailure, "the health check failed", "The new version did not become healthy in time. The version before it is in force again.")
+	page(Internal, ExitFailure, "internal error", "This should not happen. Please report it with the message.")
+}
+
+// Lookup returns the page of a code.
+func Lookup(c Code) (Page, bool) { p, ok := pages[c]; return p, ok }
+
+// Pages returns all pages in the order of their codes.
+func Pages() []Page {
+	out := make([]Page, 0, len(pages))
+	for _, p := range pages {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b Page) int {
+		if a.Code < b.Code {
+			return -1
+		}
+		return 1
+	})
+	return out
+}

@@ -1,0 +1,173 @@
+// Package status holds what nodes, sites and the fleet say about themselves: the JSON contract of "meshctl status
+// --json", of the local socket, of the seeder's API and of reports. Fields may be added, never renamed or removed.
+package status
+
+import (
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/manifest"
+)
+
+// APIVersion of the documents.
+const APIVersion = "meshctl.io/v1"
+
+// Phase is where a node stands with its bundle. Transitions are in package node.
+type Phase string
+
+// The phases. Installed, RolledBack, InstallFailed and Quarantined are final for one bundle.
+const (
+	Pending       Phase = "Pending"
+	Staging       Phase = "Staging"
+	Staged        Phase = "Staged"
+	Scheduled     Phase = "Scheduled"
+	Installing    Phase = "Installing"
+	Installed     Phase = "Installed"
+	RolledBack    Phase = "RolledBack"
+	InstallFailed Phase = "InstallFailed"
+	Quarantined   Phase = "Quarantined"
+	Deferred      Phase = "Deferred"
+)
+
+// Node is one node's statement about itself. Seq grows with every statement of one node, across restarts.
+type Node struct {
+	APIVersion  string          `json:"apiVersion"`
+	Kind        string          `json:"kind"` // NodeStatus
+	Site        string          `json:"site"`
+	Node        string          `json:"node"`
+	PeerID      string          `json:"peerId"`
+	Software    string          `json:"software"`
+	Seq         uint64          `json:"seq"`
+	At          time.Time       `json:"at"` // the node's own clock
+	Uplink      bool            `json:"uplink"`
+	Phase       Phase           `json:"phase"`
+	Reason      string          `json:"reason"` // one word or short phrase; always set in a non-final phase
+	Code        string          `json:"code,omitempty"`
+	NextAttempt *time.Time      `json:"nextAttempt,omitempty"`
+	Desired     *Desired        `json:"desired,omitempty"`
+	Installed   []InstalledItem `json:"installed"`
+	Transfer    Transfer        `json:"transfer"`
+	Alarms      []Alarm         `json:"alarms"`
+	Outbox      int             `json:"outbox"` // reports not yet acknowledged by the seeder
+}
+
+// Desired is what the policies in force ask of the node.
+type Desired struct {
+	Policy   string          `json:"policy"`
+	Revision uint64          `json:"revision"`
+	Bundle   string          `json:"bundle"`
+	Version  string          `json:"version"`
+	Checksum manifest.Digest `json:"checksum"`
+}
+
+// InstalledItem is an installed bundle.
+type InstalledItem struct {
+	Bundle   string          `json:"bundle"`
+	Version  string          `json:"version"`
+	Sequence uint64          `json:"sequence"`
+	Checksum manifest.Digest `json:"checksum"`
+	Since    time.Time       `json:"since"`
+}
+
+// Transfer counts, in bytes of plain chunks unless said otherwise, for the desired bundle.
+type Transfer struct {
+	Chunks     int   `json:"chunks"`     // in the catalog as far as known
+	ChunksHave int   `json:"chunksHave"` // verified on disk
+	Bytes      int64 `json:"bytes"`
+	BytesHave  int64 `json:"bytesHave"`
+	FromWAN    int64 `json:"fromWan"`
+	WANPayload int64 `json:"wanPayload"` // bytes as encoded on the WAN
+	FromLAN    int64 `json:"fromLan"`
+	Reused     int64 `json:"reused"` // on disk before the transfer began: earlier bundles, resume after restart
+	ToLAN      int64 `json:"toLan"`
+	Wasted     int64 `json:"wasted"` // received and dropped: corrupt or duplicate
+	Peers      int   `json:"peers"`
+}
+
+// Alarm is something an operator should look at; it never blocks a forward step by itself.
+type Alarm struct {
+	Code    string    `json:"code"`
+	Message string    `json:"message"`
+	Since   time.Time `json:"since"`
+}
+
+// Seen is a node's statement and when the speaker last heard from the node.
+type Seen struct {
+	Node
+	LastSeen time.Time `json:"lastSeen"` // zero: never
+	Silent   bool      `json:"silent"`
+}
+
+// Site is a site as one of its nodes or the seeder sees it.
+type Site struct {
+	APIVersion string     `json:"apiVersion"`
+	Kind       string     `json:"kind"` // SiteStatus
+	Site       string     `json:"site"`
+	Timezone   string     `json:"timezone"`
+	AsOf       time.Time  `json:"asOf"`
+	Source     string     `json:"source"` // "seeder", or the name of the node that answers
+	Roster     uint64     `json:"rosterVersion"`
+	Uplink     string     `json:"uplink"` // node name, empty when none is known
+	WAN        WAN        `json:"wan"`
+	Nodes      []Seen     `json:"nodes"`
+	Bundles    []SiteWant `json:"bundles"`
+}
+
+// SiteWant is a bundle that nodes of the site hold or want.
+type SiteWant struct {
+	Bundle   string          `json:"bundle"`
+	Version  string          `json:"version"`
+	Checksum manifest.Digest `json:"checksum"`
+	Bytes    int64           `json:"bytes"` // distinct chunks
+	Holders  int             `json:"holders"`
+	Wanted   int             `json:"wanted"`
+}
+
+// WAN accounts a site's link. The seeder counts what it sent; a node knows only its site's sum of reports.
+type WAN struct {
+	CapBytesPerSecond int64 `json:"capBytesPerSecond"` // 0: no cap
+	Payload           int64 `json:"payload"`           // bytes of chunks as encoded, sent to the site
+	Plain             int64 `json:"plain"`             // the same, decoded
+	Needed            int64 `json:"needed"`            // distinct plain bytes sent
+	Duplicate         int64 `json:"duplicate"`         // plain bytes sent more than once
+	LeaseSplit        int   `json:"leaseSplit"`        // leases granted beside the first because the LAN was split
+}
+
+// Fleet is all sites as the seeder sees them.
+type Fleet struct {
+	APIVersion string        `json:"apiVersion"`
+	Kind       string        `json:"kind"` // FleetStatus
+	AsOf       time.Time     `json:"asOf"`
+	Nodes      int           `json:"nodes"`
+	Silent     int           `json:"silent"`
+	Phases     map[Phase]int `json:"phases"`
+	WAN        WAN           `json:"wan"`
+	Sites      []Site        `json:"sites"`
+}
+
+// Report is a durable statement in a node's outbox: an outcome or a change of phase. The node signs Body's bytes
+// with its identity key; the seeder keeps each (node, Seq) once.
+type Report struct {
+	Site string `json:"site"`
+	Node string `json:"node"`
+	Seq  uint64 `json:"seq"`
+	Body []byte `json:"body"` // ReportBody as JSON, exactly as signed
+	Sig  []byte `json:"sig"`
+}
+
+// ReportBody is what a report says.
+type ReportBody struct {
+	Site     string          `json:"site"`
+	Node     string          `json:"node"`
+	Seq      uint64          `json:"seq"`
+	Occurred time.Time       `json:"occurred"`
+	Phase    Phase           `json:"phase"`
+	Outcome  string          `json:"outcome,omitempty"` // success, deferred, verification_failure, install_failure, rolled_back, rollback_failed
+	Reason   string          `json:"reason"`
+	Code     string          `json:"code,omitempty"`
+	Policy   string          `json:"policy,omitempty"`
+	Revision uint64          `json:"revision,omitempty"`
+	Bundle   string          `json:"bundle,omitempty"`
+	Version  string          `json:"version,omitempty"`
+	Checksum manifest.Digest `json:"checksum"`
+	Detail   string          `json:"detail,omitempty"` // at most 2 KiB of log tail
+}
