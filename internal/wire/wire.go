@@ -1,0 +1,406 @@
+// Package wire is the language that nodes speak with each other and with the seeder: typed frames on one persistent
+// stream per direction. A frame is one byte of type, four bytes of length (big endian) and that many bytes of
+// payload. Every type has a limit, checked before anything is allocated. Hot messages (Get, Data, Have) are binary,
+// the others strict JSON.
+//
+// The package is pure: it turns messages into bytes and back. Values are not safe for concurrent use; a Reader
+// belongs to one goroutine.
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// Version of the language; both ends must say the same in Hello.
+const Version = 1
+
+// Type is the first byte of a frame.
+type Type byte
+
+// The types. Numbers are never reused.
+const (
+	TypeHello        Type = 1
+	TypePing         Type = 2
+	TypePong         Type = 3
+	TypeDocs         Type = 4
+	TypeGetDoc       Type = 5
+	TypeDoc          Type = 6
+	TypeHave         Type = 7
+	TypeHaveAdd      Type = 8
+	TypeGet          Type = 9
+	TypeData         Type = 10
+	TypeRefuse       Type = 11
+	TypeStatus       Type = 12
+	TypeReport       Type = 13
+	TypeReportAck    Type = 14
+	TypeUplink       Type = 15
+	TypeLeaseAsk     Type = 16
+	TypeLeaseGrant   Type = 17
+	TypeLeaseRefuse  Type = 18
+	TypeLeaseRenew   Type = 19
+	TypeLeaseRelease Type = 20
+	TypeSiteState    Type = 21
+)
+
+// HeaderBytes is the size of a frame's header.
+const HeaderBytes = 5
+
+// Limits of lists inside messages.
+const (
+	MaxDocs       = 1024
+	MaxHaveAdd    = 4096
+	MaxHaveChunks = 1 << 24 // chunks of one bundle: 4 TiB at the default size
+	maxDocBytes   = manifest.MaxManifestBytes
+)
+
+// limits in bytes of payload; a type that is missing here is unknown.
+var limits = map[Type]uint32{
+	TypeHello:        4 << 10,
+	TypePing:         8,
+	TypePong:         8,
+	TypeDocs:         512 << 10,
+	TypeGetDoc:       256,
+	TypeDoc:          1 << 20,
+	TypeHave:         MaxHaveChunks/8 + 64,
+	TypeHaveAdd:      32 + 4*MaxHaveAdd,
+	TypeGet:          4 + 32,
+	TypeData:         5 + chunk.MaxSize + 1024,
+	TypeRefuse:       5,
+	TypeStatus:       16 << 10,
+	TypeReport:       16 << 10,
+	TypeReportAck:    512,
+	TypeUplink:       1 << 10,
+	TypeLeaseAsk:     1 << 10,
+	TypeLeaseGrant:   1 << 10,
+	TypeLeaseRefuse:  1 << 10,
+	TypeLeaseRenew:   1 << 10,
+	TypeLeaseRelease: 1 << 10,
+	TypeSiteState:    2 << 20,
+}
+
+// Message is anything that fits a frame.
+type Message interface {
+	Type() Type
+	appendPayload(b []byte) ([]byte, error)
+	parsePayload(b []byte) error
+}
+
+// Hello opens every stream, in both directions.
+type Hello struct {
+	Version  int    `json:"version"`
+	Site     string `json:"site"`
+	Name     string `json:"name"` // node name, or "seeder"
+	Software string `json:"software"`
+}
+
+// Ping asks for a Pong with the same nonce: liveness and round-trip time.
+type Ping struct{ Nonce uint64 }
+
+// Pong answers a Ping.
+type Pong struct{ Nonce uint64 }
+
+// DocKind says what a signed document is.
+type DocKind string
+
+// The kinds of signed documents that nodes pass on.
+const (
+	DocRoster   DocKind = "roster"
+	DocPolicy   DocKind = "policy"
+	DocManifest DocKind = "manifest"
+)
+
+// DocEntry announces a signed document. The revision orders documents of one kind and name; it is a hint until
+// the document itself has been verified.
+type DocEntry struct {
+	Kind     DocKind         `json:"kind"`
+	Name     string          `json:"name"`
+	Revision uint64          `json:"revision"`
+	Digest   manifest.Digest `json:"digest"` // sha256 of the document's bytes
+}
+
+// Docs is the whole list of documents the sender holds; it replaces the list sent before.
+type Docs struct {
+	Entries []DocEntry `json:"entries"`
+}
+
+// GetDoc asks for a document by its digest.
+type GetDoc struct {
+	Digest manifest.Digest `json:"digest"`
+}
+
+// Doc carries a document and its detached signature.
+type Doc struct {
+	Kind DocKind `json:"kind"`
+	Doc  []byte  `json:"doc"`
+	Sig  []byte  `json:"sig"`
+}
+
+// Have says which chunks of a bundle the sender holds, by their numbers in the catalog. It replaces what was said
+// before for the bundle. Wants: the sender needs the whole bundle (a relaying uplink does not).
+type Have struct {
+	Bundle manifest.Digest
+	Wants  bool
+	Total  uint32 // chunks in the sender's catalog: grows when the index becomes known
+	Bitmap []byte // bit i of byte i/8, least significant first; ceil(Total/8) bytes
+}
+
+// HaveAdd adds chunks to the last Have of the bundle.
+type HaveAdd struct {
+	Bundle  manifest.Digest
+	Numbers []uint32
+}
+
+// Get asks for a chunk. Req is chosen by the asker and comes back in Data or Refuse.
+type Get struct {
+	Req uint32
+	ID  chunk.ID
+}
+
+// Data answers a Get. Encoding says how Payload holds the chunk (package encoding); the plain bytes hash to its ID.
+// Payload of a parsed message is valid until the next call of Reader.Next.
+type Data struct {
+	Req      uint32
+	Encoding byte
+	Payload  []byte
+}
+
+// Reason says why a Get was refused.
+type Reason byte
+
+// The reasons.
+const (
+	ReasonNotHeld Reason = 1 // the chunk is not here (any more)
+	ReasonBusy    Reason = 2 // too many requests wait
+	ReasonNoLease Reason = 3 // the seeder serves chunks to the lease holder only
+	ReasonDenied  Reason = 4
+)
+
+// String names the reason.
+func (r Reason) String() string {
+	switch r {
+	case ReasonNotHeld:
+		return "not held"
+	case ReasonBusy:
+		return "busy"
+	case ReasonNoLease:
+		return "no lease"
+	case ReasonDenied:
+		return "denied"
+	}
+	return fmt.Sprintf("reason %d", byte(r))
+}
+
+// Refuse answers a Get that is not served.
+type Refuse struct {
+	Req    uint32
+	Reason Reason
+}
+
+// Status is the sender's statement about itself, for its neighbours.
+type Status struct{ status.Node }
+
+// Report hands on a report towards the seeder.
+type Report struct{ status.Report }
+
+// ReportAck says that the seeder holds the report durably.
+type ReportAck struct {
+	Site string `json:"site"`
+	Node string `json:"node"`
+	Seq  uint64 `json:"seq"`
+}
+
+// Uplink tells the neighbours who the sender believes is the uplink. Only the holder speaks for itself: Holder is
+// the sender, or empty when it gave the lease back.
+type Uplink struct {
+	Holder string `json:"holder"`
+	Split  bool   `json:"split"` // a second lease, granted because the LAN is split
+}
+
+// LeaseAsk asks the seeder for the site's uplink lease.
+type LeaseAsk struct {
+	Nonce uint64 `json:"nonce"`
+	// Active: there is something to fetch; asks for the short lease.
+	Active bool `json:"active"`
+	// Unreachable is the peer ID of the holder that a refusal named and that the asker, having tried, cannot reach
+	// over its LAN, neither directly nor through a neighbour. It is how a split site gets a second lease.
+	Unreachable string `json:"unreachable,omitempty"`
+}
+
+// LeaseGrant answers LeaseAsk and LeaseRenew.
+type LeaseGrant struct {
+	Nonce             uint64 `json:"nonce"`
+	Lease             uint64 `json:"lease"`
+	TTLMillis         int64  `json:"ttlMillis"`
+	RenewMillis       int64  `json:"renewMillis"`
+	Split             bool   `json:"split"`
+	CapBytesPerSecond int64  `json:"capBytesPerSecond"` // 0: none
+}
+
+// LeaseRefuse answers LeaseAsk, and LeaseRenew of a lease that has ended.
+type LeaseRefuse struct {
+	Nonce       uint64 `json:"nonce"`
+	Holder      string `json:"holder"` // peer ID, empty when nobody holds it
+	RetryMillis int64  `json:"retryMillis"`
+	Reason      string `json:"reason"`
+}
+
+// LeaseRenew keeps a lease.
+type LeaseRenew struct {
+	Nonce      uint64 `json:"nonce"`
+	Lease      uint64 `json:"lease"`
+	Active     bool   `json:"active"`
+	SeesHolder bool   `json:"seesHolder"` // a split lease is no longer needed
+}
+
+// LeaseRelease gives a lease back.
+type LeaseRelease struct {
+	Lease uint64 `json:"lease"`
+}
+
+// SiteState is what the uplink tells the seeder about its neighbours: statements that changed, and who is alive.
+type SiteState struct {
+	Nodes []status.Node `json:"nodes"`
+	Alive []string      `json:"alive"` // node names heard from recently
+}
+
+// Append writes a whole frame to b.
+func Append(b []byte, m Message) ([]byte, error) {
+	start := len(b)
+	b = append(b, byte(m.Type()), 0, 0, 0, 0)
+	b, err := m.appendPayload(b)
+	if err != nil {
+		return nil, fmt.Errorf("frame type %d: %w", m.Type(), err)
+	}
+	n := len(b) - start - HeaderBytes
+	if n > int(limits[m.Type()]) {
+		return nil, fmt.Errorf("frame type %d of %d bytes: at most %d", m.Type(), n, limits[m.Type()])
+	}
+	binary.BigEndian.PutUint32(b[start+1:], uint32(n))
+	return b, nil
+}
+
+// AppendDataHeader writes the frame header and the fixed part of a Data message whose payload of n bytes follows
+// on the stream, so that a chunk need not be copied to be sent.
+func AppendDataHeader(b []byte, req uint32, encoding byte, n int) []byte {
+	b = append(b, byte(TypeData))
+	b = binary.BigEndian.AppendUint32(b, uint32(5+n))
+	b = binary.BigEndian.AppendUint32(b, req)
+	return append(b, encoding)
+}
+
+// Reader reads frames.
+type Reader struct {
+	r   io.Reader
+	hdr [HeaderBytes]byte
+	buf []byte
+}
+
+// NewReader returns a Reader on r, which should be buffered.
+func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
+
+// keepBytes is how large a buffer a Reader holds on to between frames.
+const keepBytes = 5 + chunk.DefaultSize
+
+// Next reads one message. An unknown type, a length over the type's limit or a malformed payload is an error, after
+// which the stream cannot be used. io.EOF between frames is returned as it is.
+func (r *Reader) Next() (Message, error) {
+	if _, err := io.ReadFull(r.r, r.hdr[:]); err != nil {
+		return nil, err
+	}
+	t, n := Type(r.hdr[0]), binary.BigEndian.Uint32(r.hdr[1:])
+	limit, ok := limits[t]
+	if !ok {
+		return nil, fmt.Errorf("frame of unknown type %d", t)
+	}
+	if n > limit {
+		return nil, fmt.Errorf("frame type %d of %d bytes: at most %d", t, n, limit)
+	}
+	if cap(r.buf) < int(n) || cap(r.buf) > keepBytes && n <= keepBytes {
+		r.buf = make([]byte, max(int(n), 512))
+	}
+	b := r.buf[:n]
+	if _, err := io.ReadFull(r.r, b); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, fmt.Errorf("frame type %d: %w", t, err)
+	}
+	m := newMessage(t)
+	if err := m.parsePayload(b); err != nil {
+		return nil, fmt.Errorf("frame type %d: %w", t, err)
+	}
+	return m, nil
+}
+
+func newMessage(t Type) Message {
+	switch t {
+	case TypeHello:
+		return new(Hello)
+	case TypePing:
+		return new(Ping)
+	case TypePong:
+		return new(Pong)
+	case TypeDocs:
+		return new(Docs)
+	case TypeGetDoc:
+		return new(GetDoc)
+	case TypeDoc:
+		return new(Doc)
+	case TypeHave:
+		return new(Have)
+	case TypeHaveAdd:
+		return new(HaveAdd)
+	case TypeGet:
+		return new(Get)
+	case TypeData:
+		return new(Data)
+	case TypeRefuse:
+		return new(Refuse)
+	case TypeStatus:
+		return new(Status)
+	case TypeReport:
+		return new(Report)
+	case TypeReportAck:
+		return new(ReportAck)
+	case TypeUplink:
+		return new(Uplink)
+	case TypeLeaseAsk:
+		return new(LeaseAsk)
+	case TypeLeaseGrant:
+		return new(LeaseGrant)
+	case TypeLeaseRefuse:
+		return new(LeaseRefuse)
+	case TypeLeaseRenew:
+		return new(LeaseRenew)
+	case TypeLeaseRelease:
+		return new(LeaseRelease)
+	case TypeSiteState:
+		return new(SiteState)
+	}
+	panic("a type has a limit but no message")
+}
+
+func appendJSON(b []byte, v any) ([]byte, error) {
+	j, err := json.Marshal(v)
+	return append(b, j...), err
+}
+
+func parseJSON(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if d.More() {
+		return errors.New("bytes after the message")
+	}
+	return nil
+}
