@@ -1,0 +1,54 @@
+# Every target in one line: make help
+GO      ?= go
+BIN      = bin
+PROGRAMS = seeder meshd mesh-install meshctl
+FUZZTIME ?= 20s
+SEEDS    ?= 200
+KEEP     ?=
+# Pinned here and nowhere else, so that it does not become a dependency of the module.
+GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test race fuzz demo examples crash-test sim lint fmt clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install the system packages that the tests want (root on Debian), or say which are missing
+	@scripts/setup
+
+build: ## build the four programs into bin/
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ $(PROGRAMS:%=./cmd/%)
+
+test: setup ## set-up, vet, every test; the last lines say what was skipped and why
+	$(GO) vet ./...
+	$(GO) run ./scripts/testsum -vet=off -timeout 20m ./...
+
+race: ## every test under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) run ./scripts/testsum -race -short -timeout 40m ./...
+
+fuzz: ## each fuzz target for FUZZTIME (default 20s)
+	@scripts/fuzz $(FUZZTIME)
+
+demo: build ## a real bundle over a thin WAN into a site of 8 nodes, the uplink killed half-way; KEEP=1 leaves it running
+	KEEP=$(KEEP) $(GO) run ./examples/demo
+
+examples: build ## the other examples: two sites behind thin links, a USB stick into a site without WAN
+	KEEP=$(KEEP) $(GO) run ./examples/two-sites
+	KEEP=$(KEEP) $(GO) run ./examples/usb-stick
+
+crash-test: build ## kill the store and the installer at every file system call (needs strace)
+	PATCHMESH_LONG=1 $(GO) run ./scripts/testsum -run 'Crash' -timeout 40m ./...
+
+sim: ## the site simulation in virtual time, SEEDS runs (default 200)
+	PATCHMESH_SEEDS=$(SEEDS) $(GO) run ./scripts/testsum -run 'Sim' -timeout 40m ./...
+
+lint: ## golangci-lint as pinned above (optional: the first run builds it)
+	$(GO) run $(GOLANGCI) run ./...
+
+fmt: ## gofmt -s
+	gofmt -s -w $$(git ls-files '*.go')
+
+clean: ## remove what was built
+	rm -rf $(BIN)
