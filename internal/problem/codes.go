@@ -28,10 +28,12 @@ const (
 	SequenceTooOld    Code = "E2106"
 	RosterInvalid     Code = "E2107"
 	PeerNotOnRoster   Code = "E2108"
+	IdentityMismatch  Code = "E2109"
 	SeederUnreachable Code = "E3102"
 	DaemonUnreachable Code = "E3103"
 	SiteSilent        Code = "E3301"
 	Timeout           Code = "E3302"
+	Busy              Code = "E3303"
 	DiskFull          Code = "E4101"
 	QuotaExceeded     Code = "E4102"
 	StoreDamaged      Code = "E4103"
@@ -75,10 +77,12 @@ func init() {
 	page(SequenceTooOld, ExitVerification, "the bundle is older than what this node has accepted", "A bundle's sequence may only grow on a node, so that an old, vulnerable version cannot be replayed. The bundle is still shared with neighbours, never installed.")
 	page(RosterInvalid, ExitVerification, "the site's roster is not valid", "The roster is not signed by the seeder's roster key, or is older than the one in force. The node keeps the roster it has.")
 	page(PeerNotOnRoster, ExitDenied, "a peer is not on the roster", "Only nodes on the site's signed roster may connect. The connection was closed.")
+	page(IdentityMismatch, ExitVerification, "the other side is not who it should be", "The server that answered does not hold the pinned identity key. Nothing was sent to it.")
 	page(SeederUnreachable, ExitUnreachable, "the seeder cannot be reached", "Staged content is complete or is being shared in the site; installs go on. Reports wait in the outbox.")
 	page(DaemonUnreachable, ExitUnreachable, "the local daemon cannot be reached", "The socket does not answer. Is the daemon running?")
 	page(SiteSilent, ExitDegraded, "a site is silent", "Nothing has been heard from the site. Its nodes keep the last signed policy and may install without us.")
 	page(Timeout, ExitTimeout, "time ran out", "The condition did not come true in the time given.")
+	page(Busy, ExitUnreachable, "the other side asks to come back later", "It serves as many requests as it may at the moment. Programs wait and try again by themselves.")
 	page(DiskFull, ExitFailure, "no space left", "The file system is full. What was already verified is kept and the work resumes when there is space.")
 	page(QuotaExceeded, ExitFailure, "the store's quota is used up", "Everything in the store is needed by a staged or installed bundle, so nothing was removed. Raise the quota.")
 	page(StoreDamaged, ExitVerification, "the store has damage", "Chunks that no longer match their identity were found. They are dropped and fetched again.")

@@ -1,0 +1,163 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/enrol"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/trust"
+)
+
+// Access is what a client needs to reach a seeder. "seeder serve" writes one for its administrator.
+type Access struct {
+	URLs  []string `json:"urls"`  // unix:///path or https://host:port, tried in order
+	Pin   string   `json:"pin"`   // the seeder's peer ID; needed for https
+	Token string   `json:"token"` // of the administrator; not needed on the unix socket, nor to enrol
+}
+
+// ReadAccess reads an Access from a JSON file.
+func ReadAccess(name string) (Access, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return Access{}, problem.New(problem.InvalidFile, "configuration %s", name).Because(err)
+	}
+	var a Access
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&a); err != nil {
+		return Access{}, problem.New(problem.InvalidFile, "configuration %s", name).Because(err)
+	}
+	return a, nil
+}
+
+// Client speaks to a seeder. Every error is a *problem.Error, or wraps the cause of the context's end. Calls that may be
+// repeated safely are, a few times, when the connection is lost or the seeder is busy.
+type Client struct{ caller }
+
+// NewClient makes a client. It connects when it is first used.
+func NewClient(a Access) (*Client, error) {
+	if len(a.URLs) == 0 {
+		return nil, problem.New(problem.Usage, "no address of a seeder is given")
+	}
+	c := &Client{caller{
+		token: a.Token, unreachable: problem.SeederUnreachable, sleep: sleep,
+		next: "check that the seeder runs and that the address and port are right; the sites go on without it",
+	}}
+	for _, u := range a.URLs {
+		e, err := newEndpoint(u, a.Pin)
+		if err != nil {
+			return nil, err
+		}
+		c.endpoints = append(c.endpoints, e)
+	}
+	return c, nil
+}
+
+func (c *Client) get(ctx context.Context, path string, q url.Values, out any) error {
+	return c.json(ctx, call{method: http.MethodGet, path: path, query: q, repeat: true}, nil, out)
+}
+
+// Status returns the whole fleet.
+func (c *Client) Status(ctx context.Context) (f status.Fleet, err error) {
+	return f, c.get(ctx, PathStatus, nil, &f)
+}
+
+// Sites lists the sites in the order of their names.
+func (c *Client) Sites(ctx context.Context) (l []SiteInfo, err error) {
+	return l, c.get(ctx, PathSites, nil, &l)
+}
+
+// Site returns one site with its nodes.
+func (c *Client) Site(ctx context.Context, site string) (s status.Site, err error) {
+	return s, c.get(ctx, fill(PathSite, site), nil, &s)
+}
+
+// CreateSite makes a site. The same name twice is problem.NameTaken.
+func (c *Client) CreateSite(ctx context.Context, s SiteSpec) (i SiteInfo, err error) {
+	return i, c.json(ctx, call{method: http.MethodPost, path: PathSites}, s, &i)
+}
+
+// CreateToken makes a join token for one node.
+func (c *Client) CreateToken(ctx context.Context, site string, s TokenSpec) (t TokenReply, err error) {
+	return t, c.json(ctx, call{method: http.MethodPost, path: fill(PathTokens, site)}, s, &t)
+}
+
+// Enrol redeems a token. It may be repeated: the same node gets its enrolment again. Check the answer's trust set
+// against the token's pins before use.
+func (c *Client) Enrol(ctx context.Context, r enrol.Request) (e enrol.Enrolment, err error) {
+	return e, c.json(ctx, call{method: http.MethodPost, path: PathEnrol, repeat: true}, r, &e)
+}
+
+// RemoveNode takes a node off the roster; its connections end.
+func (c *Client) RemoveNode(ctx context.Context, site, node string) error {
+	return c.json(ctx, call{method: http.MethodDelete, path: fill(PathNode, site, node)}, nil, nil)
+}
+
+// Bundles lists the bundles, newest first within a name.
+func (c *Client) Bundles(ctx context.Context) (l []BundleInfo, err error) {
+	return l, c.get(ctx, PathBundles, nil, &l)
+}
+
+// Bundle returns one bundle with its signed documents.
+func (c *Client) Bundle(ctx context.Context, d manifest.Digest) (b BundleDetail, err error) {
+	return b, c.get(ctx, fill(PathBundle, d.String()), nil, &b)
+}
+
+// BeginBundle starts or resumes an upload and returns what is still missing.
+func (c *Client) BeginBundle(ctx context.Context, u BundleUpload) (m BundleMissing, err error) {
+	return m, c.json(ctx, call{method: http.MethodPost, path: PathBundles, repeat: true}, u, &m)
+}
+
+// PutChunk uploads the plain bytes of a chunk of a bundle that was begun.
+func (c *Client) PutChunk(ctx context.Context, id chunk.ID, plain []byte) error {
+	_, err := c.do(ctx, call{
+		method: http.MethodPut, path: fill(PathChunk, id.String()), body: plain,
+		contentType: "application/octet-stream", repeat: true, limit: MaxBody,
+	})
+	return err
+}
+
+// CommitBundle publishes a complete upload.
+func (c *Client) CommitBundle(ctx context.Context, d manifest.Digest) (i BundleInfo, err error) {
+	return i, c.json(ctx, call{method: http.MethodPost, path: fill(PathBundleCommit, d.String()), repeat: true}, nil, &i)
+}
+
+// Policies lists the newest revision of every policy.
+func (c *Client) Policies(ctx context.Context) (l []PolicyInfo, err error) {
+	return l, c.get(ctx, PathPolicies, nil, &l)
+}
+
+// PutPolicy submits a signed policy document.
+func (c *Client) PutPolicy(ctx context.Context, d trust.Signed) (i PolicyInfo, err error) {
+	return i, c.json(ctx, call{method: http.MethodPost, path: PathPolicies, repeat: true}, d, &i)
+}
+
+// Reports returns a page of reports.
+func (c *Client) Reports(ctx context.Context, q ReportQuery) (p ReportPage, err error) {
+	v := url.Values{}
+	if q.Site != "" {
+		v.Set("site", q.Site)
+	}
+	if q.Node != "" {
+		v.Set("node", q.Node)
+	}
+	if q.After != 0 {
+		v.Set("after", strconv.FormatInt(q.After, 10))
+	}
+	if q.Limit != 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return p, c.get(ctx, PathReports, v, &p)
+}
+
+// GetChunk returns the verified plain bytes of a chunk.
+func (c *Client) GetChunk(ctx context.Context, id chunk.ID) ([]byte, error) { return c.chunk(ctx, id) }

@@ -1,0 +1,60 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// NodeClient speaks to a meshd on this machine. It needs no network.
+type NodeClient struct{ caller }
+
+// NewNodeClient makes a client for the socket at a path, or at a "unix:///path" address.
+func NewNodeClient(socket string) (*NodeClient, error) {
+	if len(socket) > 0 && socket[0] == '/' {
+		socket = "unix://" + socket
+	}
+	e, err := newEndpoint(socket, "")
+	if err != nil {
+		return nil, err
+	}
+	return &NodeClient{caller{
+		endpoints: []*endpoint{e}, unreachable: problem.DaemonUnreachable, sleep: sleep,
+		next: "check that meshd runs and that you may use its socket",
+	}}, nil
+}
+
+// Status returns the site as the node sees it.
+func (c *NodeClient) Status(ctx context.Context) (s status.Site, err error) {
+	return s, c.json(ctx, call{method: http.MethodGet, path: PathLocalStatus}, nil, &s)
+}
+
+// Node returns the node's statement about itself.
+func (c *NodeClient) Node(ctx context.Context) (n status.Node, err error) {
+	return n, c.json(ctx, call{method: http.MethodGet, path: PathLocalNode}, nil, &n)
+}
+
+// Import streams a stick file to the node and waits until it is verified and stored. It is not retried: the reader may
+// be consumed.
+func (c *NodeClient) Import(ctx context.Context, stick io.Reader) (ImportResult, error) {
+	b, err := c.do(ctx, call{
+		method: http.MethodPost, path: PathLocalImport, stream: stick,
+		contentType: "application/x-tar", limit: MaxBody,
+	})
+	if err != nil {
+		return ImportResult{}, err
+	}
+	var r ImportResult
+	if err := json.Unmarshal(b, &r); err != nil {
+		return ImportResult{}, problem.New(problem.Internal, "the answer to the import is not the expected JSON").Because(err)
+	}
+	return r, nil
+}
+
+// GetChunk returns the verified plain bytes of a chunk.
+func (c *NodeClient) GetChunk(ctx context.Context, id chunk.ID) ([]byte, error) { return c.chunk(ctx, id) }
