@@ -1,0 +1,121 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+)
+
+// Temp writes data to a new temporary file in dir and returns its name. The bytes are not durable yet: hand the
+// name to Batch.Place. Nothing is left behind when it fails.
+func Temp(dir string, data []byte, perm os.FileMode) (name string, err error) {
+	f, err := os.CreateTemp(dir, TempPrefix+"*")
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if _, err = f.Write(data); err != nil {
+		return "", err
+	}
+	if err = f.Chmod(perm); err != nil {
+		return "", err
+	}
+	return f.Name(), f.Close()
+}
+
+// Batch spreads the cost of fsync over many files. Place makes a file visible at once and whole, so that it
+// survives the death of the process; Sync makes everything placed since the last Sync survive a loss of power.
+// Between the two a loss of power may leave a name with torn or no content: a Batch is only for files whose
+// content is verified whenever it is read. The zero value is ready. Safe for concurrent use.
+type Batch struct {
+	mu    sync.Mutex
+	names []string
+	dirs  map[string]bool
+	bytes int64
+}
+
+// Place renames the temporary file tmp of size bytes to name.
+func (b *Batch) Place(tmp, name string, size int64) error {
+	if err := os.Rename(tmp, name); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.names = append(b.names, name)
+	b.bytes += size
+	b.touch(filepath.Dir(name))
+	return nil
+}
+
+// Touch notes that the entries of dir changed (a directory was made in it) and are to be flushed by Sync.
+func (b *Batch) Touch(dir string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.touch(dir)
+}
+
+func (b *Batch) touch(dir string) {
+	if b.dirs == nil {
+		b.dirs = make(map[string]bool)
+	}
+	b.dirs[dir] = true
+}
+
+// Pending is the number of bytes placed and not yet durable.
+func (b *Batch) Pending() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes
+}
+
+// Sync flushes the files, then the directories. The names it returns could not be made durable: the caller must
+// remove them, because a second fsync would report success without having written anything. A file that was
+// removed since it was placed is not an error.
+func (b *Batch) Sync() (lost []string, err error) {
+	b.mu.Lock()
+	names, dirs := b.names, b.dirs
+	b.names, b.dirs, b.bytes = nil, nil, 0
+	b.mu.Unlock()
+
+	var errs []error
+	for _, n := range names {
+		if err := syncFile(n); err != nil {
+			lost = append(lost, n)
+			errs = append(errs, err)
+		}
+	}
+	for d := range dirs {
+		if err := SyncDir(d); err != nil {
+			errs = append(errs, err)
+			for _, n := range names {
+				if filepath.Dir(n) == d && !slices.Contains(lost, n) {
+					lost = append(lost, n)
+				}
+			}
+		}
+	}
+	return lost, errors.Join(errs...)
+}
+
+func syncFile(name string) error {
+	f, err := os.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", name, err)
+	}
+	return nil
+}
