@@ -203,6 +203,13 @@ func (c *caller) json(ctx context.Context, q call, in, out any) error {
 	return nil
 }
 
+// ask is json with the answer as a value.
+func ask[T any](ctx context.Context, c *caller, q call, in any) (T, error) {
+	var out T
+	err := c.json(ctx, q, in, &out)
+	return out, err
+}
+
 // chunk reads one chunk over the gateway and checks that it is the one asked for.
 func (c *caller) chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 	b, err := c.do(ctx, call{

@@ -62,39 +62,39 @@ func NewClient(a Access) (*Client, error) {
 	return c, nil
 }
 
-func (c *Client) get(ctx context.Context, path string, q url.Values, out any) error {
-	return c.json(ctx, call{method: http.MethodGet, path: path, query: q, repeat: true}, nil, out)
+func get(path string, q url.Values) call {
+	return call{method: http.MethodGet, path: path, query: q, repeat: true}
 }
 
 // Status returns the whole fleet.
-func (c *Client) Status(ctx context.Context) (f status.Fleet, err error) {
-	return f, c.get(ctx, PathStatus, nil, &f)
+func (c *Client) Status(ctx context.Context) (status.Fleet, error) {
+	return ask[status.Fleet](ctx, &c.caller, get(PathStatus, nil), nil)
 }
 
 // Sites lists the sites in the order of their names.
-func (c *Client) Sites(ctx context.Context) (l []SiteInfo, err error) {
-	return l, c.get(ctx, PathSites, nil, &l)
+func (c *Client) Sites(ctx context.Context) ([]SiteInfo, error) {
+	return ask[[]SiteInfo](ctx, &c.caller, get(PathSites, nil), nil)
 }
 
 // Site returns one site with its nodes.
-func (c *Client) Site(ctx context.Context, site string) (s status.Site, err error) {
-	return s, c.get(ctx, fill(PathSite, site), nil, &s)
+func (c *Client) Site(ctx context.Context, site string) (status.Site, error) {
+	return ask[status.Site](ctx, &c.caller, get(fill(PathSite, site), nil), nil)
 }
 
 // CreateSite makes a site. The same name twice is problem.NameTaken.
-func (c *Client) CreateSite(ctx context.Context, s SiteSpec) (i SiteInfo, err error) {
-	return i, c.json(ctx, call{method: http.MethodPost, path: PathSites}, s, &i)
+func (c *Client) CreateSite(ctx context.Context, s SiteSpec) (SiteInfo, error) {
+	return ask[SiteInfo](ctx, &c.caller, call{method: http.MethodPost, path: PathSites}, s)
 }
 
 // CreateToken makes a join token for one node.
-func (c *Client) CreateToken(ctx context.Context, site string, s TokenSpec) (t TokenReply, err error) {
-	return t, c.json(ctx, call{method: http.MethodPost, path: fill(PathTokens, site)}, s, &t)
+func (c *Client) CreateToken(ctx context.Context, site string, s TokenSpec) (TokenReply, error) {
+	return ask[TokenReply](ctx, &c.caller, call{method: http.MethodPost, path: fill(PathTokens, site)}, s)
 }
 
 // Enrol redeems a token. It may be repeated: the same node gets its enrolment again. Check the answer's trust set
 // against the token's pins before use.
-func (c *Client) Enrol(ctx context.Context, r enrol.Request) (e enrol.Enrolment, err error) {
-	return e, c.json(ctx, call{method: http.MethodPost, path: PathEnrol, repeat: true}, r, &e)
+func (c *Client) Enrol(ctx context.Context, r enrol.Request) (enrol.Enrolment, error) {
+	return ask[enrol.Enrolment](ctx, &c.caller, call{method: http.MethodPost, path: PathEnrol, repeat: true}, r)
 }
 
 // RemoveNode takes a node off the roster; its connections end.
@@ -103,18 +103,18 @@ func (c *Client) RemoveNode(ctx context.Context, site, node string) error {
 }
 
 // Bundles lists the bundles, newest first within a name.
-func (c *Client) Bundles(ctx context.Context) (l []BundleInfo, err error) {
-	return l, c.get(ctx, PathBundles, nil, &l)
+func (c *Client) Bundles(ctx context.Context) ([]BundleInfo, error) {
+	return ask[[]BundleInfo](ctx, &c.caller, get(PathBundles, nil), nil)
 }
 
 // Bundle returns one bundle with its signed documents.
-func (c *Client) Bundle(ctx context.Context, d manifest.Digest) (b BundleDetail, err error) {
-	return b, c.get(ctx, fill(PathBundle, d.String()), nil, &b)
+func (c *Client) Bundle(ctx context.Context, d manifest.Digest) (BundleDetail, error) {
+	return ask[BundleDetail](ctx, &c.caller, get(fill(PathBundle, d.String()), nil), nil)
 }
 
 // BeginBundle starts or resumes an upload and returns what is still missing.
-func (c *Client) BeginBundle(ctx context.Context, u BundleUpload) (m BundleMissing, err error) {
-	return m, c.json(ctx, call{method: http.MethodPost, path: PathBundles, repeat: true}, u, &m)
+func (c *Client) BeginBundle(ctx context.Context, u BundleUpload) (BundleMissing, error) {
+	return ask[BundleMissing](ctx, &c.caller, call{method: http.MethodPost, path: PathBundles, repeat: true}, u)
 }
 
 // PutChunk uploads the plain bytes of a chunk of a bundle that was begun.
@@ -127,22 +127,22 @@ func (c *Client) PutChunk(ctx context.Context, id chunk.ID, plain []byte) error 
 }
 
 // CommitBundle publishes a complete upload.
-func (c *Client) CommitBundle(ctx context.Context, d manifest.Digest) (i BundleInfo, err error) {
-	return i, c.json(ctx, call{method: http.MethodPost, path: fill(PathBundleCommit, d.String()), repeat: true}, nil, &i)
+func (c *Client) CommitBundle(ctx context.Context, d manifest.Digest) (BundleInfo, error) {
+	return ask[BundleInfo](ctx, &c.caller, call{method: http.MethodPost, path: fill(PathBundleCommit, d.String()), repeat: true}, nil)
 }
 
 // Policies lists the newest revision of every policy.
-func (c *Client) Policies(ctx context.Context) (l []PolicyInfo, err error) {
-	return l, c.get(ctx, PathPolicies, nil, &l)
+func (c *Client) Policies(ctx context.Context) ([]PolicyInfo, error) {
+	return ask[[]PolicyInfo](ctx, &c.caller, get(PathPolicies, nil), nil)
 }
 
 // PutPolicy submits a signed policy document.
-func (c *Client) PutPolicy(ctx context.Context, d trust.Signed) (i PolicyInfo, err error) {
-	return i, c.json(ctx, call{method: http.MethodPost, path: PathPolicies, repeat: true}, d, &i)
+func (c *Client) PutPolicy(ctx context.Context, d trust.Signed) (PolicyInfo, error) {
+	return ask[PolicyInfo](ctx, &c.caller, call{method: http.MethodPost, path: PathPolicies, repeat: true}, d)
 }
 
 // Reports returns a page of reports.
-func (c *Client) Reports(ctx context.Context, q ReportQuery) (p ReportPage, err error) {
+func (c *Client) Reports(ctx context.Context, q ReportQuery) (ReportPage, error) {
 	v := url.Values{}
 	if q.Site != "" {
 		v.Set("site", q.Site)
@@ -156,7 +156,7 @@ func (c *Client) Reports(ctx context.Context, q ReportQuery) (p ReportPage, err 
 	if q.Limit != 0 {
 		v.Set("limit", strconv.Itoa(q.Limit))
 	}
-	return p, c.get(ctx, PathReports, v, &p)
+	return ask[ReportPage](ctx, &c.caller, get(PathReports, v), nil)
 }
 
 // GetChunk returns the verified plain bytes of a chunk.

@@ -30,13 +30,13 @@ func NewNodeClient(socket string) (*NodeClient, error) {
 }
 
 // Status returns the site as the node sees it.
-func (c *NodeClient) Status(ctx context.Context) (s status.Site, err error) {
-	return s, c.json(ctx, call{method: http.MethodGet, path: PathLocalStatus}, nil, &s)
+func (c *NodeClient) Status(ctx context.Context) (status.Site, error) {
+	return ask[status.Site](ctx, &c.caller, call{method: http.MethodGet, path: PathLocalStatus}, nil)
 }
 
 // Node returns the node's statement about itself.
-func (c *NodeClient) Node(ctx context.Context) (n status.Node, err error) {
-	return n, c.json(ctx, call{method: http.MethodGet, path: PathLocalNode}, nil, &n)
+func (c *NodeClient) Node(ctx context.Context) (status.Node, error) {
+	return ask[status.Node](ctx, &c.caller, call{method: http.MethodGet, path: PathLocalNode}, nil)
 }
 
 // Import streams a stick file to the node and waits until it is verified and stored. It is not retried: the reader may
@@ -57,4 +57,6 @@ func (c *NodeClient) Import(ctx context.Context, stick io.Reader) (ImportResult,
 }
 
 // GetChunk returns the verified plain bytes of a chunk.
-func (c *NodeClient) GetChunk(ctx context.Context, id chunk.ID) ([]byte, error) { return c.chunk(ctx, id) }
+func (c *NodeClient) GetChunk(ctx context.Context, id chunk.ID) ([]byte, error) {
+	return c.chunk(ctx, id)
+}
