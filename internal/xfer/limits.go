@@ -1,0 +1,76 @@
+package xfer
+
+import (
+	"math"
+	"net/netip"
+
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/x/rate"
+)
+
+// Limits are the explicit resource limits of a host. libp2p's defaults allow 8 connections and 0.2 new ones a second
+// for each source address (loopback is exempt, so only a test over a real interface shows it) and refused 948 of
+// 1,200 sites; nothing is left to them here.
+type Limits struct {
+	Conns           int     // connections in total
+	TransientConns  int     // connections that have not finished their handshake
+	Streams         int     // streams in total
+	ConnsPerPeer    int     // connections of one peer
+	StreamsPerPeer  int     // streams of one peer
+	FD              int     // file descriptors
+	MemoryBytes     int64   // of libp2p's own buffers
+	ConnsPerAddress int     // connections of one source address (a site behind one NAT is one address)
+	NewPerSecond    float64 // new connections a second of one source address
+	NewBurst        int
+}
+
+// SeederLimits fit 1,200 sites with some restarting at once, several of them behind one address.
+func SeederLimits() Limits {
+	return Limits{Conns: 4096, TransientConns: 512, Streams: 65536, ConnsPerPeer: 4, StreamsPerPeer: 32, FD: 8192,
+		MemoryBytes: 1 << 30, ConnsPerAddress: 64, NewPerSecond: 16, NewBurst: 64}
+}
+
+// NodeLimits fit a site of up to 60 nodes and its seeder.
+func NodeLimits() Limits {
+	return Limits{Conns: 256, TransientConns: 64, Streams: 1024, ConnsPerPeer: 4, StreamsPerPeer: 16, FD: 512,
+		MemoryBytes: 128 << 20, ConnsPerAddress: 8, NewPerSecond: 4, NewBurst: 16}
+}
+
+// config is the whole table in rcmgr's terms: an infinite base with every level that peers can reach bounded.
+func (l Limits) config() rcmgr.ConcreteLimitConfig {
+	v, m := func(n int) rcmgr.LimitVal { return rcmgr.LimitVal(n) }, func(n int64) rcmgr.LimitVal64 { return rcmgr.LimitVal64(n) }
+	all := rcmgr.ResourceLimits{Conns: v(l.Conns), ConnsInbound: v(l.Conns), ConnsOutbound: v(l.Conns), Streams: v(l.Streams),
+		StreamsInbound: v(l.Streams), StreamsOutbound: v(l.Streams), FD: v(l.FD), Memory: m(l.MemoryBytes)}
+	transient := rcmgr.ResourceLimits{Conns: v(l.TransientConns), ConnsInbound: v(l.TransientConns), ConnsOutbound: v(l.TransientConns),
+		Streams: v(4 * l.TransientConns), StreamsInbound: v(4 * l.TransientConns), StreamsOutbound: v(4 * l.TransientConns),
+		FD: v(l.TransientConns), Memory: m(l.MemoryBytes / 4)}
+	onePeer := rcmgr.ResourceLimits{Conns: v(l.ConnsPerPeer), ConnsInbound: v(l.ConnsPerPeer), ConnsOutbound: v(l.ConnsPerPeer),
+		Streams: v(l.StreamsPerPeer), StreamsInbound: v(l.StreamsPerPeer), StreamsOutbound: v(l.StreamsPerPeer),
+		FD: v(l.ConnsPerPeer), Memory: m(max(l.MemoryBytes/8, 64<<20))}
+	perProtocol := all
+	perProtocol.Streams, perProtocol.StreamsInbound, perProtocol.StreamsOutbound = v(l.Streams/2), v(l.Streams/2), v(l.Streams/2)
+	return rcmgr.PartialLimitConfig{
+		System: all, Transient: transient, AllowlistedSystem: all, AllowlistedTransient: transient,
+		PeerDefault: onePeer, ProtocolDefault: perProtocol, ProtocolPeerDefault: onePeer,
+		ServiceDefault: perProtocol, ServicePeerDefault: onePeer,
+	}.Build(rcmgr.InfiniteLimits)
+}
+
+func (l Limits) options() []rcmgr.Option {
+	loop4, loop6 := netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")
+	free := []rate.PrefixLimit{{Prefix: loop4}, {Prefix: loop6}}
+	one := rate.Limit{RPS: l.NewPerSecond, Burst: l.NewBurst}
+	return []rcmgr.Option{
+		rcmgr.WithMetricsDisabled(),
+		rcmgr.WithNetworkPrefixLimit(
+			[]rcmgr.NetworkPrefixLimit{{Network: loop4, ConnCount: math.MaxInt}},
+			[]rcmgr.NetworkPrefixLimit{{Network: loop6, ConnCount: math.MaxInt}}),
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: l.ConnsPerAddress}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 64, ConnCount: l.ConnsPerAddress}}),
+		rcmgr.WithConnRateLimiters(&rate.Limiter{NetworkPrefixLimits: free, SubnetRateLimiter: rate.SubnetLimiter{
+			IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: one}},
+			IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 64, Limit: one}},
+		}}),
+	}
+}
