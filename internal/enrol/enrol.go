@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -244,11 +243,15 @@ func validAddrs(addrs []string) error {
 		return fmt.Errorf("%d addresses: at most %d", len(addrs), maxAddrs)
 	}
 	for _, a := range addrs {
-		host, port, err := net.SplitHostPort(a)
-		n, perr := strconv.ParseUint(port, 10, 16)
-		if err != nil || perr != nil || host == "" || n == 0 || len(a) > 256 {
+		u, err := url.Parse("//" + a)
+		if err != nil || len(a) > 256 || u.Host != a || u.Hostname() == "" || !validPort(u.Port()) {
 			return fmt.Errorf("%.260q is not host:port", a)
 		}
 	}
 	return nil
+}
+
+func validPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }

@@ -36,7 +36,7 @@ func (x *Index) Encode() ([]byte, error) {
 	if err := x.Validate(); err != nil {
 		return nil, err
 	}
-	return encode(x)
+	return EncodeCanonical(x)
 }
 
 // ParseIndex reads canonical index bytes and checks them against the manifest that names them.
@@ -46,7 +46,7 @@ func ParseIndex(m *Manifest, b []byte) (*Index, error) {
 			len(b), chunk.Sum(b), m.Index.Size, m.Index.ID)
 	}
 	x := new(Index)
-	if err := decode("index", b, x); err != nil {
+	if err := DecodeCanonical("index", b, x); err != nil {
 		return nil, err
 	}
 	if err := x.Validate(); err != nil {

@@ -7,10 +7,8 @@
 package manifest
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
@@ -152,7 +150,7 @@ func (m *Manifest) Encode() ([]byte, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	return encode(m)
+	return EncodeCanonical(m)
 }
 
 // Validate checks every rule that does not need the index.
@@ -221,37 +219,8 @@ func Parse(b []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("manifest of %d bytes: at most %d", len(b), MaxManifestBytes)
 	}
 	m := new(Manifest)
-	if err := decode("manifest", b, m); err != nil {
+	if err := DecodeCanonical("manifest", b, m); err != nil {
 		return nil, err
 	}
 	return m, m.Validate()
-}
-
-// encode writes v as indented JSON with a final newline: readable by people, and canonical because it has one form.
-func encode(v any) ([]byte, error) {
-	var buf bytes.Buffer
-	e := json.NewEncoder(&buf)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", " ")
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return buf.Bytes(), nil
-}
-
-// decode accepts only the bytes that encode would write for the value they decode to.
-func decode(what string, b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	again, err := encode(v)
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	if !bytes.Equal(again, b) {
-		return fmt.Errorf("%s is not in the canonical form", what)
-	}
-	return nil
 }

@@ -4,8 +4,6 @@
 package roster
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -56,13 +54,7 @@ func (r *Roster) Encode() ([]byte, error) {
 	if err := r.validate(); err != nil {
 		return nil, err
 	}
-	var buf bytes.Buffer
-	e := json.NewEncoder(&buf)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(r); err != nil {
-		return nil, err
-	}
-	return buf.Bytes(), nil
+	return manifest.EncodeCanonical(r)
 }
 
 // Open verifies the roster's signature against the set and parses it. at is the trusted time (see trust.Set.Verify).
@@ -70,21 +62,19 @@ func Open(set *trust.Set, s trust.Signed, at time.Time) (*Roster, error) {
 	if len(s.Doc) > MaxBytes {
 		return nil, fmt.Errorf("roster of %d bytes: at most %d", len(s.Doc), MaxBytes)
 	}
-	if _, err := set.Verify(trust.RoleRoster, s, at); err != nil {
-		return nil, err
-	}
-	r := new(Roster)
-	d := json.NewDecoder(bytes.NewReader(s.Doc))
-	d.DisallowUnknownFields()
-	if err := d.Decode(r); err != nil {
-		return nil, fmt.Errorf("roster: %w", err)
-	}
-	again, err := r.Encode()
+	v, err := set.Verify(trust.RoleRoster, s, at)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(again, s.Doc) {
-		return nil, fmt.Errorf("roster is not in the canonical form")
+	r := new(Roster)
+	if err := manifest.DecodeCanonical("roster", s.Doc, r); err != nil {
+		return nil, err
+	}
+	if err := r.validate(); err != nil {
+		return nil, err
+	}
+	if err := v.CheckCreated(r.Created); err != nil {
+		return nil, err
 	}
 	return r, nil
 }

@@ -3,7 +3,6 @@ package trust
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"github.com/patchmesh/patchmesh/internal/manifest"
 )
 
 // MaxSetBytes bounds a trust set file: three keyrings in base64, and their fingerprints.
@@ -217,11 +218,7 @@ func (s *Set) Encode() ([]byte, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
-	b, err := json.MarshalIndent(s, "", " ")
-	if err != nil {
-		return nil, err
-	}
-	return append(b, '\n'), nil
+	return manifest.EncodeCanonical(s)
 }
 
 // ParseSet reads a trust set file: the bytes that Encode writes and no others.
@@ -230,17 +227,11 @@ func ParseSet(b []byte) (*Set, error) {
 		return nil, fmt.Errorf("trust set of %d bytes: at most %d", len(b), MaxSetBytes)
 	}
 	s := new(Set)
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(s); err != nil {
-		return nil, fmt.Errorf("trust set: %w", err)
-	}
-	again, err := s.Encode()
-	if err != nil {
+	if err := manifest.DecodeCanonical("trust set", b, s); err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(again, b) {
-		return nil, errors.New("trust set is not in the canonical form")
+	if err := s.Validate(); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
