@@ -1,5 +1,6 @@
-// Package policy holds the desired state: PatchPolicy, patchmgmt.io/v1, and the signed envelope it travels in. A
-// field that this version does not act on is refused by name, never ignored. Pure; safe for concurrent use.
+// Package policy holds the desired state: PatchPolicy, patchmgmt.io/v1, the signed envelope it travels in, and the
+// choice of the policy that a node follows. A field that this version does not act on is refused by name, never
+// ignored. Pure; safe for concurrent use.
 package policy
 
 import "github.com/patchmesh/patchmesh/internal/manifest"
@@ -10,17 +11,24 @@ const (
 	Kind       = "PatchPolicy"
 )
 
-// MaxBytes bounds a policy document and its envelope.
-const MaxBytes = 64 << 10
+// Limits and defaults.
+const (
+	MaxBytes             = 64 << 10 // of a policy document and of its envelope
+	MaxLabels            = 64
+	DefaultBundle        = "default"
+	DefaultHealthTimeout = 120       // seconds
+	MaxHealthTimeout     = 24 * 3600 // seconds
+)
 
 // Policy is the part of PatchPolicy that this version acts on.
 type Policy struct {
-	Name      string
-	Namespace string
-	Labels    map[string]string
-	Bundle    BundleRef
-	Match     map[string]string // targets.selector.matchLabels; never empty
-	Rollback  Rollback
+	Name        string
+	Namespace   string
+	Labels      map[string]string
+	Annotations map[string]string
+	Bundle      BundleRef
+	Match       map[string]string // targets.selector.matchLabels; never empty
+	Rollback    Rollback
 }
 
 // BundleRef pins a bundle. Name defaults to "default".
@@ -33,20 +41,16 @@ type BundleRef struct {
 // Rollback says how a node decides that an install was good.
 type Rollback struct {
 	Enabled              bool   // default true
-	HealthCheckURL       string // http on the loopback only; empty: no URL check
+	HealthCheckURL       string // http or https on the loopback only; empty: no URL check
 	HealthTimeoutSeconds int    // default 120
 }
 
-// Document is the signed envelope: canonical JSON whose Policy field is the YAML text exactly as written. The
-// revision orders documents of one policy name; a node never accepts a lower one than it has seen.
-type Document struct {
-	Schema   string `json:"schema"`
-	Name     string `json:"name"`
-	Revision uint64 `json:"revision"`
-	Created  string `json:"created"` // RFC 3339, UTC, whole seconds
-	Deleted  bool   `json:"deleted"` // the policy is withdrawn: no new starts, software stays
-	Policy   string `json:"policy"`
+// Matches reports whether a node with these labels is a target of the policy.
+func (p *Policy) Matches(labels map[string]string) bool {
+	for k, want := range p.Match {
+		if have, ok := labels[k]; !ok || have != want {
+			return false
+		}
+	}
+	return len(p.Match) > 0
 }
-
-// Schema identifies the envelope inside the signed bytes.
-const Schema = "patchmesh.io/policy/v1"

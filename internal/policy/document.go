@@ -1,0 +1,131 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/trust"
+)
+
+// Document is the signed envelope: canonical JSON whose Policy field is the YAML text exactly as written. The
+// revision orders documents of one policy name; a node never accepts a lower one than it has seen.
+type Document struct {
+	Schema   string `json:"schema"`
+	Name     string `json:"name"`
+	Revision uint64 `json:"revision"`
+	Created  string `json:"created"` // RFC 3339, UTC, whole seconds
+	Deleted  bool   `json:"deleted"` // the policy is withdrawn: no new starts, software stays; Policy is empty
+	Policy   string `json:"policy"`
+}
+
+// Schema identifies the envelope inside the signed bytes.
+const Schema = "patchmesh.io/policy/v1"
+
+// NewDocument puts the text of a policy, which must be valid, into an envelope.
+func NewDocument(text []byte, revision uint64, created time.Time) (*Document, error) {
+	p, err := Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	d := &Document{Schema: Schema, Name: p.Name, Revision: revision, Created: timestamp(created), Policy: string(text)}
+	_, err = d.validate()
+	return d, err
+}
+
+// NewDeletion makes the envelope that withdraws a policy.
+func NewDeletion(name string, revision uint64, created time.Time) (*Document, error) {
+	d := &Document{Schema: Schema, Name: name, Revision: revision, Created: timestamp(created), Deleted: true}
+	_, err := d.validate()
+	return d, err
+}
+
+// Encode writes the canonical bytes, which are what is signed.
+func (d *Document) Encode() ([]byte, error) {
+	if _, err := d.validate(); err != nil {
+		return nil, err
+	}
+	b, err := manifest.EncodeCanonical(d)
+	if err == nil && len(b) > MaxBytes {
+		err = fmt.Errorf("policy document of %d bytes: at most %d", len(b), MaxBytes)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Open verifies a document's signature and parses it and the policy in it, which is nil when the document is a
+// deletion. at is the trusted time, as for trust.Set.Verify. That the revision is not lower than one seen before
+// is for the caller to check.
+func Open(set *trust.Set, s trust.Signed, at time.Time) (*Document, *Policy, error) {
+	if len(s.Doc) > MaxBytes {
+		return nil, nil, invalid(fmt.Errorf("%d bytes, at most %d", len(s.Doc), MaxBytes))
+	}
+	v, err := set.Verify(trust.RolePolicy, s, at)
+	if err != nil {
+		return nil, nil, err
+	}
+	d := new(Document)
+	if err := manifest.DecodeCanonical("policy document", s.Doc, d); err != nil {
+		return nil, nil, invalid(err)
+	}
+	p, err := d.validate()
+	if err != nil {
+		return nil, nil, err
+	}
+	created, err := d.Time()
+	if err != nil {
+		return nil, nil, invalid(err)
+	}
+	if err := v.CheckCreated(created); err != nil {
+		return nil, nil, err
+	}
+	return d, p, nil
+}
+
+// Time is when the document says it was made.
+func (d *Document) Time() (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, d.Created)
+	if err != nil || timestamp(t) != d.Created {
+		return time.Time{}, fmt.Errorf("created %q is not a UTC time with whole seconds", d.Created)
+	}
+	return t, nil
+}
+
+// validate checks the envelope and parses the policy in it.
+func (d *Document) validate() (*Policy, error) {
+	switch {
+	case d.Schema != Schema:
+		return nil, invalid(fmt.Errorf("schema %q is not %q", d.Schema, Schema))
+	case !manifest.ValidName(d.Name):
+		return nil, invalid(fmt.Errorf("name %q: want lower-case letters, digits, . _ -, at most 64", d.Name))
+	case d.Revision == 0:
+		return nil, invalid(errors.New("revision must be at least 1"))
+	case d.Deleted && d.Policy != "":
+		return nil, invalid(errors.New("a deletion holds a policy"))
+	}
+	if _, err := d.Time(); err != nil {
+		return nil, invalid(err)
+	}
+	if d.Deleted {
+		return nil, nil
+	}
+	p, err := Parse([]byte(d.Policy))
+	if err != nil {
+		return nil, err
+	}
+	if p.Name != d.Name {
+		return nil, invalid(fmt.Errorf("the envelope is for %q, the policy in it for %q", d.Name, p.Name))
+	}
+	return p, nil
+}
+
+func invalid(err error) error {
+	return problem.New(problem.InvalidPolicy, "the policy document is not valid").Because(err).
+		WithDone("the policy was not applied; what was in force stays in force")
+}
+
+func timestamp(t time.Time) string { return t.UTC().Truncate(time.Second).Format(time.RFC3339) }
