@@ -34,6 +34,7 @@ const (
 	SiteSilent        Code = "E3301"
 	Timeout           Code = "E3302"
 	Busy              Code = "E3303"
+	NeedsAttention    Code = "E3304"
 	DiskFull          Code = "E4101"
 	QuotaExceeded     Code = "E4102"
 	StoreDamaged      Code = "E4103"
@@ -83,6 +84,7 @@ func init() {
 	page(SiteSilent, ExitDegraded, "a site is silent", "Nothing has been heard from the site. Its nodes keep the last signed policy and may install without us.")
 	page(Timeout, ExitTimeout, "time ran out", "The condition did not come true in the time given.")
 	page(Busy, ExitUnreachable, "the other side asks to come back later", "It serves as many requests as it may at the moment. Programs wait and try again by themselves.")
+	page(NeedsAttention, ExitDegraded, "somebody has to look at a node", "At least one node is silent, was rolled back, failed to install or is quarantined. The answer that was printed is complete; the exit status is there for scripts.")
 	page(DiskFull, ExitFailure, "no space left", "The file system is full. What was already verified is kept and the work resumes when there is space.")
 	page(QuotaExceeded, ExitFailure, "the store's quota is used up", "Everything in the store is needed by a staged or installed bundle, so nothing was removed. Raise the quota.")
 	page(StoreDamaged, ExitVerification, "the store has damage", "Chunks that no longer match their identity were found. They are dropped and fetched again.")
