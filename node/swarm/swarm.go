@@ -1,0 +1,598 @@
+// Package swarm decides how a site shares a bundle: which chunk a node asks of whom, who is the site's uplink, and
+// when the uplink may take a chunk over the WAN. It is a pure state machine: Step takes an event and the time and
+// returns what to do. It has no goroutine, socket, file, clock or random source; the same events give the same
+// actions. One goroutine of package node owns it.
+//
+// The rules it keeps, in the order of their weight:
+//
+//   - A chunk is taken over the WAN only by the holder of the uplink lease, and only if no node it is connected with
+//     has it. No timer sends a node to the WAN by itself.
+//   - Write-through: what the uplink has asked of the WAN and what it alone holds stays within a window, so that its
+//     death costs at most that window of bytes fetched twice.
+//   - On the LAN the rarest chunk goes first, and for each chunk the nodes that lack it take turns in an order that
+//     they all compute alike, as many at once as there are holders: a doubling tree for every chunk, each with
+//     another shape, so that no node uploads the same chunk to everybody.
+package swarm
+
+import (
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/roster"
+)
+
+// Peer is a neighbour's libp2p peer ID. The empty Peer stands for the seeder, that is, for the WAN.
+type Peer string
+
+// WAN is the source of chunks that come over the WAN.
+const WAN Peer = ""
+
+// Bundle names a bundle by its checksum.
+type Bundle = manifest.Digest
+
+// Config holds the bounds. Zero values mean the defaults, which are the named constants.
+type Config struct {
+	Self Peer
+	Role roster.WAN // whether this node may be the uplink
+
+	InFlight   int           // chunks asked of neighbours at a time, in total
+	Depth      int           // of one neighbour
+	Window     int64         // bytes: least write-through window (see windowBytes)
+	Settle     time.Duration // how long a fresh node waits to hear who has what before it goes to the WAN
+	Stagger    time.Duration // between candidates for the lease
+	SplitAfter time.Duration // how long the holder must be out of reach before a second lease is asked for
+	Patience   time.Duration // how long a chunk may wait for its turn before the turn is opened to one more node
+	Deadline   time.Duration // for a chunk from a neighbour
+	Ban        time.Duration // for a neighbour that sent wrong bytes
+}
+
+// Defaults.
+const (
+	DefaultInFlight   = 16
+	DefaultDepth      = 4
+	DefaultWindow     = 4 * 256 << 10
+	DefaultSettle     = 2 * time.Second
+	DefaultStagger    = time.Second
+	DefaultSplitAfter = 5 * time.Second
+	DefaultPatience   = 500 * time.Millisecond
+	DefaultDeadline   = 8 * time.Second
+	DefaultBan        = 10 * time.Minute
+)
+
+func (c Config) withDefaults() Config {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	if c.InFlight == 0 {
+		c.InFlight = DefaultInFlight
+	}
+	if c.Depth == 0 {
+		c.Depth = DefaultDepth
+	}
+	if c.Window == 0 {
+		c.Window = DefaultWindow
+	}
+	if c.Role == "" {
+		c.Role = roster.WANAllow
+	}
+	def(&c.Settle, DefaultSettle)
+	def(&c.Stagger, DefaultStagger)
+	def(&c.SplitAfter, DefaultSplitAfter)
+	def(&c.Patience, DefaultPatience)
+	def(&c.Deadline, DefaultDeadline)
+	def(&c.Ban, DefaultBan)
+	return c
+}
+
+// Event is something that happened.
+type Event interface{ event() }
+
+// The events.
+type (
+	// Tick lets time pass; send one every 50 to 250 ms.
+	Tick struct{}
+	// Expect lists the neighbours on the roster: until all of them are connected a fresh node waits for Settle.
+	Expect struct{ Peers []Peer }
+	// PeerUp and PeerDown follow the sessions with neighbours.
+	PeerUp struct {
+		Peer Peer
+		Role roster.WAN
+	}
+	PeerDown struct{ Peer Peer }
+	// PeerHave replaces what is known of a neighbour's chunks of a bundle.
+	PeerHave struct {
+		Peer   Peer
+		Bundle Bundle
+		Wants  bool
+		Total  int
+		Bitmap []byte
+	}
+	// PeerHaveAdd adds to it.
+	PeerHaveAdd struct {
+		Peer    Peer
+		Bundle  Bundle
+		Numbers []uint32
+	}
+	// PeerUplink says whom a neighbour sees as uplink: itself, or a node it is connected with; empty: nobody.
+	PeerUplink struct {
+		Peer, Holder Peer
+		Split        bool
+	}
+	// BundleAdd introduces a bundle, or replaces what was said of it (Sizes may have grown, Wants may have
+	// changed). Sizes are those of its catalog as far as known, the first Index of them belong to the index. Have
+	// is what is on disk. Wants: this node is to hold all of it; otherwise it only fetches what neighbours want,
+	// and only as uplink.
+	BundleAdd struct {
+		Bundle Bundle
+		Sizes  []int64
+		Index  int
+		Have   []bool
+		Wants  bool
+	}
+	// BundleDrop forgets a bundle.
+	BundleDrop struct{ Bundle Bundle }
+	// Stored: the chunk of a Fetch is verified and on disk.
+	Stored struct{ Req uint32 }
+	// Failed: it is not.
+	Failed struct {
+		Req uint32
+		Why Why
+	}
+	// Gained: a chunk is on disk that no Fetch asked for (a stick).
+	Gained struct {
+		Bundle Bundle
+		Number int
+	}
+	// Lost: a chunk on disk was damaged and dropped.
+	Lost struct {
+		Bundle Bundle
+		Number int
+	}
+	// WANUp and WANDown follow the session with the seeder; WANDown also answers a DialWAN that failed.
+	WANUp   struct{}
+	WANDown struct{}
+	// LeaseGranted and LeaseRefused answer AskLease and RenewLease.
+	LeaseGranted struct {
+		Lease      uint64
+		TTL, Renew time.Duration
+		Split      bool
+		RTT        time.Duration // of the WAN session, 0 if unknown
+	}
+	LeaseRefused struct {
+		Holder Peer
+		Retry  time.Duration
+	}
+)
+
+func (Tick) event()         {}
+func (Expect) event()       {}
+func (PeerUp) event()       {}
+func (PeerDown) event()     {}
+func (PeerHave) event()     {}
+func (PeerHaveAdd) event()  {}
+func (PeerUplink) event()   {}
+func (BundleAdd) event()    {}
+func (BundleDrop) event()   {}
+func (Stored) event()       {}
+func (Failed) event()       {}
+func (Gained) event()       {}
+func (Lost) event()         {}
+func (WANUp) event()        {}
+func (WANDown) event()      {}
+func (LeaseGranted) event() {}
+func (LeaseRefused) event() {}
+
+// Why says how a Fetch failed.
+type Why int
+
+// The ways to fail.
+const (
+	WhyGone    Why = iota // the session ended
+	WhyNotHeld            // refused: not held
+	WhyBusy               // refused: busy
+	WhyNoLease            // refused by the seeder: no lease
+	WhyCorrupt            // wrong bytes
+	WhyLocal              // our own disk; try again later
+)
+
+// Action is something to do.
+type Action interface{ action() }
+
+// The actions.
+type (
+	// Fetch asks a neighbour, or the seeder when From is WAN, for a chunk. It is answered by Stored or Failed.
+	Fetch struct {
+		Req    uint32
+		From   Peer
+		Bundle Bundle
+		Number int
+	}
+	// Cancel gives up a Fetch; what still comes for it is dropped.
+	Cancel struct{ Req uint32 }
+	// Announce tells all neighbours of chunks now held.
+	Announce struct {
+		Bundle  Bundle
+		Numbers []uint32
+	}
+	// Complete: the last wanted chunk of what is known of the bundle is on disk.
+	Complete struct{ Bundle Bundle }
+	// Strike: a neighbour misbehaved. Ban, when not zero, is how long it is not asked for anything.
+	Strike struct {
+		Peer Peer
+		Why  string
+		Ban  time.Duration
+	}
+	// DialWAN opens the session with the seeder, HangUpWAN closes it.
+	DialWAN   struct{}
+	HangUpWAN struct{}
+	// AskLease, RenewLease and ReleaseLease go to the seeder.
+	AskLease struct {
+		Active      bool
+		Unreachable Peer
+	}
+	RenewLease struct {
+		Lease      uint64
+		Active     bool
+		SeesHolder bool
+	}
+	ReleaseLease struct{ Lease uint64 }
+	// TellUplink tells all neighbours whom this node sees as uplink.
+	TellUplink struct {
+		Holder Peer
+		Split  bool
+	}
+)
+
+func (Fetch) action()        {}
+func (Cancel) action()       {}
+func (Announce) action()     {}
+func (Complete) action()     {}
+func (Strike) action()       {}
+func (DialWAN) action()      {}
+func (HangUpWAN) action()    {}
+func (AskLease) action()     {}
+func (RenewLease) action()   {}
+func (ReleaseLease) action() {}
+func (TellUplink) action()   {}
+
+// Swarm is the state of one node. It is not safe for concurrent use.
+type Swarm struct {
+	cfg     Config
+	now     time.Time
+	out     []Action
+	started time.Time
+	settled bool
+	expect  map[Peer]bool
+	peers   map[Peer]*neighbour
+	order   []*neighbour // by hash, for a fixed order
+	bundles map[Bundle]*bundle
+	list    []*bundle // in the order of their addition
+	reqs    map[uint32]*request
+	lastReq uint32
+	uplink  uplink
+	wan     flow
+}
+
+// neighbour is a connected node.
+type neighbour struct {
+	id       Peer
+	role     roster.WAN
+	hash     uint64
+	inFlight int
+	pauseTil time.Time // asked for nothing until then: busy or slow
+	banTil   time.Time // sent wrong bytes: what it says counts for nothing until then
+	holder   Peer      // whom it sees as uplink
+	split    bool
+	have     map[Bundle]*haveMap
+}
+
+// haveMap is what a neighbour said of one bundle; bits beyond our own catalog are kept for when it grows.
+type haveMap struct {
+	wants bool
+	total int
+	bits  []byte
+}
+
+func (h *haveMap) has(n int) bool {
+	return h != nil && n/8 < len(h.bits) && h.bits[n/8]&(1<<(n%8)) != 0
+}
+
+func (h *haveMap) set(n int) {
+	for len(h.bits) <= n/8 {
+		h.bits = append(h.bits, 0)
+	}
+	h.bits[n/8] |= 1 << (n % 8)
+}
+
+// request is a Fetch under way.
+type request struct {
+	id       uint32
+	from     *neighbour // nil: the WAN
+	b        *bundle
+	n        int
+	at       time.Time
+	deadline time.Time
+}
+
+// New returns the state of a node that has just started.
+func New(cfg Config, now time.Time) *Swarm {
+	s := &Swarm{cfg: cfg.withDefaults(), now: now, started: now, expect: map[Peer]bool{}, peers: map[Peer]*neighbour{},
+		bundles: map[Bundle]*bundle{}, reqs: map[uint32]*request{}}
+	s.uplink.lonelySince = now
+	return s
+}
+
+// Step applies one event and returns what to do, in order.
+func (s *Swarm) Step(now time.Time, ev Event) []Action {
+	s.now = now
+	s.out = nil
+	switch e := ev.(type) {
+	case Tick:
+		s.expire()
+	case Expect:
+		clear(s.expect)
+		for _, p := range e.Peers {
+			if p != s.cfg.Self {
+				s.expect[p] = true
+			}
+		}
+	case PeerUp:
+		s.peerUp(e)
+	case PeerDown:
+		s.peerDown(e.Peer)
+	case PeerHave:
+		s.peerHave(e)
+	case PeerHaveAdd:
+		s.peerHaveAdd(e)
+	case PeerUplink:
+		if p := s.peers[e.Peer]; p != nil {
+			p.holder, p.split = e.Holder, e.Split
+		}
+	case BundleAdd:
+		s.bundleAdd(e)
+	case BundleDrop:
+		s.bundleDrop(e.Bundle)
+	case Stored:
+		s.stored(e.Req)
+	case Failed:
+		s.failed(e.Req, e.Why)
+	case Gained:
+		if b := s.bundles[e.Bundle]; b != nil && e.Number < len(b.sizes) && !b.mine[e.Number] {
+			s.gain(b, e.Number)
+		}
+	case Lost:
+		if b := s.bundles[e.Bundle]; b != nil && e.Number < len(b.sizes) && b.mine[e.Number] {
+			b.lose(e.Number)
+		}
+	case WANUp:
+		s.wanUp()
+	case WANDown:
+		s.wanDown()
+	case LeaseGranted:
+		s.leaseGranted(e)
+	case LeaseRefused:
+		s.leaseRefused(e)
+	}
+	s.settle()
+	s.elect()
+	s.plan()
+	return s.out
+}
+
+func (s *Swarm) do(a Action) { s.out = append(s.out, a) }
+
+// settle ends the wait of a fresh node once every neighbour on the roster has said what it has, or at the latest
+// after Settle.
+func (s *Swarm) settle() {
+	if s.settled {
+		return
+	}
+	if s.now.Sub(s.started) >= s.cfg.Settle {
+		s.settled = true
+		return
+	}
+	for p := range s.expect {
+		if s.peers[p] == nil {
+			return
+		}
+	}
+	// Connected to all; their chunk maps follow their Hello at once, a short moment is enough.
+	s.settled = len(s.expect) > 0 && s.now.Sub(s.started) >= s.cfg.Settle/4
+}
+
+func (s *Swarm) peerUp(e PeerUp) {
+	if s.peers[e.Peer] != nil {
+		s.peerDown(e.Peer)
+	}
+	p := &neighbour{id: e.Peer, role: e.Role, hash: hashPeer(e.Peer), have: map[Bundle]*haveMap{}}
+	s.peers[e.Peer] = p
+	at := len(s.order)
+	for at > 0 && s.order[at-1].hash > p.hash {
+		at--
+	}
+	s.order = append(s.order, nil)
+	copy(s.order[at+1:], s.order[at:])
+	s.order[at] = p
+}
+
+func (s *Swarm) peerDown(id Peer) {
+	p := s.peers[id]
+	if p == nil {
+		return
+	}
+	for _, r := range s.byAge() {
+		if r.from == p {
+			s.drop(r)
+			s.do(Cancel{r.id})
+		}
+	}
+	for _, b := range s.list {
+		if h := p.have[b.id]; h != nil {
+			b.forget(h)
+		}
+	}
+	delete(s.peers, id)
+	for i, o := range s.order {
+		if o == p {
+			s.order = append(s.order[:i], s.order[i+1:]...)
+			break
+		}
+	}
+}
+
+func (s *Swarm) peerHave(e PeerHave) {
+	p := s.peers[e.Peer]
+	if p == nil || s.now.Before(p.banTil) {
+		return
+	}
+	b := s.bundles[e.Bundle]
+	if old := p.have[e.Bundle]; old != nil && b != nil {
+		b.forget(old)
+	}
+	h := &haveMap{wants: e.Wants, total: e.Total, bits: append([]byte(nil), e.Bitmap...)}
+	p.have[e.Bundle] = h
+	if b != nil {
+		b.learn(h, s.now)
+	}
+}
+
+func (s *Swarm) peerHaveAdd(e PeerHaveAdd) {
+	p := s.peers[e.Peer]
+	if p == nil {
+		return
+	}
+	h := p.have[e.Bundle]
+	if h == nil {
+		return // additions to nothing: the sender will say all of it
+	}
+	b := s.bundles[e.Bundle]
+	for _, u := range e.Numbers {
+		n := int(u)
+		if n >= h.total && (b == nil || n >= len(b.sizes)) || h.has(n) {
+			continue
+		}
+		h.set(n)
+		if b != nil && n < len(b.sizes) {
+			b.addHolder(n, 1, s.now)
+		}
+	}
+}
+
+func (s *Swarm) stored(id uint32) {
+	r := s.reqs[id]
+	if r == nil {
+		return
+	}
+	s.drop(r)
+	if r.from == nil {
+		s.wan.stored(s.now, r.b.sizes[r.n])
+		if r.b.holders[r.n] == 0 {
+			r.b.alone[r.n] = s.now
+		}
+	}
+	if !r.b.mine[r.n] {
+		s.gain(r.b, r.n)
+	}
+}
+
+func (s *Swarm) gain(b *bundle, n int) {
+	b.gain(n)
+	s.do(Announce{b.id, []uint32{uint32(n)}})
+	if b.left == 0 {
+		s.do(Complete{b.id})
+	}
+}
+
+func (s *Swarm) failed(id uint32, why Why) {
+	r := s.reqs[id]
+	if r == nil {
+		return
+	}
+	s.drop(r)
+	p := r.from
+	switch {
+	case p == nil && why == WhyNoLease:
+		s.loseLease()
+	case p == nil && why == WhyCorrupt:
+		// The seeder cannot forge, only spoil; ask again, slowly.
+		s.wan.pauseTil = s.now.Add(2 * time.Second)
+	case p == nil:
+		s.wan.pauseTil = s.now.Add(500 * time.Millisecond)
+	case why == WhyCorrupt:
+		s.do(Strike{p.id, "sent wrong bytes", s.cfg.Ban})
+		s.ban(p)
+	case why == WhyNotHeld:
+		if h := p.have[r.b.id]; h.has(r.n) {
+			h.bits[r.n/8] &^= 1 << (r.n % 8)
+			r.b.addHolder(r.n, -1, s.now)
+		}
+	case why == WhyBusy:
+		p.pauseTil = later(p.pauseTil, s.now.Add(200*time.Millisecond))
+	case why == WhyLocal:
+		p.pauseTil = later(p.pauseTil, s.now.Add(2*time.Second))
+	}
+}
+
+// ban makes a neighbour count for nothing for a while: not as a holder, not as one that takes its turn, not as
+// uplink.
+func (s *Swarm) ban(p *neighbour) {
+	p.banTil = s.now.Add(s.cfg.Ban)
+	for _, b := range s.list {
+		if h := p.have[b.id]; h != nil {
+			b.forget(h)
+			delete(p.have, b.id)
+		}
+	}
+}
+
+// trusted lists the neighbours that are not banned, in the order of their hashes.
+func (s *Swarm) trusted(yield func(*neighbour) bool) {
+	for _, p := range s.order {
+		if !s.now.Before(p.banTil) && !yield(p) {
+			return
+		}
+	}
+}
+
+// expire gives up requests to neighbours that take too long.
+func (s *Swarm) expire() {
+	for _, r := range s.byAge() {
+		if r.from == nil || s.now.Before(r.deadline) {
+			continue
+		}
+		s.drop(r)
+		s.do(Cancel{r.id})
+		s.do(Strike{r.from.id, "too slow", 0})
+		r.from.pauseTil = later(r.from.pauseTil, s.now.Add(5*time.Second))
+	}
+}
+
+// drop forgets a request.
+func (s *Swarm) drop(r *request) {
+	delete(s.reqs, r.id)
+	r.b.asked(r.n, -1)
+	if r.from != nil {
+		r.from.inFlight--
+	} else {
+		s.wan.inFlight -= r.b.sizes[r.n]
+	}
+}
+
+// byAge lists the requests in the order they were made, so that actions come in a fixed order.
+func (s *Swarm) byAge() []*request {
+	out := make([]*request, 0, len(s.reqs))
+	for _, r := range s.reqs {
+		out = append(out, r)
+	}
+	sortFunc(out, func(a, b *request) bool { return a.id < b.id })
+	return out
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
