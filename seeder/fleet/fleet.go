@@ -1,0 +1,178 @@
+// Package fleet is the seeder's memory: sites and their rosters, join tokens, nodes and what they last said, bundles,
+// policies, reports and WAN accounts, in one SQLite file. It stores and enforces what must hold across a crash (a token
+// works once, a version never changes, a report is kept once); it verifies no signature and speaks to no network.
+//
+// Journal is WAL with synchronous=FULL: what a method has returned survives a loss of power. There is one writing
+// connection; readers do not wait for it. All methods are safe for concurrent use. Errors that a person should read are
+// *problem.Error.
+package fleet
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver
+
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/roster"
+	"github.com/patchmesh/patchmesh/internal/trust"
+)
+
+// SignRoster signs a roster's canonical bytes. It is called inside a transaction: it must be quick and local.
+type SignRoster func(*roster.Roster) (trust.Signed, error)
+
+// Store is the open database.
+type Store struct {
+	w, r *sql.DB
+	sign SignRoster
+}
+
+// Open opens or creates the database file, readable for its owner only: it holds the gossip keys.
+func Open(ctx context.Context, name string, sign SignRoster) (*Store, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, fmt.Errorf("fleet: %w", err)
+	}
+	dsn := "file:" + (&url.URL{Path: name}).EscapedPath() +
+		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
+	s := &Store{sign: sign}
+	if s.w, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
+		return nil, fmt.Errorf("fleet %s: %w", name, err)
+	}
+	s.w.SetMaxOpenConns(1)
+	if s.r, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
+		s.w.Close()
+		return nil, fmt.Errorf("fleet %s: %w", name, err)
+	}
+	s.r.SetMaxOpenConns(4)
+	if err := s.migrate(ctx); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("fleet %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// Close closes the database.
+func (s *Store) Close() error { return errors.Join(s.r.Close(), s.w.Close()) }
+
+// Check lets SQLite look for damage in the file.
+func (s *Store) Check(ctx context.Context) error {
+	var verdict string
+	if err := s.r.QueryRowContext(ctx, `PRAGMA integrity_check(1)`).Scan(&verdict); err != nil {
+		return fmt.Errorf("fleet: %w", err)
+	}
+	if verdict != "ok" {
+		return problem.New(problem.StoreDamaged, "the seeder's database is damaged: %s", verdict).
+			WithNext("stop the seeder and restore the file from a backup")
+	}
+	return nil
+}
+
+// migrations are applied in order, each once, each in a transaction. Never change one that was released: add another.
+var migrations = []string{
+	`CREATE TABLE sites (
+		name TEXT PRIMARY KEY, timezone TEXT NOT NULL, cap INTEGER NOT NULL, gossip_key BLOB NOT NULL,
+		roster INTEGER NOT NULL, created INTEGER NOT NULL) STRICT;
+	 CREATE TABLE rosters (
+		site TEXT NOT NULL REFERENCES sites, version INTEGER NOT NULL, doc BLOB NOT NULL, sig BLOB NOT NULL,
+		PRIMARY KEY (site, version)) STRICT;
+	 CREATE TABLE tokens (
+		hash BLOB PRIMARY KEY, site TEXT NOT NULL REFERENCES sites, labels TEXT NOT NULL, wan TEXT NOT NULL,
+		expires INTEGER NOT NULL, used_by_peer TEXT, used_by_name TEXT) STRICT;
+	 CREATE TABLE nodes (
+		peer TEXT PRIMARY KEY, site TEXT NOT NULL REFERENCES sites, name TEXT NOT NULL, labels TEXT NOT NULL,
+		wan TEXT NOT NULL, addrs TEXT NOT NULL, enrolled INTEGER NOT NULL, removed INTEGER) STRICT;
+	 CREATE UNIQUE INDEX node_names ON nodes (site, name) WHERE removed IS NULL;
+	 CREATE TABLE statements (
+		peer TEXT PRIMARY KEY REFERENCES nodes, seq INTEGER NOT NULL, seen INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+	 CREATE TABLE bundles (
+		digest BLOB PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, sequence INTEGER NOT NULL,
+		committed INTEGER, begun INTEGER NOT NULL,
+		manifest BLOB NOT NULL, sig BLOB NOT NULL, sums BLOB NOT NULL, sums_sig BLOB NOT NULL,
+		UNIQUE (name, version)) STRICT;
+	 CREATE TABLE chunks (num INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE) STRICT;
+	 CREATE TABLE policies (
+		name TEXT NOT NULL, revision INTEGER NOT NULL, doc BLOB NOT NULL, sig BLOB NOT NULL, recorded INTEGER NOT NULL,
+		PRIMARY KEY (name, revision)) STRICT;
+	 CREATE TABLE reports (
+		id INTEGER PRIMARY KEY AUTOINCREMENT, peer TEXT NOT NULL, site TEXT NOT NULL, node TEXT NOT NULL,
+		seq INTEGER NOT NULL, recorded INTEGER NOT NULL, body BLOB NOT NULL, sig BLOB NOT NULL,
+		UNIQUE (peer, seq)) STRICT;
+	 CREATE INDEX report_places ON reports (site, node, id);
+	 CREATE TABLE wan (
+		site TEXT PRIMARY KEY REFERENCES sites, payload INTEGER NOT NULL, plain INTEGER NOT NULL,
+		needed INTEGER NOT NULL, duplicate INTEGER NOT NULL, splits INTEGER NOT NULL) STRICT;
+	 CREATE TABLE sent (
+		site TEXT NOT NULL REFERENCES sites, page INTEGER NOT NULL, bits BLOB NOT NULL,
+		PRIMARY KEY (site, page)) STRICT;`,
+}
+
+func (s *Store) migrate(ctx context.Context) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT`); err != nil {
+			return err
+		}
+		var have int
+		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM migrations`).Scan(&have); err != nil {
+			return err
+		}
+		if have > len(migrations) {
+			return problem.New(problem.InvalidFile, "the seeder's database has version %d, this program knows %d", have, len(migrations)).
+				WithNext("use the newer program")
+		}
+		for i, m := range migrations[have:] {
+			if _, err := tx.ExecContext(ctx, m); err != nil {
+				return fmt.Errorf("migration %d: %w", have+i+1, err)
+			}
+			if _, err := tx.ExecContext(ctx, `INSERT INTO migrations VALUES (?, unixepoch())`, have+i+1); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// write runs fn in a transaction of the one writer.
+func (s *Store) write(ctx context.Context, fn func(*sql.Tx) error) error {
+	tx, err := s.w.BeginTx(ctx, nil)
+	if err != nil {
+		return mapError(err)
+	}
+	defer tx.Rollback() // after Commit it does nothing
+	if err := fn(tx); err != nil {
+		return mapError(err)
+	}
+	return mapError(tx.Commit())
+}
+
+// each calls scan for every row of a query.
+func each(ctx context.Context, q querier, scan func(func(...any) error) error, query string, args ...any) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return mapError(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return mapError(rows.Err())
+}
+
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// Times are stored as Unix microseconds.
+func stamp(t time.Time) int64   { return t.UnixMicro() }
+func unstamp(n int64) time.Time { return time.UnixMicro(n).UTC() }

@@ -1,0 +1,73 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// Report is a report whose signature was verified with the key of Peer.
+type Report struct {
+	ID       int64
+	Peer     string
+	Recorded time.Time
+	status.Report
+}
+
+// AddReports records reports in one transaction. Each (peer, sequence) is kept once: the first one stays. When it
+// returns nil every one of them is durable. conflicts lists those whose number is taken by a report that says
+// something else.
+func (s *Store) AddReports(ctx context.Context, rs []Report) (conflicts []Report, err error) {
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		conflicts = nil
+		st, err := tx.PrepareContext(ctx, `INSERT INTO reports (peer, site, node, seq, recorded, body, sig) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (peer, seq) DO NOTHING`)
+		if err != nil {
+			return err
+		}
+		defer st.Close()
+		for _, r := range rs {
+			res, err := st.ExecContext(ctx, r.Peer, r.Site, r.Node, int64(r.Seq), stamp(r.Recorded), r.Body, r.Sig)
+			if err != nil {
+				return err
+			}
+			if n, err := res.RowsAffected(); err != nil || n > 0 {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			var body []byte
+			if err := tx.QueryRowContext(ctx, `SELECT body FROM reports WHERE peer = ? AND seq = ?`, r.Peer, int64(r.Seq)).Scan(&body); err != nil {
+				return err
+			}
+			if !bytes.Equal(body, r.Body) {
+				conflicts = append(conflicts, r)
+			}
+		}
+		return nil
+	})
+	return conflicts, err
+}
+
+// Reports returns at most limit reports with an ID above after, in the order in which they were recorded. Empty strings
+// select all sites and nodes.
+func (s *Store) Reports(ctx context.Context, site, node string, after int64, limit int) (out []Report, err error) {
+	if limit < 1 {
+		return nil, errors.New("reports: limit must be at least 1")
+	}
+	err = each(ctx, s.r, func(scan func(...any) error) error {
+		var r Report
+		var seq, recorded int64
+		err := scan(&r.ID, &r.Peer, &r.Site, &r.Node, &seq, &recorded, &r.Body, &r.Sig)
+		r.Seq, r.Recorded = uint64(seq), unstamp(recorded)
+		out = append(out, r)
+		return err
+	}, `SELECT id, peer, site, node, seq, recorded, body, sig FROM reports
+		WHERE id > ?1 AND (?2 = '' OR site = ?2) AND (?3 = '' OR node = ?3) ORDER BY id LIMIT ?4`, after, site, node, limit)
+	return out, err
+}
