@@ -1,0 +1,123 @@
+package chunker
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+)
+
+// PackageChange is a package of one name and architecture whose versions differ between two bundles.
+type PackageChange struct {
+	Name string `json:"name"`
+	Arch string `json:"arch"`
+	From string `json:"from"` // empty: it is new; several versions are joined by ", "
+	To   string `json:"to"`   // empty: it is gone
+}
+
+// Difference says what a site that holds one bundle needs for another.
+type Difference struct {
+	From     manifest.Digest `json:"from"`
+	To       manifest.Digest `json:"to"`
+	Packages []PackageChange `json:"packages"`
+	Added    []string        `json:"added"`   // files
+	Removed  []string        `json:"removed"` // files
+	Changed  []string        `json:"changed"` // files with other content or mode
+	// Distinct chunks of the second bundle, with those of its index, and their plain bytes.
+	NewChunks    int   `json:"newChunks"`
+	NewBytes     int64 `json:"newBytes"`
+	ReusedChunks int   `json:"reusedChunks"`
+	ReusedBytes  int64 `json:"reusedBytes"`
+}
+
+// Diff compares two bundles of one format.
+func Diff(from, to *Bundle) (*Difference, error) {
+	d := &Difference{From: from.Digest, To: to.Digest,
+		Packages: []PackageChange{}, Added: []string{}, Removed: []string{}, Changed: []string{}}
+	var err error
+	if d.Packages, err = diffPackages(from, to); err != nil {
+		return nil, err
+	}
+	d.files(from.Index.Files, to.Index.Files)
+	d.chunks(from.Catalog(), to.Catalog())
+	return d, nil
+}
+
+// files merges the two lists, which are in the order of their paths.
+func (d *Difference) files(a, b []manifest.File) {
+	for len(a) > 0 || len(b) > 0 {
+		switch {
+		case len(b) == 0 || len(a) > 0 && a[0].Path < b[0].Path:
+			d.Removed = append(d.Removed, a[0].Path)
+			a = a[1:]
+		case len(a) == 0 || b[0].Path < a[0].Path:
+			d.Added = append(d.Added, b[0].Path)
+			b = b[1:]
+		default:
+			if a[0].SHA256 != b[0].SHA256 || a[0].Mode != b[0].Mode {
+				d.Changed = append(d.Changed, a[0].Path)
+			}
+			a, b = a[1:], b[1:]
+		}
+	}
+}
+
+func (d *Difference) chunks(from, to *manifest.Catalog) {
+	have := make(map[chunk.ID]bool, len(from.Chunks))
+	for _, r := range from.Chunks {
+		have[r.ID] = true
+	}
+	for _, r := range to.Chunks {
+		if have[r.ID] {
+			d.ReusedChunks++
+			d.ReusedBytes += r.Size
+		} else {
+			d.NewChunks++
+			d.NewBytes += r.Size
+		}
+	}
+}
+
+func diffPackages(from, to *Bundle) ([]PackageChange, error) {
+	a, err := versions(from)
+	if err != nil {
+		return nil, err
+	}
+	b, err := versions(to)
+	if err != nil {
+		return nil, err
+	}
+	changes := []PackageChange{}
+	for k, v := range b {
+		if a[k] != v {
+			changes = append(changes, PackageChange{Name: k.name, Arch: k.arch, From: a[k], To: v})
+		}
+	}
+	for k, v := range a {
+		if b[k] == "" {
+			changes = append(changes, PackageChange{Name: k.name, Arch: k.arch, From: v})
+		}
+	}
+	slices.SortFunc(changes, func(x, y PackageChange) int { return strings.Compare(x.Name+"\x00"+x.Arch, y.Name+"\x00"+y.Arch) })
+	return changes, nil
+}
+
+type packageKey struct{ name, arch string }
+
+// versions maps each package to its version, or to all of them in order.
+func versions(b *Bundle) (map[packageKey]string, error) {
+	ps, err := b.Packages()
+	if err != nil {
+		return nil, err
+	}
+	vs := make(map[packageKey]string, len(ps))
+	for _, p := range ps {
+		k := packageKey{p.Name, p.Arch}
+		if vs[k] != "" {
+			vs[k] += ", "
+		}
+		vs[k] += p.Version
+	}
+	return vs, nil
+}

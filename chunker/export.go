@@ -1,0 +1,136 @@
+package chunker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/progress"
+	"github.com/patchmesh/patchmesh/internal/trust"
+)
+
+// A stick file is a tar of the bundle's directory in a fixed order, so that it can be verified as a stream:
+// manifest.json and its signature, SHA256SUMS and its signature, policies/NAME.json and policies/NAME.json.asc, index.json,
+// content/… in the order of the index. NAME is the Short digest of the policy. Unpacked with tar it is the
+// bundle's directory again.
+const policiesName = "policies/"
+
+// maxPolicies bounds the policies in a stick file.
+const maxPolicies = 64
+
+// Export writes the bundle and the signed policies that go with it as a stick file. Every chunk is verified on the way.
+func Export(ctx context.Context, b *Bundle, policies []trust.Signed, w io.Writer, p *progress.Reporter) error {
+	if !b.IsSigned() {
+		return problem.New(problem.SignatureInvalid, "bundle %s is not signed", b.Dir).
+			WithDone("nothing was exported").WithNext("sign it first: no node would import it")
+	}
+	if len(policies) > maxPolicies {
+		return problem.New(problem.Usage, "%d policies: at most %d go into a stick file", len(policies), maxPolicies)
+	}
+	root, err := os.OpenRoot(b.Dir)
+	if err != nil {
+		return fmt.Errorf("bundle %s: %w", b.Dir, err)
+	}
+	defer root.Close()
+	if err := b.checkSums(); err != nil {
+		return err
+	}
+	defer p.Stop()
+	p.Stage("export", b.Manifest.TotalBytes, progress.Bytes)
+	e := exporter{ctx: ctx, b: b, root: root, tar: tar.NewWriter(w), progress: p}
+	if err := e.head(policies); err != nil {
+		return err
+	}
+	if err := e.bytes(IndexName, b.indexBytes); err != nil {
+		return err
+	}
+	for i := range b.Index.Files {
+		if err := e.file(&b.Index.Files[i]); err != nil {
+			return err
+		}
+	}
+	if err := e.tar.Close(); err != nil {
+		return fmt.Errorf("stick file: %w", err)
+	}
+	p.Done()
+	return nil
+}
+
+type exporter struct {
+	ctx      context.Context
+	b        *Bundle
+	root     *os.Root
+	tar      *tar.Writer
+	progress *progress.Reporter
+}
+
+// head writes everything before the index.
+func (e *exporter) head(policies []trust.Signed) error {
+	sums, err := readSmall(e.root, SumsName, maxSumsBytes)
+	if err != nil {
+		return notABundle(e.b.Dir, err)
+	}
+	sumsSig, err := readSmall(e.root, SumsName+SignatureSuffix, trust.MaxSignatureBytes)
+	if err != nil {
+		return notABundle(e.b.Dir, err)
+	}
+	type entry struct {
+		name string
+		b    []byte
+	}
+	entries := []entry{
+		{ManifestName, e.b.Signed.Doc}, {ManifestName + SignatureSuffix, e.b.Signed.Sig},
+		{SumsName, sums}, {SumsName + SignatureSuffix, sumsSig},
+	}
+	for _, s := range policies {
+		name := policyPath(s.Doc)
+		if len(s.Doc) > policy.MaxBytes || len(s.Sig) > trust.MaxSignatureBytes || len(s.Sig) == 0 {
+			return problem.New(problem.InvalidPolicy, "policy %s is too large or not signed", name)
+		}
+		entries = append(entries, entry{name, s.Doc}, entry{name + SignatureSuffix, s.Sig})
+	}
+	for _, x := range entries {
+		if err := e.bytes(x.name, x.b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func policyPath(doc []byte) string { return policiesName + manifest.DigestOf(doc).Short() + ".json" }
+
+func (e *exporter) header(name string, size int64, mode uint32) error {
+	err := e.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: int64(mode), ModTime: e.b.Manifest.Created})
+	if err != nil {
+		return fmt.Errorf("stick file: %s: %w", name, err)
+	}
+	return nil
+}
+
+func (e *exporter) bytes(name string, b []byte) error {
+	if err := e.header(name, int64(len(b)), manifest.ModeFile); err != nil {
+		return err
+	}
+	if _, err := io.Copy(e.tar, bytes.NewReader(b)); err != nil {
+		return fmt.Errorf("stick file: %s: %w", name, err)
+	}
+	return nil
+}
+
+func (e *exporter) file(f *manifest.File) error {
+	if err := e.header(contentPath(f), f.Size, f.Mode); err != nil {
+		return err
+	}
+	return e.b.readFile(e.ctx, e.root, f, e.progress, func(plain []byte) error {
+		if _, err := e.tar.Write(plain); err != nil {
+			return fmt.Errorf("stick file: %s: %w", f.Path, err)
+		}
+		return nil
+	})
+}
