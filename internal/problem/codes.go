@@ -42,6 +42,7 @@ const (
 	InstallFailed     Code = "E5101"
 	RollbackFailed    Code = "E5102"
 	HealthFailed      Code = "E5103"
+	NoIsolation       Code = "E5104"
 	Internal          Code = "E9001"
 )
 
@@ -92,6 +93,7 @@ func init() {
 	page(InstallFailed, ExitFailure, "the install failed and was rolled back", "The machine runs what it ran before.")
 	page(RollbackFailed, ExitFailure, "the rollback failed", "The machine needs attention: the journal says which step could not be undone.")
 	page(HealthFailed, ExitFailure, "the health check failed", "The new version did not become healthy in time. The version before it is in force again.")
+	page(NoIsolation, ExitFailure, "the executor cannot be run apart", "The worker of mesh-install could not be started in a network namespace of its own and the configuration requires one, or could not be started at all. Nothing was changed. Set isolation: auto to run without a namespace where the kernel allows none.")
 	page(Internal, ExitFailure, "internal error", "This should not happen. Please report it with the message.")
 }
 

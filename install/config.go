@@ -1,0 +1,176 @@
+package install
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/patchmesh/patchmesh/install/health"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+)
+
+// Config is the file /etc/meshd/mesh-install.yaml. It belongs to root: it says where to write, whom to trust and
+// which command to run.
+type Config struct {
+	Root         string            `yaml:"root"`         // NAME/releases/… and NAME/current live here
+	State        string            `yaml:"state"`        // lock, installed.json, journal.json, evidence/
+	Trust        string            `yaml:"trust"`        // trust.json: the keys that this machine pins
+	Keep         int               `yaml:"keep"`         // releases kept for going back, beside the one in force
+	ReserveBytes int64             `yaml:"reserveBytes"` // stay free on the file system of Root
+	Health       HealthConfig      `yaml:"health"`
+	Isolation    string            `yaml:"isolation"` // auto: run without a namespace if the kernel refuses; required: do not
+	Facts        *manifest.Facts   `yaml:"facts"`     // instead of os-release and the program's architecture
+	Labels       map[string]string `yaml:"labels"`    // if set, a policy that does not select them is refused
+}
+
+// HealthConfig is the local health command. It must end with status 0 for a release to stay.
+type HealthConfig struct {
+	Command        []string `yaml:"command"`        // absolute path and arguments; no shell
+	TimeoutSeconds int      `yaml:"timeoutSeconds"` // when the policy brings no health check of its own
+}
+
+// Values of Config.Isolation.
+const (
+	IsolationAuto     = "auto"
+	IsolationRequired = "required"
+)
+
+// DefaultConfig is the file as it is shipped.
+func DefaultConfig() Config {
+	return Config{
+		Root:  "/opt/patchmesh",
+		State: "/var/lib/mesh-install",
+		Trust: "/etc/meshd/trust.json",
+		Keep:  2, // a release and its predecessor both bad happens; three bad ones in a row is another problem
+		// Enough for journal, ledger and the logs of whoever has to repair the machine.
+		ReserveBytes: 64 << 20,
+		Health:       HealthConfig{TimeoutSeconds: int(health.DefaultTimeout / time.Second)},
+		Isolation:    IsolationAuto,
+	}
+}
+
+const maxConfigBytes = 64 << 10
+
+// ParseConfig reads the file strictly: a field that is not known is an error, a field left out has its default.
+func ParseConfig(b []byte) (Config, error) {
+	c := DefaultConfig()
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return Config{}, problem.New(problem.InvalidFile, "the configuration cannot be read").Because(err)
+	}
+	if err := c.Validate(); err != nil {
+		return Config{}, problem.New(problem.InvalidFile, "the configuration is not valid").Because(err)
+	}
+	return c, nil
+}
+
+// ReadConfig reads and checks the file, and that nobody else may write it.
+func ReadConfig(name string) (Config, error) {
+	b, err := readOwn(name, maxConfigBytes)
+	if err != nil {
+		return Config{}, problem.New(problem.InvalidFile, "the configuration cannot be read").Because(err)
+	}
+	return ParseConfig(b)
+}
+
+// Validate names everything that is wrong.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(f string, a ...any) { errs = append(errs, fmt.Errorf(f, a...)) }
+	for field, p := range map[string]string{"root": c.Root, "state": c.State, "trust": c.Trust} {
+		// apt and dnf read Root's path in their configuration, where a blank would end it.
+		if !filepath.IsAbs(p) || filepath.Clean(p) != p || strings.ContainsAny(p, " \t\r\n%[]#\"'\\") {
+			bad("%s: %q is not a clean absolute path without blanks", field, p)
+		}
+	}
+	if c.Keep < 1 || c.Keep > 100 {
+		bad("keep: %d: want 1 to 100", c.Keep)
+	}
+	if c.ReserveBytes < 0 {
+		bad("reserveBytes: %d is negative", c.ReserveBytes)
+	}
+	if t := time.Duration(c.Health.TimeoutSeconds) * time.Second; t < time.Second || t > health.MaxTimeout {
+		bad("health.timeoutSeconds: %d: want 1 to %d", c.Health.TimeoutSeconds, health.MaxTimeout/time.Second)
+	}
+	if len(c.Health.Command) > 0 && !filepath.IsAbs(c.Health.Command[0]) {
+		bad("health.command: %q is not an absolute path", c.Health.Command[0])
+	}
+	if c.Isolation != IsolationAuto && c.Isolation != IsolationRequired {
+		bad("isolation: %q is not auto or required", c.Isolation)
+	}
+	return errors.Join(errs...)
+}
+
+// readOwn reads a file that only root or this user may write.
+func readOwn(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkOwner(name, fi); err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes", name, limit)
+	}
+	return b, err
+}
+
+func checkOwner(name string, fi os.FileInfo) error {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok || (st.Uid != 0 && int(st.Uid) != os.Geteuid()) {
+		return fmt.Errorf("%s belongs to neither root nor this user", name)
+	}
+	if fi.Mode().Perm()&0o002 != 0 {
+		return fmt.Errorf("%s may be written by anybody", name)
+	}
+	return nil
+}
+
+// ParseOSRelease reads ID and VERSION_ID from os-release(5).
+func ParseOSRelease(b []byte) manifest.Facts {
+	f := manifest.Facts{Arch: runtime.GOARCH}
+	for line := range strings.Lines(string(b)) {
+		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
+		v = strings.Trim(v, `"'`)
+		switch k {
+		case "ID":
+			f.OS = v
+		case "VERSION_ID":
+			f.Release = v
+		}
+	}
+	return f
+}
+
+// facts are the machine's own, or what the configuration says instead.
+func (c Config) facts() (manifest.Facts, error) {
+	if c.Facts != nil {
+		return *c.Facts, nil
+	}
+	b, err := os.ReadFile("/etc/os-release")
+	if errors.Is(err, os.ErrNotExist) {
+		b, err = os.ReadFile("/usr/lib/os-release")
+	}
+	if err != nil {
+		return manifest.Facts{}, err
+	}
+	return ParseOSRelease(b), nil
+}

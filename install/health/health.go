@@ -1,0 +1,155 @@
+// Package health asks whether a machine is well with a new release: an HTTP URL on the loopback answers 2xx, and a
+// command of the local configuration ends with status 0, both within one time limit. It asks again at an interval
+// until the answer is yes or time is up, and leaves no process behind. It never leaves the loopback. A Runner may be
+// used from any goroutine.
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Limits of a check.
+const (
+	MaxTimeout     = 24 * time.Hour // as policies may say
+	DefaultTimeout = 2 * time.Minute
+	MinInterval    = time.Second
+	MaxInterval    = 5 * time.Second
+	// maxTry bounds one try of the URL, so that a service that hangs on its first request is asked again.
+	maxTry = 10 * time.Second
+	// maxTail bounds what is kept of a command's output, in bytes.
+	maxTail = 512
+)
+
+// Check is what to ask.
+type Check struct {
+	Bundle  string // handed to the command as MESH_BUNDLE
+	URL     string // empty: no URL
+	Command bool   // run the command of the local configuration
+	Timeout time.Duration
+}
+
+// Empty reports whether there is nothing to ask.
+func (c Check) Empty() bool { return c.URL == "" && !c.Command }
+
+// Validate checks a Check that came through a pipe or a file.
+func (c Check) Validate() error {
+	if c.Timeout <= 0 || c.Timeout > MaxTimeout {
+		return fmt.Errorf("health check timeout %s: want up to %s", c.Timeout, MaxTimeout)
+	}
+	if c.URL == "" {
+		return nil
+	}
+	_, err := parseURL(c.URL)
+	return err
+}
+
+// Runner asks. It needs the machine's own network, because the service to ask lives there.
+type Runner struct {
+	Command []string      // program and arguments; absolute path; no shell
+	Pause   time.Duration // between two tries; 0: a twenty-fourth of the time limit, from MinInterval to MaxInterval
+}
+
+// UnhealthyError is the answer no, with what was seen last.
+type UnhealthyError struct {
+	After time.Duration
+	Last  error
+}
+
+func (e *UnhealthyError) Error() string {
+	return fmt.Sprintf("not healthy within %s: %v", e.After, e.Last)
+}
+
+// Unwrap returns what was seen last.
+func (e *UnhealthyError) Unwrap() error { return e.Last }
+
+// Probe returns nil as soon as everything that was asked for is well in one round, *UnhealthyError when time is up,
+// and the context's error when the caller gave up.
+func (r Runner) Probe(ctx context.Context, c Check) error {
+	if c.Empty() {
+		return nil
+	}
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	pause := r.Pause
+	if pause == 0 {
+		pause = min(max(c.Timeout/24, MinInterval), MaxInterval)
+	}
+	limited, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	last := errors.New("not asked")
+	for {
+		err := r.once(limited, c)
+		if err == nil {
+			return nil
+		}
+		// A try that was cut off by the end of time says less than the one before it.
+		if limited.Err() == nil || last.Error() == "not asked" {
+			last = err
+		}
+		select {
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return &UnhealthyError{c.Timeout, last}
+		case <-tick.C:
+		}
+	}
+}
+
+func (r Runner) once(ctx context.Context, c Check) error {
+	if c.URL != "" {
+		try, cancel := context.WithTimeout(ctx, maxTry)
+		defer cancel()
+		if err := get(try, c.URL); err != nil {
+			return fmt.Errorf("%s: %w", c.URL, err)
+		}
+	}
+	if c.Command {
+		return r.command(ctx, c.Bundle)
+	}
+	return nil
+}
+
+// command runs the local command in a process group of its own, which is killed whole when time is up.
+func (r Runner) command(ctx context.Context, bundle string) error {
+	if len(r.Command) == 0 {
+		return errors.New("no health command is configured")
+	}
+	cmd := exec.CommandContext(ctx, r.Command[0], r.Command[1:]...)
+	cmd.Env = append(os.Environ(), "MESH_BUNDLE="+bundle)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second // a grandchild that left the group may hold the output open
+	var out tail
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("health command %s: %w: %s", r.Command[0], err, out.String())
+	}
+	return nil
+}
+
+// tail keeps the last bytes written to it.
+type tail struct{ b []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p...)
+	if len(t.b) > maxTail {
+		t.b = append([]byte(nil), t.b[len(t.b)-maxTail:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	return strings.Join(strings.Fields(strings.ToValidUTF8(string(t.b), "?")), " ")
+}

@@ -1,0 +1,412 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/patchmesh/patchmesh/chunker/store"
+	"github.com/patchmesh/patchmesh/install/health"
+	"github.com/patchmesh/patchmesh/install/journal"
+	"github.com/patchmesh/patchmesh/install/ledger"
+	"github.com/patchmesh/patchmesh/install/release"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/trust"
+)
+
+// Prober asks whether the machine is healthy: health.Runner directly, or *isolate.Outside from inside a namespace.
+type Prober interface {
+	Probe(ctx context.Context, c health.Check) error
+}
+
+// Installer does one thing at a time and one thing in its life.
+type Installer struct {
+	Config    Config
+	Prober    Prober
+	Isolation string    // goes into results as it is
+	Built     time.Time // build time of the program: the least trusted time
+	Now       func() time.Time
+	Log       *slog.Logger
+}
+
+// session is an Installer under the lock.
+type session struct {
+	*Installer
+	state     *state
+	ledger    *ledger.Ledger
+	recovered string
+	verified  *verified // of the request, while there is one
+	request   Request
+}
+
+// Apply acts on a request. It may be called twice, or after any crash.
+func (in *Installer) Apply(ctx context.Context, r Request) Result {
+	return in.with(func(s *session) Result {
+		if r, ok := s.recover(ctx); !ok {
+			return r
+		}
+		return s.apply(ctx, r)
+	})
+}
+
+// Recover carries on or undoes what an earlier run left open.
+func (in *Installer) Recover(ctx context.Context) Result {
+	return in.with(func(s *session) Result {
+		r, _ := s.recover(ctx)
+		return r
+	})
+}
+
+// Rollback puts the newest kept release with a lower sequence in force, after checking every byte of it, and holds
+// back the one it replaces until Retry.
+func (in *Installer) Rollback(ctx context.Context, name string) Result {
+	return in.with(func(s *session) Result {
+		if r, ok := s.recover(ctx); !ok {
+			return r
+		}
+		return s.rollback(ctx, name)
+	})
+}
+
+// Retry forgets the failures of a bundle name, so that the next Apply tries a release that was held back.
+func (in *Installer) Retry(ctx context.Context, name string) Result {
+	return in.with(func(s *session) Result {
+		if r, ok := s.recover(ctx); !ok {
+			return r
+		}
+		r := newResult(Success, ExitDone, status.Installed, ReasonNothingToDo)
+		err := s.change(func(l *ledger.Ledger) bool {
+			if !l.Forget(name) {
+				return false
+			}
+			r.Reason = ReasonForgotten
+			return true
+		})
+		if err != nil {
+			return s.refuse(err)
+		}
+		return r
+	})
+}
+
+// with runs f under the lock and completes its result.
+func (in *Installer) with(f func(*session) Result) Result {
+	r := func() Result {
+		s := &session{Installer: in}
+		if fi, err := os.Stat(in.Config.Root); err == nil {
+			if err := checkOwner(in.Config.Root, fi); err != nil {
+				return s.refuse(problem.New(problem.InvalidFile, "the root directory cannot be trusted").Because(err))
+			}
+		}
+		st, err := lockState(in.Config.State)
+		if err != nil {
+			return s.refuse(err)
+		}
+		defer st.close()
+		s.state = st
+		if s.ledger, err = st.readLedger(in.Config.Root, in.Now()); err != nil {
+			return s.refuse(err)
+		}
+		r := f(s)
+		r.Recovered = s.recovered
+		if b := s.ledger.Bundle(r.Bundle); r.Bundle != "" {
+			r.Installed = b.Current
+			if len(b.Previous) > 0 {
+				r.Previous = &b.Previous[0]
+			}
+		}
+		return r
+	}()
+	r.Isolation = in.Isolation
+	in.Log.Info("install ended", "outcome", r.Outcome, "reason", r.Reason, "bundle", r.Bundle, "version", r.Version)
+	return r
+}
+
+// recover carries on an open transaction. Only when it returns true may another one be started.
+func (s *session) recover(ctx context.Context) (Result, bool) {
+	t, garbled, err := s.state.readJournal()
+	if err != nil {
+		return s.refuse(err), false
+	}
+	if t == nil {
+		if err := s.state.settle(s.Config.Root, s.ledger, garbled); err != nil {
+			return s.refuse(err), false
+		}
+		if garbled {
+			s.recovered = "the journal could not be read; what was in force before is in force"
+			s.Log.Warn("journal unreadable", "dir", s.state.dir)
+			if err := s.state.removeJournal(); err != nil {
+				return s.refuse(err), false
+			}
+		}
+		return newResult(Success, ExitDone, status.Installed, ReasonNothingToDo), true
+	}
+	s.Log.Info("journal found", "step", t.Step, "bundle", t.New.Bundle, "version", t.New.Version)
+	was, current := t.Step, s.ledger.Bundle(t.New.Bundle).Current
+	next := journal.Resume(*t, current != nil && current.Checksum == t.New.Checksum)
+	if err := s.state.writeJournal(next); err != nil { // a try that cannot be counted is not made
+		return s.refuse(err), false
+	}
+	end, err := s.run(ctx, next)
+	r := s.resultOf(end, err)
+	s.recovered = fmt.Sprintf("%s %s, cut off before %s: %s, %s", t.New.Bundle, t.New.Version, was, r.Outcome, r.Reason)
+	return r, err == nil
+}
+
+func (s *session) apply(ctx context.Context, r Request) Result {
+	set, err := readTrust(s.Config.Trust)
+	if err != nil {
+		return s.refuse(err)
+	}
+	facts, err := s.Config.facts()
+	if err != nil {
+		return s.refuse(err)
+	}
+	v, err := verify(s.Config, set, s.ledger, facts, s.Built, r)
+	if err != nil {
+		return s.about(v, s.refuse(err))
+	}
+	s.verified, s.request = v, r
+	return s.about(v, s.admitted(ctx, v))
+}
+
+// admitted goes on with a request whose signatures and addressee are right.
+func (s *session) admitted(ctx context.Context, v *verified) Result {
+	d, err := release.Open(s.Config.Root, v.release.Bundle)
+	if err != nil {
+		return s.refuse(err)
+	}
+	old, err := d.Current()
+	if err != nil {
+		return s.refuse(err)
+	}
+	if cur := s.ledger.Bundle(v.release.Bundle).Current; cur != nil && cur.Checksum == v.release.Checksum && old == cur.Dir && d.Has(old) {
+		if err := s.change(func(l *ledger.Ledger) bool { return l.Accept(v.policy, v.revision) }); err != nil {
+			return s.refuse(err)
+		}
+		return inForce(*cur, ReasonNothingToDo)
+	}
+	if err := s.ledger.Admit(v.release); err != nil {
+		return s.refuse(err)
+	}
+	if t := s.ledger.Held(v.release.Bundle, v.release.Checksum); t != nil {
+		return held(*t)
+	}
+	if old != "" && !d.Has(old) { // a link into nothing is nothing to go back to
+		old = ""
+	}
+	t := journal.Transaction{
+		Schema: journal.Schema, Kind: journal.Apply, Step: journal.Stage,
+		Attempt: s.ledger.Attempts(v.release.Bundle, v.release.Checksum) + 1,
+		New:     v.release, Old: old, Health: v.health, Policy: v.policy, Revision: v.revision, Signed: v.signed,
+	}
+	t.New.Since = s.Now().UTC().Truncate(time.Second)
+	if err := s.state.writeJournal(t); err != nil {
+		return s.refuse(err)
+	}
+	end, err := s.run(ctx, t)
+	return s.resultOf(end, err)
+}
+
+func (s *session) rollback(ctx context.Context, name string) Result {
+	b := s.ledger.Bundle(name)
+	var to *ledger.Release
+	for i := range b.Previous {
+		if p := &b.Previous[i]; b.Current != nil && p.Sequence < b.Current.Sequence && (to == nil || p.Sequence > to.Sequence) {
+			to = p
+		}
+	}
+	if to == nil {
+		return s.refuse(problem.New(problem.NotFound, "bundle %s has no older release on this machine", name).WithDone("nothing was changed"))
+	}
+	v := &verified{release: *to}
+	d, err := release.Open(s.Config.Root, name)
+	if err != nil {
+		return s.refuse(err)
+	}
+	x, err := s.state.evidenceIndex(*to)
+	if err == nil {
+		err = d.Verify(ctx, x, to.Dir)
+	}
+	if err != nil {
+		return s.about(v, s.refuse(problem.New(problem.ChecksumMismatch, "release %s of %s is damaged", to.Dir, name).Because(err).
+			WithDone("nothing was changed").WithNext("build the older content again under a higher sequence")))
+	}
+	t := journal.Transaction{
+		Schema: journal.Schema, Kind: journal.Rollback, Step: journal.Switch, Attempt: 1, New: *to, Old: b.Current.Dir,
+	}
+	t.New.Since = s.Now().UTC().Truncate(time.Second)
+	if err := s.state.writeJournal(t); err != nil {
+		return s.about(v, s.refuse(err))
+	}
+	end, err := s.run(ctx, t)
+	return s.about(v, s.resultOf(end, err))
+}
+
+// about fills in which bundle the result is about; v is nil when not even that is trusted.
+func (s *session) about(v *verified, r Result) Result {
+	if v != nil {
+		r.Bundle, r.Version, r.Sequence, r.Checksum = v.release.Bundle, v.release.Version, v.release.Sequence, &v.release.Checksum
+	}
+	return r
+}
+
+func readTrust(name string) (*trust.Set, error) {
+	b, err := readOwn(name, trust.MaxSetBytes)
+	if err == nil {
+		var set *trust.Set
+		if set, err = trust.ParseSet(b); err == nil {
+			return set, nil
+		}
+	}
+	return nil, problem.New(problem.InvalidFile, "the trusted keys cannot be read").Because(err).WithDone("nothing was changed")
+}
+
+// refuse is the result of an error before anything was changed.
+func (s *session) refuse(err error) Result {
+	f := faultOf(err)
+	r := newResult(Deferred, ExitDeferred, status.Deferred, f.Reason)
+	r.Code, r.Detail, r.Chunk = f.Code, f.Detail, f.Chunk
+	switch f.Code {
+	case problem.ChecksumMismatch, problem.ChunkCorrupt, problem.IndexInvalid:
+		r.Outcome, r.Exit, r.Phase = VerificationFailure, ExitChecksum, status.Quarantined
+	case problem.SignatureInvalid, problem.ManifestInvalid, problem.SequenceTooOld, problem.TargetMismatch,
+		problem.InvalidPolicy, problem.UnsupportedField, problem.Denied:
+		r.Outcome, r.Exit, r.Phase = VerificationFailure, ExitSignature, status.Quarantined
+	case problem.Locked:
+		r.Reason = ReasonLocked
+	case problem.InstallFailed:
+		r.Reason = ReasonUnusable
+	}
+	return r
+}
+
+// inForce is the result when a release is in force. A repository is only laid out: installing its packages is for
+// an executor that can.
+func inForce(rel ledger.Release, reason string) Result {
+	if rel.Format == manifest.FormatFiles {
+		return newResult(Success, ExitDone, status.Installed, reason)
+	}
+	r := newResult(Deferred, ExitDeferred, status.Deferred, ReasonInstallerMissing)
+	r.Detail = "laid out as a local repository"
+	return r
+}
+
+// held is the result for a checksum that is not tried again by itself.
+func held(t ledger.Trial) Result {
+	r := newResult(RolledBack, ExitRolledBack, status.RolledBack, t.Reason)
+	r.Code, r.Attempts = problem.InstallFailed, t.Attempts
+	r.Detail = clip(fmt.Sprintf("held back after %d tries: %s; to try again: mesh-install retry NAME", t.Attempts, t.Detail))
+	switch t.Reason {
+	case ReasonHealthCheck:
+		r.Code = problem.HealthFailed
+	case ReasonOperator:
+		r.Code = ""
+	}
+	if !t.Held || t.Reason == ReasonTooManyAttempts {
+		r.Outcome, r.Phase, r.Reason = InstallFailure, status.Quarantined, ReasonTooManyAttempts
+	}
+	return r
+}
+
+// resultOf is the result of a transaction that has ended, or stopped with err.
+func (s *session) resultOf(t journal.Transaction, err error) Result {
+	r := s.verdict(t, err)
+	r.Attempts = t.Attempt
+	r.Bundle, r.Version, r.Sequence, r.Checksum = t.New.Bundle, t.New.Version, t.New.Sequence, &t.New.Checksum
+	return r
+}
+
+func (s *session) verdict(t journal.Transaction, err error) Result {
+	switch {
+	case err != nil && t.Step == journal.Undo:
+		r := newResult(RollbackFailed, ExitRollbackFailed, status.InstallFailed, "RollbackFailed")
+		r.Code, r.Detail = problem.RollbackFailed, clip(fmt.Sprintf("%v; the journal is kept and %q tries again", err, "mesh-install recover"))
+		return r
+	case err != nil: // stopped with the journal kept: the next run goes on
+		f := faultOf(err)
+		r := newResult(Deferred, ExitDeferred, status.Deferred, f.Reason)
+		r.Code, r.Detail = f.Code, f.Detail
+		if t.Step == journal.Check {
+			r.Reason = ReasonInterrupted
+		}
+		return r
+	case t.Fault == nil:
+		return inForce(t.New, map[journal.Kind]string{journal.Apply: ReasonInstalled, journal.Rollback: ReasonOperator}[t.Kind])
+	case t.Kind == journal.Rollback:
+		r := newResult(RollbackFailed, ExitRollbackFailed, status.InstallFailed, t.Fault.Reason)
+		r.Code, r.Detail = problem.RollbackFailed, t.Fault.Detail
+		return r
+	}
+	f := t.Fault
+	var r Result
+	switch f.Class {
+	case journal.Deferred:
+		r = newResult(Deferred, ExitDeferred, status.Deferred, f.Reason)
+	case journal.Damaged:
+		r = newResult(VerificationFailure, ExitChecksum, status.Deferred, f.Reason)
+	case journal.Unhealthy:
+		r = newResult(RolledBack, ExitRolledBack, status.RolledBack, f.Reason)
+	case journal.Failed:
+		r = newResult(InstallFailure, ExitRolledBack, status.InstallFailed, f.Reason)
+		switch {
+		case f.Code == problem.IndexInvalid:
+			r = newResult(VerificationFailure, ExitChecksum, status.Quarantined, f.Reason)
+		case f.Reason == ReasonInterrupted && t.Attempt < ledger.MaxAttempts:
+			r = newResult(Deferred, ExitDeferred, status.Deferred, f.Reason)
+		}
+	}
+	if f.Reason == ReasonTooManyAttempts || (f.Class == journal.Failed && t.Attempt >= ledger.MaxAttempts) {
+		r.Phase = status.Quarantined
+	}
+	r.Code, r.Detail, r.Chunk = f.Code, f.Detail, f.Chunk
+	return r
+}
+
+// Status is what is remembered and what is open, for people and for the daemon. It takes no lock.
+type Status struct {
+	APIVersion string               `json:"apiVersion"`
+	Kind       string               `json:"kind"` // InstallStatus
+	Installed  *ledger.Ledger       `json:"installed"`
+	Open       *journal.Transaction `json:"open"`
+	Damage     string               `json:"damage,omitempty"`
+}
+
+// ReadStatus reads the state directory without changing it.
+func ReadStatus(c Config) (Status, error) {
+	st := Status{APIVersion: status.APIVersion, Kind: "InstallStatus", Installed: ledger.New()}
+	s := &state{dir: c.State}
+	b, err := os.ReadFile(s.path(installedName))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return st, err
+	default:
+		l, err := ledger.Parse(b)
+		if err != nil {
+			st.Damage = err.Error()
+		} else {
+			st.Installed = l
+		}
+	}
+	t, garbled, err := s.readJournal()
+	if garbled {
+		st.Damage += " the journal cannot be read"
+	}
+	st.Open = t
+	return st, err
+}
+
+// source opens the request's chunk store.
+func (s *session) source() (*store.Reader, error) {
+	src, err := store.OpenReadOnly(s.request.Store)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", store.ErrNotFound, err)
+	}
+	return src, nil
+}

@@ -1,0 +1,99 @@
+package install
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/trust"
+)
+
+// SchemaRequest identifies a request.
+const SchemaRequest = "patchmesh.io/install-request/v1"
+
+// MaxRequestBytes bounds a request file: the largest documents in base64, and some room.
+const MaxRequestBytes = 1 << 20
+
+// Request is what the daemon asks for. Nothing in it is believed: the documents carry their signatures, and the store
+// is a directory whose every byte is hashed. The documents are in it, rather than named by it, so that they cannot
+// change between two looks.
+type Request struct {
+	Schema          string `json:"schema"`
+	Manifest        []byte `json:"manifest"` // the exact bytes, base64 in JSON
+	Signature       []byte `json:"signature"`
+	Policy          []byte `json:"policy"` // policy.Document, the exact bytes
+	PolicySignature []byte `json:"policySignature"`
+	Store           string `json:"store"` // absolute path of the chunk store
+}
+
+// NewRequest builds a request.
+func NewRequest(manifest, policy trust.Signed, store string) Request {
+	return Request{SchemaRequest, manifest.Doc, manifest.Sig, policy.Doc, policy.Sig, store}
+}
+
+// Encode writes the request file.
+func (r Request) Encode() ([]byte, error) { return json.Marshal(r) }
+
+// ParseRequest reads a request file strictly.
+func ParseRequest(b []byte) (Request, error) {
+	var r Request
+	bad := func(err error) (Request, error) {
+		return Request{}, problem.New(problem.InvalidFile, "the request cannot be used").Because(err)
+	}
+	if len(b) > MaxRequestBytes {
+		return bad(fmt.Errorf("%d bytes: at most %d", len(b), MaxRequestBytes))
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return bad(err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return bad(fmt.Errorf("something follows the document"))
+	}
+	switch {
+	case r.Schema != SchemaRequest:
+		return bad(fmt.Errorf("schema %q is not %q", r.Schema, SchemaRequest))
+	case len(r.Manifest) == 0 || len(r.Signature) == 0 || len(r.Policy) == 0 || len(r.PolicySignature) == 0:
+		return bad(fmt.Errorf("manifest, policy and both signatures are required"))
+	case !filepath.IsAbs(r.Store) || filepath.Clean(r.Store) != r.Store:
+		return bad(fmt.Errorf("store %q is not a clean absolute path", r.Store))
+	}
+	return r, nil
+}
+
+// ReadRequest reads a request file that a less privileged user may own: no link is followed, nothing but a regular
+// file is opened, and no more than the limit is read.
+func ReadRequest(name string) (Request, error) {
+	b, err := readForeign(name, MaxRequestBytes)
+	if err != nil {
+		return Request{}, problem.New(problem.InvalidFile, "the request cannot be read").Because(err)
+	}
+	return ParseRequest(b)
+}
+
+func readForeign(name string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes", name, limit)
+	}
+	return b, err
+}

@@ -1,0 +1,152 @@
+package install
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/patchmesh/patchmesh/install/ledger"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// Exit statuses of mesh-install, as the scripts it replaces had them.
+const (
+	ExitDone           = 0 // done, or nothing to do
+	ExitDeferred       = 1 // nothing was changed; try again later, or after what Detail names is put right
+	ExitChecksum       = 2 // bytes are not what was signed: E2101, E2103, E2104
+	ExitSignature      = 3 // not authorised for this machine: E2102, E2105, E2106, E1102, E1301, E1203
+	ExitRolledBack     = 4 // the install failed and what was in force before is in force again
+	ExitRollbackFailed = 5 // the way back failed as well; the journal is kept and "recover" tries again
+)
+
+// Outcome is what became of a request, in the words of status.ReportBody.
+type Outcome string
+
+// The outcomes.
+const (
+	Success             Outcome = "success"
+	Deferred            Outcome = "deferred"
+	VerificationFailure Outcome = "verification_failure"
+	InstallFailure      Outcome = "install_failure"
+	RolledBack          Outcome = "rolled_back"
+	RollbackFailed      Outcome = "rollback_failed"
+)
+
+// Reasons beside those that a journal.Fault brings.
+const (
+	ReasonInstalled        = "Installed"
+	ReasonNothingToDo      = "NothingToDo"
+	ReasonInstallerMissing = "InstallerMissing"
+	ReasonLocked           = "Locked"
+	ReasonDiskFull         = "DiskFull"
+	ReasonNotStaged        = "NotStaged"
+	ReasonInterrupted      = "Interrupted"
+	ReasonStateDamaged     = "StateDamaged"
+	ReasonUnusable         = "Unusable" // configuration, request or command line
+	ReasonHealthCheck      = "HealthCheck"
+	ReasonTooManyAttempts  = "TooManyAttempts"
+	ReasonOperator         = "RolledBackByOperator"
+	ReasonForgotten        = "FailuresForgotten"
+)
+
+// KindResult is the Kind of a Result.
+const KindResult = "InstallResult"
+
+// Result is what mesh-install prints. Fields may be added, never renamed or removed.
+type Result struct {
+	APIVersion string           `json:"apiVersion"`
+	Kind       string           `json:"kind"`
+	Outcome    Outcome          `json:"outcome"`
+	Exit       int              `json:"exit"`
+	Phase      status.Phase     `json:"phase"`
+	Reason     string           `json:"reason"`
+	Code       problem.Code     `json:"code,omitempty"`
+	Detail     string           `json:"detail,omitempty"`
+	Bundle     string           `json:"bundle,omitempty"`
+	Version    string           `json:"version,omitempty"`
+	Sequence   uint64           `json:"sequence,omitempty"`
+	Checksum   *manifest.Digest `json:"checksum,omitempty"`
+	Installed  *ledger.Release  `json:"installed,omitempty"` // in force now, of this bundle name
+	Previous   *ledger.Release  `json:"previous,omitempty"`  // in force before it
+	Attempts   int              `json:"attempts,omitempty"`  // of this checksum, this one included
+	Chunk      string           `json:"chunk,omitempty"`     // the chunk that is damaged or missing in the store
+	Recovered  string           `json:"recovered,omitempty"` // what became of a transaction that an earlier run left
+	Isolation  string           `json:"isolation"`           // "network namespace", or "none: " and why
+}
+
+// WriteJSON writes the result as one JSON document.
+func (r Result) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(r)
+}
+
+// WriteText writes the result for a person.
+func (r Result) WriteText(w io.Writer) error {
+	var b strings.Builder
+	if r.Bundle != "" {
+		fmt.Fprintf(&b, "%s %s: ", r.Bundle, r.Version)
+	}
+	fmt.Fprintf(&b, "%s, %s", r.Outcome, r.Reason)
+	if r.Code != "" {
+		fmt.Fprintf(&b, " (%s)", r.Code)
+	}
+	if r.Detail != "" {
+		fmt.Fprintf(&b, "\n  why: %s", r.Detail)
+	}
+	if r.Installed != nil {
+		fmt.Fprintf(&b, "\n  in force: %s, sequence %d", r.Installed.Version, r.Installed.Sequence)
+	}
+	if r.Recovered != "" {
+		fmt.Fprintf(&b, "\n  recovered: %s", r.Recovered)
+	}
+	_, err := fmt.Fprintf(w, "%s\n  isolation: %s\n", b.String(), r.Isolation)
+	return err
+}
+
+// DecodeResult reads what WriteJSON wrote, for the daemon that called mesh-install.
+func DecodeResult(b []byte) (Result, error) {
+	var r Result
+	if len(b) > 64<<10 {
+		return r, fmt.Errorf("install result of %d bytes is too large", len(b))
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("install result: %w", err)
+	}
+	if r.Kind != KindResult || r.Outcome == "" || r.Phase == "" {
+		return r, fmt.Errorf("install result: kind %q with outcome %q and phase %q", r.Kind, r.Outcome, r.Phase)
+	}
+	return r, nil
+}
+
+// maxDetail bounds Detail in bytes; a report has room for 2 KiB.
+const maxDetail = 1024
+
+func newResult(o Outcome, exit int, phase status.Phase, reason string) Result {
+	return Result{APIVersion: status.APIVersion, Kind: KindResult, Outcome: o, Exit: exit, Phase: phase, Reason: reason}
+}
+
+func clip(s string) string {
+	s = strings.ToValidUTF8(s, "?")
+	if len(s) > maxDetail {
+		s = strings.ToValidUTF8(s[:maxDetail], "")
+	}
+	return s
+}
+
+// Unusable is the result when the command line, the configuration or the request cannot be used.
+func Unusable(err error) Result {
+	r := newResult(Deferred, ExitDeferred, status.Deferred, ReasonUnusable)
+	r.Code, r.Detail = problem.CodeOf(err), clip(err.Error())
+	return r
+}
+
+// Cut is the result when the worker was killed: what it left is taken up by the next run.
+func Cut(err error) Result {
+	r := newResult(Deferred, ExitDeferred, status.Deferred, ReasonInterrupted)
+	r.Code, r.Detail = problem.InstallFailed, clip(err.Error())
+	return r
+}

@@ -1,0 +1,181 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/patchmesh/patchmesh/install/health"
+	"github.com/patchmesh/patchmesh/install/journal"
+	"github.com/patchmesh/patchmesh/install/ledger"
+	"github.com/patchmesh/patchmesh/install/release"
+)
+
+// stops reports whether a transaction stays where it is after an error, for the next run to take up: when the way
+// back fails, and when the question about health was not answered, which is neither a yes nor a no.
+func stops(at journal.Step, err error) bool {
+	var no *health.UnhealthyError
+	return at == journal.Undo || at == journal.Discard || at == journal.Check && !errors.As(err, &no)
+}
+
+// run does the steps of a transaction until it is closed. An error means that it stopped with the journal kept.
+func (s *session) run(ctx context.Context, t journal.Transaction) (journal.Transaction, error) {
+	for t.Step != journal.Close {
+		err := s.act(ctx, t)
+		if err != nil && stops(t.Step, err) {
+			return t, err
+		}
+		t = s.advance(t, err)
+	}
+	return t, s.state.removeJournal()
+}
+
+// advance moves on and writes that down. A step forward that cannot be written down is not made: the transaction
+// turns round instead. A step back, or one after the commit, is made all the same, since the journal on disk then
+// leads the next run to a state that is just as good.
+func (s *session) advance(t journal.Transaction, err error) journal.Transaction {
+	var f *journal.Fault
+	if err != nil {
+		f = faultOf(err)
+		s.Log.Warn("step did not succeed", "step", t.Step, "bundle", t.New.Bundle, "version", t.New.Version, "err", err)
+	}
+	next := journal.Advance(t, f)
+	if next.Step == journal.Close {
+		return next
+	}
+	if err := s.state.writeJournal(next); err != nil {
+		s.Log.Warn("journal not written", "step", next.Step, "err", err)
+		switch next.Step {
+		case journal.Switch, journal.Check, journal.Commit:
+			next = journal.Advance(next, faultOf(fmt.Errorf("journal: %w", err)))
+		case journal.Stage, journal.Prune, journal.Undo, journal.Discard, journal.Close:
+		}
+	}
+	return next
+}
+
+// act does one step. Each may be done again after it was done, or half done.
+func (s *session) act(ctx context.Context, t journal.Transaction) error {
+	d, err := release.Open(s.Config.Root, t.New.Bundle)
+	if err != nil {
+		return err
+	}
+	switch t.Step {
+	case journal.Stage:
+		return s.stage(ctx, d)
+	case journal.Switch:
+		return d.Switch(t.New.Dir)
+	case journal.Check:
+		return s.Prober.Probe(ctx, checkOf(t.New.Bundle, t.Health))
+	case journal.Commit:
+		return s.commit(d, t)
+	case journal.Prune:
+		return s.prune(d, t.New.Bundle)
+	case journal.Undo:
+		if t.Old != "" && !d.Has(t.Old) {
+			return fmt.Errorf("the release before, %s, is gone", t.Old)
+		}
+		return d.Switch(t.Old)
+	case journal.Discard:
+		return s.discard(d, t)
+	case journal.Close:
+	}
+	return nil
+}
+
+func (s *session) stage(ctx context.Context, d *release.Dir) (err error) {
+	src, err := s.source()
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	x, raw, err := readIndex(s.verified.manifest, src)
+	if err != nil {
+		return err
+	}
+	if err := d.Prepare(); err != nil {
+		return err
+	}
+	if err := d.Fits(x, s.Config.ReserveBytes); err != nil {
+		return err
+	}
+	if err := d.Stage(ctx, x, src, s.verified.release.Dir); err != nil {
+		return err
+	}
+	return s.state.writeEvidence(s.verified, raw)
+}
+
+// commit makes the new release the one in force in the ledger. In memory the ledger changes only if the file did.
+func (s *session) commit(d *release.Dir, t journal.Transaction) error {
+	if err := writeFragment(t.New.Bundle, t.New.Format, d.Path()); err != nil {
+		return err
+	}
+	return s.change(func(l *ledger.Ledger) bool {
+		replaced := l.Bundle(t.New.Bundle).Current
+		keep := s.Config.Keep
+		if t.Kind == journal.Rollback {
+			keep++ // the release rolled back from stays as well, so that going forward again is as quick
+		}
+		l.Commit(t.New, keep, t.Signed)
+		l.Accept(t.Policy, t.Revision)
+		if t.Kind == journal.Rollback && replaced != nil && replaced.Checksum != t.New.Checksum {
+			l.Hold(t.New.Bundle, replaced.Checksum, ReasonOperator)
+		}
+		return true
+	})
+}
+
+// change works on a copy of the ledger, writes it if f says so, and only then takes it over.
+func (s *session) change(f func(*ledger.Ledger) bool) error {
+	b, err := s.ledger.Encode()
+	if err != nil {
+		return err
+	}
+	l, err := ledger.Parse(b)
+	if err != nil {
+		return err
+	}
+	if !f(l) {
+		return nil
+	}
+	if err := s.state.writeLedger(l); err != nil {
+		return err
+	}
+	s.ledger = l
+	return nil
+}
+
+func (s *session) prune(d *release.Dir, name string) error {
+	keep := s.ledger.Dirs(name)
+	return errors.Join(d.Sweep(), d.Prune(keep), s.state.pruneEvidence(name, keep))
+}
+
+// discard removes a release that did not come into force, unless it is one that is kept, and remembers why.
+func (s *session) discard(d *release.Dir, t journal.Transaction) error {
+	if err := d.Sweep(); err != nil {
+		return err
+	}
+	if t.Kind == journal.Rollback {
+		return nil
+	}
+	keep := s.ledger.Dirs(t.New.Bundle)
+	if t.Old != "" && !slices.Contains(keep, t.Old) {
+		keep = append(keep, t.Old)
+	}
+	if !slices.Contains(keep, t.New.Dir) {
+		if err := d.Remove(t.New.Dir); err != nil {
+			return err
+		}
+	}
+	if err := s.state.pruneEvidence(t.New.Bundle, keep); err != nil {
+		return err
+	}
+	if t.Old == "" && len(keep) == 0 {
+		d.Vanish()
+	}
+	return s.change(func(l *ledger.Ledger) bool {
+		withdrawn := l.Withdraw(t.New, t.Old) // the file may have been written although commit saw an error
+		return l.Fail(t.New.Bundle, t.Trial()) || withdrawn
+	})
+}
