@@ -95,6 +95,7 @@ type Seen struct {
 	Node
 	LastSeen time.Time `json:"lastSeen"` // zero: never
 	Silent   bool      `json:"silent"`
+	Strikes  int       `json:"strikes,omitempty"` // how often the speaker caught it misbehaving
 }
 
 // Site is a site as one of its nodes or the seeder sees it.

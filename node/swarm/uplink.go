@@ -18,6 +18,7 @@ const (
 // uplink is this node's part in the question who talks to the data centre.
 type uplink struct {
 	link    link
+	dialled time.Time // when the dial under way began
 	redial  time.Time // not before
 	backoff time.Duration
 	asked   time.Time // an AskLease is out since then, zero: none
@@ -42,7 +43,8 @@ const (
 	redialLeast = 500 * time.Millisecond
 	redialMost  = 15 * time.Second
 	askTimeout  = 5 * time.Second
-	idleLinkTTL = 5 * time.Second // a session without a lease is closed after that
+	dialTimeout = 20 * time.Second // whoever dials gives up earlier; this is for an answer that never comes
+	idleLinkTTL = 5 * time.Second  // a session without a lease is closed after that
 	wanStall    = 30 * time.Second
 )
 
@@ -60,6 +62,10 @@ func (s *Swarm) Uplink() Peer {
 	h, _ := s.seenUplink(true)
 	return h
 }
+
+// Near is the uplink as far as this node itself knows: itself or a neighbour that says so. It is what neighbours are
+// told, so that hearsay goes one step and no further.
+func (s *Swarm) Near() (holder Peer, split bool) { return s.seenUplink(false) }
 
 // seenUplink finds the uplink; far includes what neighbours say of others. A first lease counts before a split one.
 func (s *Swarm) seenUplink(far bool) (Peer, bool) {
@@ -181,7 +187,7 @@ func (s *Swarm) elect() {
 	switch u.link {
 	case linkDown:
 		if !s.now.Before(u.redial) {
-			u.link = linkDialling
+			u.link, u.dialled = linkDialling, s.now
 			s.do(DialWAN{})
 		}
 	case linkUp:
@@ -197,8 +203,11 @@ func (s *Swarm) elect() {
 	}
 }
 
-// watchWAN hangs up when the seeder takes our requests and sends nothing.
+// watchWAN hangs up when the seeder takes our requests and sends nothing, and gives up a dial that has no end.
 func (s *Swarm) watchWAN() {
+	if s.uplink.link == linkDialling && s.now.Sub(s.uplink.dialled) > dialTimeout {
+		s.wanDown()
+	}
 	if s.wan.inFlight == 0 || s.uplink.link != linkUp {
 		return
 	}

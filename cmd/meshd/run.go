@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchmesh/patchmesh/internal/cli"
+	"github.com/patchmesh/patchmesh/node"
+)
+
+func newRun(env cli.Env) *cobra.Command {
+	var s settings
+	var verbose, jsonLog bool
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "take part in the site until stopped",
+		Long: `run takes part in the site until SIGINT or SIGTERM. An installer under way is waited for;
+a second signal ends the daemon at once (the installer goes on by itself).`,
+		Args: cli.Args(0, 0, "nothing"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := s.load()
+			if err != nil {
+				return err
+			}
+			opt := &slog.HandlerOptions{Level: slog.LevelInfo}
+			if verbose {
+				opt.Level = slog.LevelDebug
+			}
+			var h slog.Handler = slog.NewTextHandler(env.Stderr, opt)
+			if jsonLog {
+				h = slog.NewJSONHandler(env.Stderr, opt)
+			}
+			log := slog.New(h)
+			n, err := node.New(cfg, log)
+			if err != nil {
+				return err
+			}
+			site, name := n.Name()
+			log.Info("ready", "site", site, "node", name, "peer", n.ID(), "mesh", n.Addr(), "gossip", n.GossipAddr(), "socket", cfg.Socket)
+			fmt.Fprintf(env.Stdout, "ready %s/%s mesh %s gossip %s\n", site, name, n.Addr(), n.GossipAddr())
+			return n.Run(c.Context())
+		},
+	}
+	s.addFlags(c)
+	s.addRunFlags(c)
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log what neighbours cannot be reached, and more")
+	c.Flags().BoolVar(&jsonLog, "json-log", false, "log as JSON")
+	return c
+}

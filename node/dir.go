@@ -1,0 +1,178 @@
+package node
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+
+	"github.com/patchmesh/patchmesh/internal/durable"
+	"github.com/patchmesh/patchmesh/internal/enrol"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/trust"
+)
+
+// dir is the daemon's state directory.
+type dir string
+
+func (d dir) path(el ...string) string { return filepath.Join(append([]string{string(d)}, el...)...) }
+
+const maxStateFile = 4 << 20
+
+// lock takes the directory for this process; the lock goes with the returned file.
+func (d dir) lock() (*os.File, error) {
+	f, err := os.OpenFile(d.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, problem.New(problem.InvalidFile, "the state directory %s cannot be used", d).Because(err).
+			WithNext("check that it exists and belongs to this user")
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, problem.New(problem.Locked, "another meshd uses %s", d).Because(err)
+	}
+	return f, nil
+}
+
+func readJSON(name string, v any) error {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxStateFile {
+		return fmt.Errorf("%s has %d bytes: at most %d", name, len(b), maxStateFile)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+func writeJSON(name string, v any, perm os.FileMode) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(name, b, perm)
+}
+
+// create makes the directories.
+func (d dir) create() error {
+	for _, sub := range []string{"", "policies", "bundles", "outbox", "chunks"} {
+		if err := os.MkdirAll(d.path(sub), 0o750); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep removes what interrupted writes left.
+func (d dir) sweep() error {
+	var errs []error
+	for _, sub := range []string{"", "policies", "bundles", "outbox"} {
+		errs = append(errs, durable.Sweep(d.path(sub)))
+	}
+	return errors.Join(errs...)
+}
+
+// identity reads the node's key.
+func (d dir) identity() (crypto.PrivKey, error) {
+	b, err := os.ReadFile(d.path("identity.key"))
+	if err != nil {
+		return nil, err
+	}
+	return crypto.UnmarshalPrivateKey(b)
+}
+
+func (d dir) enrolment() (*enrol.Enrolment, error) {
+	e := new(enrol.Enrolment)
+	if err := readJSON(d.path("enrolment.json"), e); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, problem.New(problem.NotFound, "this node has not joined a site").
+				WithNext("ask for a token (meshctl site token SITE) and run: meshd join TOKEN")
+		}
+		return nil, err
+	}
+	return e, e.Validate()
+}
+
+// record is state.json: facts that must survive, and counters that may lag a little.
+type record struct {
+	Version  int              `json:"version"`
+	Floor    time.Time        `json:"floor"`  // trusted time, see trust.Floor
+	Status   uint64           `json:"status"` // last sequence number of a statement
+	Report   uint64           `json:"report"` // last sequence number of a report
+	Lives    map[string]*Life `json:"lives"`  // by bundle name
+	Transfer map[string]count `json:"transfer"`
+}
+
+// count is what was moved for one bundle, keyed by its checksum in record.Transfer.
+type count struct {
+	FromWAN    int64 `json:"fromWan"`
+	WANPayload int64 `json:"wanPayload"`
+	FromLAN    int64 `json:"fromLan"`
+	Reused     int64 `json:"reused"`
+	Wasted     int64 `json:"wasted"`
+}
+
+const recordVersion = 1
+
+func (d dir) record() (*record, error) {
+	r := &record{Version: recordVersion}
+	err := readJSON(d.path("state.json"), r)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, problem.New(problem.StoreDamaged, "the daemon's state cannot be read").Because(err).
+			WithDone("nothing was started: treating this as a fresh node would forget what it has accepted").
+			WithNext("restore state.json from a backup, or move it away and accept that floors are rebuilt from the installer's ledger")
+	}
+	if r.Version != recordVersion {
+		return nil, fmt.Errorf("state.json is of version %d: this program reads %d", r.Version, recordVersion)
+	}
+	if r.Lives == nil {
+		r.Lives = map[string]*Life{}
+	}
+	if r.Transfer == nil {
+		r.Transfer = map[string]count{}
+	}
+	// A restart may lose the last few numbers that were only counted: leave a gap rather than use one twice.
+	r.Status += 1000
+	return r, nil
+}
+
+func (d dir) saveSigned(sub, name string, s trust.Signed) error {
+	return writeJSON(d.path(sub, name+".json"), s, 0o644)
+}
+
+// eachSigned reads the signed documents in a sub-directory. A file that cannot be read is reported and skipped: the
+// document will come again from a neighbour.
+func (d dir) eachSigned(sub string, f func(name string, s trust.Signed) error) error {
+	es, err := os.ReadDir(d.path(sub))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range es {
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
+			continue
+		}
+		var s trust.Signed
+		if err := readJSON(d.path(sub, e.Name()), &s); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := f(name, s); err != nil {
+			errs = append(errs, fmt.Errorf("%s/%s: %w", sub, e.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func digestName(d manifest.Digest) string { return hex.EncodeToString(d[:]) }

@@ -1,0 +1,160 @@
+package node
+
+import (
+	"time"
+
+	"github.com/patchmesh/patchmesh/install"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// Life is where a node stands with one bundle name: a pure state machine, persisted in state.json before its
+// actions are carried out.
+//
+//	Pending -> Staging -> Staged -> Installing -> Installed
+//	              |          |          |-> RolledBack | InstallFailed
+//	              v          v          v
+//	         Quarantined  Deferred(reason, next attempt) -> Installing …
+//
+// A final phase holds until the target's checksum changes: what was rolled back is not tried again by itself.
+type Life struct {
+	Target    *status.Desired       `json:"target,omitempty"`
+	Phase     status.Phase          `json:"phase"`
+	Reason    string                `json:"reason"`
+	Code      problem.Code          `json:"code,omitempty"`
+	Detail    string                `json:"detail,omitempty"`
+	Outcome   string                `json:"outcome,omitempty"`
+	Next      time.Time             `json:"next"` // of a non-final phase: when something is tried again
+	Tries     int                   `json:"tries"`
+	Installed *status.InstalledItem `json:"installed,omitempty"`
+	Previous  *manifest.Digest      `json:"previous,omitempty"` // the bundle before Installed, kept for going back
+}
+
+// Facts about the target that Life asks for; nil while the manifest is unknown.
+type targetFacts struct {
+	manifest *manifest.Manifest
+	machine  manifest.Facts
+	staged   bool  // every chunk on disk and synced
+	bad      error // the signed index breaks a rule
+}
+
+// Waits between attempts.
+const (
+	retryFirst = 30 * time.Second
+	retryMost  = time.Hour
+)
+
+// verdict is a step of Life: what to do after the new state is on disk.
+type verdict struct {
+	install bool // start the installer
+	changed bool // phase, reason or target changed: persist and report
+}
+
+// Final reports whether a phase lasts until the target changes.
+func Final(p status.Phase) bool {
+	switch p {
+	case status.Installed, status.RolledBack, status.InstallFailed, status.Quarantined:
+		return true
+	}
+	return false
+}
+
+// aim sets what the policies ask for; nil: nothing any more. It reports a change.
+func (l *Life) aim(t *status.Desired) bool {
+	same := t != nil && l.Target != nil && *t == *l.Target
+	if same || t == nil && l.Target == nil {
+		return false
+	}
+	newChecksum := t == nil || l.Target == nil || t.Checksum != l.Target.Checksum
+	l.Target = t
+	if !newChecksum {
+		return true // another policy or revision asks for the same: what happened still holds
+	}
+	l.Tries, l.Next, l.Outcome, l.Code, l.Detail = 0, time.Time{}, "", "", ""
+	switch {
+	case t == nil && l.Installed != nil:
+		l.Phase, l.Reason = status.Installed, "Unmanaged"
+	case t == nil:
+		l.Phase, l.Reason = status.Pending, "NoPolicy"
+	case l.Installed != nil && l.Installed.Checksum == t.Checksum:
+		l.Phase, l.Reason = status.Installed, install.ReasonInstalled
+	default:
+		l.Phase, l.Reason = status.Pending, "ManifestUnknown"
+	}
+	return true
+}
+
+// step moves on as far as the facts allow.
+func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
+	before := *l
+	defer func() {
+		v.changed = v.changed || before.Phase != l.Phase || before.Reason != l.Reason || before.Code != l.Code
+	}()
+	if l.Target == nil || Final(l.Phase) {
+		return v
+	}
+	if f == nil {
+		l.Phase, l.Reason = status.Pending, "ManifestUnknown"
+		return v
+	}
+	m := f.manifest
+	switch {
+	case m.Name != l.Target.Bundle || m.Version != l.Target.Version:
+		l.Phase, l.Reason, l.Code, l.Outcome = status.Quarantined, "ChecksumMismatch", problem.ChecksumMismatch, string(install.VerificationFailure)
+		return v
+	case f.bad != nil:
+		l.Phase, l.Reason, l.Code, l.Outcome = status.Quarantined, "IndexInvalid", problem.IndexInvalid, string(install.VerificationFailure)
+		l.Detail = f.bad.Error()
+		return v
+	case !m.Target.Matches(f.machine):
+		l.refuse(now, "TargetMismatch", problem.TargetMismatch)
+		return v
+	case l.Installed != nil && m.Sequence < l.Installed.Sequence:
+		l.refuse(now, "SequenceTooOld", problem.SequenceTooOld)
+		return v
+	}
+	if !f.staged {
+		l.Phase, l.Reason, l.Code = status.Staging, "Downloading", ""
+		return v
+	}
+	switch l.Phase {
+	case status.Pending, status.Staging:
+		l.Phase, l.Reason, l.Code, l.Next = status.Staged, "Complete", "", now
+		v.changed = true
+		return v
+	case status.Staged, status.Scheduled, status.Deferred, status.Installing:
+		// Installing: the daemon was restarted meanwhile; the installer is safe to run twice.
+		if now.Before(l.Next) {
+			return v
+		}
+		l.Phase, l.Reason, l.Code = status.Installing, "InstallerRunning", ""
+		l.Tries++
+		l.Next = now.Add(retryMost) // the phase's deadline: should the installer never answer
+		v.install = true
+	}
+	return v
+}
+
+func (l *Life) refuse(now time.Time, reason string, code problem.Code) {
+	if l.Reason == reason && now.Before(l.Next) {
+		return
+	}
+	l.Phase, l.Reason, l.Code, l.Outcome, l.Next = status.Deferred, reason, code, string(install.Deferred), now.Add(retryMost)
+}
+
+// finish takes the installer's result.
+func (l *Life) finish(now time.Time, r install.Result) {
+	l.Phase, l.Reason, l.Code, l.Detail, l.Outcome = r.Phase, r.Reason, r.Code, r.Detail, string(r.Outcome)
+	if r.Installed != nil && r.Checksum != nil && l.Target != nil && r.Installed.Checksum == l.Target.Checksum && r.Phase == status.Installed {
+		if l.Installed != nil && l.Installed.Checksum != r.Installed.Checksum {
+			p := l.Installed.Checksum
+			l.Previous = &p
+		}
+		l.Installed = &status.InstalledItem{Bundle: r.Bundle, Version: r.Installed.Version, Sequence: r.Installed.Sequence,
+			Checksum: r.Installed.Checksum, Since: now.UTC().Truncate(time.Second)}
+	}
+	if !Final(l.Phase) {
+		l.Next = now.Add(min(retryMost, retryFirst<<min(l.Tries-1, 10)))
+	}
+}

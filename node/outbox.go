@@ -1,0 +1,100 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+
+	"github.com/patchmesh/patchmesh/internal/durable"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// outbox keeps the reports that the seeder has not acknowledged, one file each, and says which to send when. A
+// report leaves only on the seeder's acknowledgement; sent twice, it is stored once, by node and number. Owned by
+// the loop.
+type outbox struct {
+	d       dir
+	key     crypto.PrivKey
+	waiting []status.Report
+	sent    map[uint64]time.Time
+}
+
+// resendAfter is how long an acknowledgement may take before a report is sent again.
+const resendAfter = 10 * time.Second
+
+// maxUnsent bounds the reports in one burst.
+const maxBurst = 64
+
+func openOutbox(d dir, key crypto.PrivKey) (*outbox, uint64, error) {
+	o := &outbox{d: d, key: key, sent: map[uint64]time.Time{}}
+	es, err := os.ReadDir(d.path("outbox"))
+	if err != nil {
+		return nil, 0, err
+	}
+	var last uint64
+	for _, e := range es {
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		seq, err := strconv.ParseUint(name, 10, 64)
+		if !ok || err != nil {
+			continue
+		}
+		last = max(last, seq)
+		var r status.Report
+		if err := readJSON(d.path("outbox", e.Name()), &r); err != nil {
+			return nil, 0, err
+		}
+		o.waiting = append(o.waiting, r)
+	}
+	slices.SortFunc(o.waiting, func(a, b status.Report) int { return int(int64(a.Seq) - int64(b.Seq)) })
+	return o, last, nil
+}
+
+func (o *outbox) file(seq uint64) string { return o.d.path("outbox", fmt.Sprintf("%020d.json", seq)) }
+
+// add signs a statement and keeps it; it is durable on return.
+func (o *outbox) add(body status.ReportBody) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	sig, err := o.key.Sign(b)
+	if err != nil {
+		return err
+	}
+	r := status.Report{Site: body.Site, Node: body.Node, Seq: body.Seq, Body: b, Sig: sig}
+	if err := writeJSON(o.file(r.Seq), r, 0o600); err != nil {
+		return err
+	}
+	o.waiting = append(o.waiting, r)
+	return nil
+}
+
+// acked forgets a report. Deleting the file may be lost in a crash: then it is sent and acknowledged again.
+func (o *outbox) acked(seq uint64) error {
+	delete(o.sent, seq)
+	o.waiting = slices.DeleteFunc(o.waiting, func(r status.Report) bool { return r.Seq == seq })
+	return durable.Remove(o.file(seq))
+}
+
+// due returns the reports to send now, oldest first, and notes them as sent.
+func (o *outbox) due(now time.Time) (out []status.Report) {
+	for _, r := range o.waiting {
+		if at, ok := o.sent[r.Seq]; ok && now.Sub(at) < resendAfter {
+			continue
+		}
+		o.sent[r.Seq] = now
+		if out = append(out, r); len(out) == maxBurst {
+			break
+		}
+	}
+	return out
+}
+
+// retry makes all reports due again: the way to the seeder has changed.
+func (o *outbox) retry() { clear(o.sent) }

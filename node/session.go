@@ -1,0 +1,271 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/patchmesh/patchmesh/chunker/store"
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/encoding"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/wire"
+	"github.com/patchmesh/patchmesh/internal/xfer"
+	"github.com/patchmesh/patchmesh/node/swarm"
+)
+
+type chunkID = chunk.ID
+
+var errNotUplink = errors.New("not the uplink")
+
+var _ xfer.Handler = (*Node)(nil)
+
+// SessionUp implements xfer.Handler.
+func (n *Node) SessionUp(s *xfer.Session) {
+	n.post(func() {
+		s.SetActive(n.active)
+		if s.Peer() == n.seeder {
+			n.seederS = s
+			n.clearAlarm(string(problem.SeederUnreachable))
+			n.step(swarm.WANUp{})
+			return
+		}
+		nb := &neighbour{s: s, name: n.nameOf(s.Peer())}
+		n.nb[s.Peer()] = nb
+		c := n.contact(s.Peer())
+		c.hurry()
+		n.log.Info("neighbour connected", "node", nb.name)
+		// What we have goes out before anything that makes them choose.
+		s.Send(n.docList())
+		for _, b := range n.list() {
+			n.sendHave(nb, b)
+		}
+		m := n.mine
+		s.Send(&wire.Status{Node: m})
+		n.step(swarm.PeerUp{Peer: swarm.Peer(s.Peer().String()), Role: n.roleOf(s.Peer())})
+		holder, split := n.sw.Near()
+		s.Send(&wire.Uplink{Holder: string(holder), Split: split})
+	})
+}
+
+// SessionDown implements xfer.Handler.
+func (n *Node) SessionDown(s *xfer.Session, err error) {
+	n.post(func() {
+		n.pend.leave(s.Peer())
+		if s.Peer() == n.seeder {
+			if n.seederS == s {
+				n.seederS = nil
+				if !errors.Is(err, errNotUplink) {
+					n.log.Info("session with the seeder ended", "err", err)
+				}
+				n.step(swarm.WANDown{})
+			}
+			return
+		}
+		nb := n.nb[s.Peer()]
+		if nb == nil || nb.s != s {
+			return
+		}
+		n.log.Info("neighbour gone", "node", nb.name, "err", err)
+		delete(n.nb, s.Peer())
+		c := n.contact(s.Peer())
+		c.since = time.Now()
+		c.failed(c.since)
+		if st := n.byName[nb.name]; st != nil {
+			st.heard = time.Now()
+		}
+		n.step(swarm.PeerDown{Peer: swarm.Peer(s.Peer().String())})
+	})
+}
+
+// Message implements xfer.Handler.
+func (n *Node) Message(s *xfer.Session, m wire.Message) error {
+	fromSeeder := s.Peer() == n.seeder
+	from := swarm.Peer(s.Peer().String())
+	switch m := m.(type) {
+	case *wire.Data:
+		return n.data(s, m)
+	case *wire.Refuse:
+		w, ok := n.pend.take(s.Peer(), m.Req)
+		if !ok || w.given {
+			return nil
+		}
+		why := swarm.WhyNotHeld
+		switch m.Reason {
+		case wire.ReasonBusy:
+			why = swarm.WhyBusy
+		case wire.ReasonNoLease:
+			why = swarm.WhyNoLease
+		}
+		n.post(func() { n.step(swarm.Failed{Req: m.Req, Why: why}) })
+	case *wire.Docs:
+		n.post(func() { n.onDocs(s, m.Entries) })
+	case *wire.GetDoc:
+		n.post(func() {
+			if d, ok := n.docs[m.Digest]; ok {
+				s.Send(&wire.Doc{Kind: d.kind, Doc: d.s.Doc, Sig: d.s.Sig})
+			}
+		})
+	case *wire.Doc:
+		n.post(func() { n.onDoc(s, m) })
+	default:
+		if fromSeeder {
+			return n.seederMessage(m)
+		}
+		return n.neighbourMessage(s, from, m)
+	}
+	return nil
+}
+
+func (n *Node) neighbourMessage(s *xfer.Session, from swarm.Peer, m wire.Message) error {
+	switch m := m.(type) {
+	case *wire.Have:
+		n.post(func() {
+			n.step(swarm.PeerHave{Peer: from, Bundle: m.Bundle, Wants: m.Wants, Total: int(m.Total), Bitmap: m.Bitmap})
+		})
+	case *wire.HaveAdd:
+		n.post(func() { n.step(swarm.PeerHaveAdd{Peer: from, Bundle: m.Bundle, Numbers: m.Numbers}) })
+	case *wire.Uplink:
+		n.post(func() { n.step(swarm.PeerUplink{Peer: from, Holder: swarm.Peer(m.Holder), Split: m.Split}) })
+	case *wire.Status:
+		n.post(func() { n.onStatus(s, m) })
+	case *wire.Report:
+		n.post(func() { n.relay(s, m) })
+	case *wire.ReportAck:
+		n.post(func() { n.onAck(m) })
+	default:
+		return fmt.Errorf("a neighbour sent a message of type %d", m.Type())
+	}
+	return nil
+}
+
+func (n *Node) seederMessage(m wire.Message) error {
+	switch m := m.(type) {
+	case *wire.LeaseGrant:
+		n.post(func() {
+			var rtt time.Duration
+			if n.seederS != nil {
+				rtt = n.seederS.RTT()
+			}
+			first := !n.sw.Leads()
+			n.step(swarm.LeaseGranted{Lease: m.Lease, TTL: millis(m.TTLMillis), Renew: millis(m.RenewMillis), Split: m.Split, RTT: rtt})
+			if first {
+				for _, st := range n.byName {
+					st.fresh = true
+				}
+				n.tellSeeder(true)
+			}
+		})
+	case *wire.LeaseRefuse:
+		n.post(func() {
+			n.step(swarm.LeaseRefused{Holder: swarm.Peer(m.Holder), Retry: millis(m.RetryMillis)})
+		})
+	case *wire.ReportAck:
+		n.post(func() { n.onAck(m) })
+	default:
+		return fmt.Errorf("the seeder sent a message of type %d", m.Type())
+	}
+	return nil
+}
+
+func millis(v int64) time.Duration {
+	return time.Duration(min(max(v, 0), 3_600_000)) * time.Millisecond
+}
+
+// data takes a chunk: decodes it within the signed size, hashes it, writes it. It runs in the session's reader, so a
+// slow disk slows the sender down.
+func (n *Node) data(s *xfer.Session, m *wire.Data) error {
+	w, ok := n.pend.take(s.Peer(), m.Req)
+	if !ok {
+		n.post(func() { n.wasted(nil, int64(len(m.Payload))) })
+		return nil
+	}
+	size := int64(len(m.Payload))
+	plain, err := encoding.Decode(encoding.Kind(m.Encoding), w.ref.Size, m.Payload)
+	var added bool
+	if err == nil {
+		added, err = n.store.Put(w.ref.ID, plain)
+	} else {
+		err = &store.CorruptError{Want: w.ref.ID}
+	}
+	var corrupt *store.CorruptError
+	why := swarm.WhyLocal
+	if errors.As(err, &corrupt) {
+		why = swarm.WhyCorrupt
+	}
+	wan := s.Peer() == n.seeder
+	n.post(func() {
+		switch {
+		case err == nil:
+			n.arrived(w, m.Req, wan, added, size)
+		default:
+			n.wasted(&w, size)
+			if why == swarm.WhyLocal {
+				n.alarm(string(problem.CodeOf(err)), "a chunk could not be stored: %v", err)
+			}
+			n.log.Warn("chunk not kept", "chunk", w.ref.ID.String(), "from", n.nameOf(w.from), "err", err)
+			if !w.given {
+				n.step(swarm.Failed{Req: m.Req, Why: why})
+			}
+		}
+	})
+	return nil
+}
+
+// arrived accounts a good chunk and tells the swarm.
+func (n *Node) arrived(w want, req uint32, wan, added bool, payload int64) {
+	c := n.rec.Transfer[w.bundle.String()]
+	switch {
+	case wan:
+		c.FromWAN += w.ref.Size
+		c.WANPayload += payload
+	default:
+		c.FromLAN += w.ref.Size
+	}
+	if !added {
+		c.Wasted += w.ref.Size
+	}
+	n.rec.Transfer[w.bundle.String()], n.dirty = c, true
+	if w.given {
+		n.step(swarm.Gained{Bundle: w.bundle, Number: w.number})
+	} else {
+		n.step(swarm.Stored{Req: req})
+	}
+}
+
+func (n *Node) wasted(w *want, bytes int64) {
+	if w == nil {
+		return
+	}
+	c := n.rec.Transfer[w.bundle.String()]
+	c.Wasted += bytes
+	n.rec.Transfer[w.bundle.String()], n.dirty = c, true
+}
+
+// Chunk implements xfer.Handler: it serves any verified chunk to any node of the site.
+func (n *Node) Chunk(_ context.Context, s *xfer.Session, id chunk.ID) (xfer.Served, error) {
+	if s.Peer() == n.seeder {
+		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonDenied}
+	}
+	b, err := n.store.Get(id, nil)
+	if err != nil {
+		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
+	}
+	return xfer.Served{Encoding: byte(encoding.Plain), Payload: b, Release: func(sent bool) {
+		if sent {
+			n.servedB.Add(int64(len(b)))
+		}
+	}}, nil
+}
+
+// strike notes a neighbour's misbehaviour where an operator sees it.
+func (n *Node) strike(a swarm.Strike) {
+	name := n.nameOf(decodePeer(a.Peer))
+	n.log.Warn("neighbour misbehaved", "node", name, "why", a.Why, "ban", a.Ban)
+	st := n.statement(name)
+	st.strikes++
+	if a.Ban > 0 {
+		n.alarm(string(problem.ChunkCorrupt), "%s %s; nothing is asked of it for %v", name, a.Why, a.Ban)
+	}
+}

@@ -1,0 +1,326 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os/exec"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/patchmesh/patchmesh/install"
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/durable"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/node/swarm"
+)
+
+// heldBundle is a bundle whose manifest is verified. The index follows once its chunks are here.
+type heldBundle struct {
+	digest  manifest.Digest
+	m       *manifest.Manifest
+	s       trust.Signed
+	catalog *manifest.Catalog
+	added   bool  // the swarm knows it
+	wants   bool  // this node is to hold all of it
+	pinned  int   // how many chunks are pinned
+	syncing bool  // Store.Sync is under way
+	staged  bool  // every chunk is on disk and will survive a loss of power
+	bad     error // the signed index breaks a rule: nobody can install this
+}
+
+// hold makes a verified manifest known; its index is opened if it is on disk.
+func (n *Node) hold(m *manifest.Manifest, s trust.Signed) *heldBundle {
+	b := &heldBundle{digest: manifest.DigestOf(s.Doc), m: m, s: s, catalog: manifest.NewCatalog(m, nil)}
+	n.bundles[b.digest] = b
+	n.openIndex(b)
+	return b
+}
+
+// openIndex reads the index from the store if all of its chunks are here, and reports whether the catalog grew.
+func (n *Node) openIndex(b *heldBundle) bool {
+	if b.catalog.Complete || b.bad != nil {
+		return false
+	}
+	var buf bytes.Buffer
+	for _, r := range b.m.Index.Chunks {
+		p, err := n.store.Get(r.ID, nil)
+		if err != nil {
+			return false
+		}
+		buf.Write(p)
+	}
+	x, err := manifest.ParseIndex(b.m, buf.Bytes())
+	if err != nil {
+		b.bad = err
+		n.alarm(string(problem.IndexInvalid), "bundle %s %s: %v", b.m.Name, b.m.Version, err)
+		return false
+	}
+	b.catalog.Extend(x)
+	return true
+}
+
+// list returns the bundles in a fixed order.
+func (n *Node) list() []*heldBundle {
+	keys := slices.SortedFunc(maps.Keys(n.bundles), func(a, b manifest.Digest) int { return bytes.Compare(a[:], b[:]) })
+	out := make([]*heldBundle, len(keys))
+	for i, k := range keys {
+		out[i] = n.bundles[k]
+	}
+	return out
+}
+
+// inUse are the bundles that a target or an installed release of this node needs.
+func (n *Node) inUse() map[manifest.Digest]bool {
+	use := map[manifest.Digest]bool{}
+	for _, l := range n.rec.Lives {
+		if l.Target != nil {
+			use[l.Target.Checksum] = true
+		}
+		if l.Installed != nil {
+			use[l.Installed.Checksum] = true
+		}
+	}
+	return use
+}
+
+// reconcileBundles brings pins and the swarm in line with what is wanted.
+func (n *Node) reconcileBundles() {
+	wanted := map[manifest.Digest]bool{}
+	for _, l := range n.rec.Lives {
+		if l.Target != nil {
+			wanted[l.Target.Checksum] = true
+		}
+	}
+	use := n.inUse()
+	for _, b := range n.list() {
+		wants := wanted[b.digest]
+		if use[b.digest] {
+			n.pin(b)
+		} else if b.pinned > 0 {
+			if err := n.store.Unpin(digestName(b.digest)); err != nil {
+				n.log.Error("unpin", "err", err)
+			}
+			b.pinned = 0
+		}
+		if !b.added || wants != b.wants {
+			b.wants, b.added = wants, true
+			n.addToSwarm(b)
+		}
+	}
+}
+
+// pin keeps a bundle's chunks from being evicted: before the first of them is fetched.
+func (n *Node) pin(b *heldBundle) {
+	if b.pinned == len(b.catalog.Chunks) {
+		return
+	}
+	ids := make([]chunk.ID, len(b.catalog.Chunks))
+	for i, r := range b.catalog.Chunks {
+		ids[i] = r.ID
+	}
+	if err := n.store.Pin(digestName(b.digest), ids); err != nil {
+		n.log.Error("pin", "bundle", b.m.Name, "err", err)
+		return
+	}
+	b.pinned = len(ids)
+}
+
+// addToSwarm tells the swarm and the neighbours what we know and hold of a bundle.
+func (n *Node) addToSwarm(b *heldBundle) {
+	sizes, have := make([]int64, len(b.catalog.Chunks)), make([]bool, len(b.catalog.Chunks))
+	for i, r := range b.catalog.Chunks {
+		sizes[i], have[i] = r.Size, n.store.Has(r.ID)
+	}
+	n.steps = append(n.steps, swarm.BundleAdd{Bundle: b.digest, Sizes: sizes, Index: b.catalog.IndexCount, Have: have, Wants: b.wants && b.bad == nil})
+	for _, nb := range n.nb {
+		n.sendHave(nb, b)
+	}
+}
+
+// prune forgets manifests that nothing refers to.
+func (n *Node) prune() {
+	use := n.inUse()
+	for d := range n.bundles {
+		if use[d] || n.referenced(d) {
+			continue
+		}
+		delete(n.bundles, d)
+		delete(n.rec.Transfer, d.String())
+		n.steps = append(n.steps, swarm.BundleDrop{Bundle: d})
+		if err := durable.Remove(n.d.path("bundles", digestName(d)+".json")); err != nil {
+			n.log.Warn("manifest cannot be removed", "err", err)
+		}
+	}
+}
+
+// complete: every chunk of what is known of the bundle is on disk.
+func (n *Node) complete(d manifest.Digest) {
+	b := n.bundles[d]
+	if b == nil {
+		return
+	}
+	if n.openIndex(b) {
+		if n.inUse()[d] {
+			n.pin(b)
+		}
+		n.addToSwarm(b)
+		return
+	}
+	if !b.catalog.Complete || b.staged || b.syncing || !b.wants {
+		return
+	}
+	b.syncing = true
+	n.group.Go(func() error {
+		err := n.store.Sync()
+		n.post(func() {
+			b.syncing = false
+			if err != nil {
+				n.alarm(string(problem.CodeOf(err)), "staged chunks cannot be made durable: %v", err)
+				return
+			}
+			for _, r := range b.catalog.Chunks { // Sync drops what the disk refuses
+				if !n.store.Has(r.ID) {
+					return
+				}
+			}
+			b.staged = true
+		})
+		return nil
+	})
+}
+
+// live moves the phases on.
+func (n *Node) live() {
+	for _, name := range slices.Sorted(maps.Keys(n.rec.Lives)) {
+		l := n.rec.Lives[name]
+		for range 4 { // Pending, Staging, Staged, Installing in a row at most
+			if l.Target == nil || l.Phase == status.Installing && n.busy {
+				break
+			}
+			v := l.step(time.Now(), n.targetFacts(l))
+			if !v.changed {
+				break
+			}
+			if v.install && n.busy { // one transaction at a time
+				l.Phase, l.Reason, l.Next, l.Tries = status.Staged, "Queued", time.Now().Add(time.Second), l.Tries-1
+				break
+			}
+			n.lifeChanged(name, l)
+			if v.install {
+				n.install(name, l)
+				break
+			}
+		}
+	}
+}
+
+func (n *Node) targetFacts(l *Life) *targetFacts {
+	b := n.bundles[l.Target.Checksum]
+	if b == nil {
+		return nil
+	}
+	return &targetFacts{manifest: b.m, machine: n.facts, staged: b.staged, bad: b.bad}
+}
+
+// lifeChanged persists a phase and reports it. Only then is anything done about it.
+func (n *Node) lifeChanged(name string, l *Life) {
+	if err := n.save(); err != nil {
+		n.log.Error("state cannot be saved", "err", err)
+		n.alarm(string(problem.CodeOf(err)), "state cannot be saved: %v", err)
+	}
+	n.log.Info("phase", "bundle", name, "phase", l.Phase, "reason", l.Reason, "code", l.Code)
+	n.report(name, l)
+}
+
+// install starts mesh-install and waits for it beside the loop.
+func (n *Node) install(name string, l *Life) {
+	b, p := n.bundles[l.Target.Checksum], n.policies[l.Target.Policy]
+	if len(n.cfg.Installer) == 0 || p == nil {
+		l.finish(time.Now(), install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: install.ReasonInstallerMissing,
+			Detail: "no installer is configured"})
+		n.lifeChanged(name, l)
+		return
+	}
+	n.busy = true
+	req, err := install.NewRequest(b.s, p.s, n.d.path("chunks")).Encode()
+	if err == nil {
+		err = durable.WriteFile(n.d.path("request.json"), req, 0o644)
+	}
+	argv := append(slices.Clone(n.cfg.Installer), "apply", "--json", "--request", n.d.path("request.json"))
+	n.group.Go(func() error {
+		var r install.Result
+		if err == nil {
+			r, err = runInstaller(argv)
+		}
+		if err != nil {
+			r = install.Cut(err)
+		}
+		if !n.post(func() { n.installed(name, r) }) {
+			n.log.Warn("stopped before the installer's answer could be kept: it is asked again at the next start")
+		}
+		return nil
+	})
+}
+
+// runInstaller runs the command in a process group of its own, so that a signal to the daemon does not reach a
+// transaction, and decodes its answer. It is never killed: a started transaction finishes.
+func runInstaller(argv []string) (install.Result, error) {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var stderr limited
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if len(out) == 0 {
+		if err == nil {
+			err = errors.New("no answer")
+		}
+		return install.Result{}, fmt.Errorf("installer %s: %w: %s", argv[0], err, stderr.b)
+	}
+	return install.DecodeResult(out)
+}
+
+// limited keeps the first KiB of what is written to it.
+type limited struct{ b []byte }
+
+func (l *limited) Write(p []byte) (int, error) {
+	if room := 1024 - len(l.b); room > 0 {
+		l.b = append(l.b, p[:min(room, len(p))]...)
+	}
+	return len(p), nil
+}
+
+// installed takes the installer's answer.
+func (n *Node) installed(name string, r install.Result) {
+	n.busy = false
+	l := n.rec.Lives[name]
+	if l == nil || l.Target == nil || r.Checksum != nil && *r.Checksum != l.Target.Checksum {
+		return // the target changed meanwhile; the next attempt finds what is installed
+	}
+	if r.Chunk != "" {
+		n.recheck(r.Chunk)
+		if b := n.bundles[l.Target.Checksum]; b != nil {
+			b.staged = false
+			n.addToSwarm(b)
+		}
+	}
+	l.finish(time.Now(), r)
+	n.lifeChanged(name, l)
+	n.reconcileBundles()
+}
+
+// recheck reads a chunk that the installer could not use; the store drops it if it is damaged.
+func (n *Node) recheck(cid string) {
+	id, err := chunk.Parse(cid)
+	if err != nil {
+		return
+	}
+	if _, err := n.store.Get(id, nil); err != nil {
+		n.lost(id)
+	}
+}

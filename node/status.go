@@ -1,0 +1,186 @@
+package node
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/wire"
+	"github.com/patchmesh/patchmesh/internal/xfer"
+)
+
+// How often a changing statement is sent on, to neighbours and to the seeder.
+const (
+	tellEvery    = time.Second
+	tellWANEvery = 2 * time.Second
+)
+
+// describe says what state this node is in.
+func (n *Node) describe() status.Node {
+	st := status.Node{APIVersion: status.APIVersion, Kind: "NodeStatus", Site: n.e.Site, Node: n.e.Node, PeerID: n.self.String(),
+		Software: Software, Uplink: n.sw.Leads(), Phase: status.Pending, Reason: "NoPolicy",
+		Installed: []status.InstalledItem{}, Alarms: []status.Alarm{}, Outbox: len(n.out.waiting)}
+	// The bundle that is not settled yet is the one to show; a final phase otherwise.
+	var show *Life
+	for _, name := range slices.Sorted(maps.Keys(n.rec.Lives)) {
+		l := n.rec.Lives[name]
+		if l.Installed != nil {
+			st.Installed = append(st.Installed, *l.Installed)
+		}
+		if l.Target != nil && (show == nil || Final(show.Phase) && !Final(l.Phase)) {
+			show = l
+		}
+	}
+	if show != nil {
+		st.Phase, st.Reason, st.Code, st.Desired = show.Phase, show.Reason, string(show.Code), show.Target
+		if !Final(show.Phase) && !show.Next.IsZero() {
+			at := show.Next.UTC().Truncate(time.Second)
+			st.NextAttempt = &at
+		}
+		st.Transfer = n.transfer(show.Target.Checksum)
+	}
+	st.Transfer.Peers = len(n.nb)
+	st.Transfer.ToLAN = n.servedB.Load()
+	for _, code := range slices.Sorted(maps.Keys(n.alarms)) {
+		st.Alarms = append(st.Alarms, n.alarms[code])
+	}
+	return st
+}
+
+func (n *Node) transfer(d manifest.Digest) status.Transfer {
+	c := n.rec.Transfer[d.String()]
+	t := status.Transfer{FromWAN: c.FromWAN, WANPayload: c.WANPayload, FromLAN: c.FromLAN, Wasted: c.Wasted}
+	if b := n.bundles[d]; b != nil {
+		t.Chunks, t.Bytes = len(b.catalog.Chunks), b.catalog.Bytes()
+		for _, r := range b.catalog.Chunks {
+			if n.store.Has(r.ID) {
+				t.ChunksHave++
+				t.BytesHave += r.Size
+			}
+		}
+	}
+	// What is here and was not brought: earlier bundles, a stick, or a transfer before a crash took the count.
+	t.Reused = max(0, t.BytesHave-c.FromWAN-c.FromLAN+c.Wasted)
+	return t
+}
+
+// tellNeighbours sends our statement when it has changed, not too often.
+func (n *Node) tellNeighbours() {
+	now := time.Now()
+	if now.Sub(n.told) >= tellEvery/2 {
+		st := n.describe()
+		old := n.mine
+		old.At, old.Seq = st.At, st.Seq
+		if !reflect.DeepEqual(st, old) && (now.Sub(n.told) >= tellEvery || st.Phase != old.Phase) {
+			n.told = now
+			n.rec.Status++
+			n.dirty = true
+			st.Seq, st.At = n.rec.Status, n.cfg.now().UTC()
+			n.mine = st
+			self := n.statement(n.e.Node)
+			self.st, self.fresh = st, true
+			for _, nb := range n.nb {
+				nb.s.Send(&wire.Status{Node: st})
+			}
+		}
+	}
+	n.tellSeeder(false)
+}
+
+// tellSeeder sends, as uplink, the statements that changed and who is alive.
+func (n *Node) tellSeeder(always bool) {
+	now := time.Now()
+	if n.seederS == nil || !n.sw.Leads() || !always && now.Sub(n.toldWAN) < tellWANEvery {
+		return
+	}
+	m := &wire.SiteState{Nodes: []status.Node{}, Alive: []string{n.e.Node}}
+	for name, st := range n.byName {
+		if st.fresh {
+			m.Nodes, st.fresh = append(m.Nodes, st.st), false
+		}
+		_ = name
+	}
+	if len(m.Nodes) == 0 && !always {
+		return
+	}
+	for _, nb := range n.nb {
+		m.Alive = append(m.Alive, nb.name)
+	}
+	slices.Sort(m.Alive)
+	n.toldWAN = now
+	n.seederS.Send(m)
+}
+
+func (n *Node) statement(name string) *statement {
+	st := n.byName[name]
+	if st == nil {
+		st = &statement{}
+		n.byName[name] = st
+	}
+	return st
+}
+
+// onStatus takes a neighbour's statement about itself, and about nobody else.
+func (n *Node) onStatus(s *xfer.Session, m *wire.Status) {
+	nb := n.nb[s.Peer()]
+	if nb == nil || m.Node.Node != nb.name || m.Site != n.e.Site {
+		return
+	}
+	st := n.statement(nb.name)
+	if m.Seq < st.st.Seq {
+		return
+	}
+	st.st, st.heard, st.fresh = m.Node, time.Now(), true
+}
+
+// site is the site as this node sees it.
+func (n *Node) site() status.Site {
+	f := n.inForce.Load()
+	now := n.cfg.now().UTC()
+	out := status.Site{APIVersion: status.APIVersion, Kind: "SiteStatus", Site: n.e.Site, Timezone: f.r.Timezone, AsOf: now,
+		Source: n.e.Node, Roster: f.r.Version, Uplink: n.nameOf(decodePeer(n.sw.Uplink())), Nodes: []status.Seen{}, Bundles: []status.SiteWant{}}
+	mine := n.describe()
+	mine.Seq, mine.At = n.mine.Seq, now
+	connected := map[string]bool{n.e.Node: true}
+	for _, nb := range n.nb {
+		connected[nb.name] = true
+	}
+	for _, r := range f.r.Nodes {
+		seen := status.Seen{Node: status.Node{APIVersion: status.APIVersion, Kind: "NodeStatus", Site: n.e.Site, Node: r.Name, PeerID: r.PeerID,
+			Phase: status.Pending, Reason: "NeverHeard", Installed: []status.InstalledItem{}, Alarms: []status.Alarm{}}, Silent: !connected[r.Name]}
+		if r.Name == n.e.Node {
+			seen.Node, seen.LastSeen = mine, now
+		} else if st := n.byName[r.Name]; st != nil {
+			if st.st.Node != "" {
+				seen.Node = st.st
+			}
+			if seen.LastSeen = st.heard; connected[r.Name] {
+				seen.LastSeen = now
+			}
+			if st.strikes > 0 {
+				seen.Strikes = st.strikes
+			}
+		}
+		out.WAN.Payload += seen.Transfer.WANPayload
+		out.WAN.Plain += seen.Transfer.FromWAN
+		out.Nodes = append(out.Nodes, seen)
+	}
+	for _, b := range n.list() {
+		w := status.SiteWant{Bundle: b.m.Name, Version: b.m.Version, Checksum: b.digest, Bytes: b.catalog.Bytes()}
+		for _, s := range out.Nodes {
+			if s.Desired != nil && s.Desired.Checksum == b.digest {
+				w.Wanted++
+				if s.Transfer.Chunks > 0 && s.Transfer.Chunks == s.Transfer.ChunksHave {
+					w.Holders++
+				}
+			}
+		}
+		if w.Wanted > 0 {
+			out.Bundles = append(out.Bundles, w)
+		}
+	}
+	return out
+}
