@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"os"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -83,25 +82,26 @@ func Join(ctx context.Context, state, name, word string, addrs []string) (Joined
 	if err != nil {
 		return Joined{}, problem.New(problem.RosterInvalid, "the seeder's roster is not valid").Because(err).WithDone("nothing was kept")
 	}
-	if err := d.saveSigned("", "roster", e.Roster); err != nil {
-		return Joined{}, err
-	}
-	set, err := e.Trust.Encode()
-	if err != nil {
-		return Joined{}, err
-	}
-	// For the installer's own directory and for people with gpgv; the daemon reads enrolment.json.
-	if err := durable.WriteFile(d.path("trust.json"), set, 0o644); err != nil {
-		return Joined{}, err
-	}
-	b, err := json.Marshal(e)
-	if err != nil {
-		return Joined{}, err
-	}
-	if err := durable.WriteFile(d.path("enrolment.json"), b, 0o600); err != nil {
+	if err := d.keep(&e); err != nil {
 		return Joined{}, err
 	}
 	return Joined{e.Site, e.Node, id.String(), r.Version}, nil
+}
+
+// keep writes an enrolment: the enrolment file last, since it is what says that the node has joined.
+func (d dir) keep(e *enrol.Enrolment) error {
+	if err := d.saveSigned("", "roster", e.Roster); err != nil {
+		return err
+	}
+	set, err := e.Trust.Encode()
+	if err != nil {
+		return err
+	}
+	// For the installer's own directory and for people with gpgv; the daemon reads enrolment.json.
+	if err := durable.WriteFile(d.path("trust.json"), set, 0o644); err != nil {
+		return err
+	}
+	return writeJSON(d.path("enrolment.json"), e, 0o600)
 }
 
 func newIdentity(d dir) (crypto.PrivKey, error) {
@@ -114,4 +114,23 @@ func newIdentity(d dir) (crypto.PrivKey, error) {
 		return nil, err
 	}
 	return key, durable.WriteFile(d.path("identity.key"), b, 0o600)
+}
+
+// WriteEnrolment makes a state directory of a node that was enrolled elsewhere: in a depot, or by a test.
+func WriteEnrolment(state string, key crypto.PrivKey, e enrol.Enrolment) error {
+	if err := e.Validate(); err != nil {
+		return err
+	}
+	d := dir(state)
+	if err := d.create(); err != nil {
+		return err
+	}
+	b, err := crypto.MarshalPrivateKey(key)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(d.path("identity.key"), b, 0o600); err != nil {
+		return err
+	}
+	return d.keep(&e)
 }

@@ -1,0 +1,280 @@
+package node_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	mrand "math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/patchmesh/patchmesh/chunker"
+	"github.com/patchmesh/patchmesh/chunker/store"
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/enrol"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
+	"github.com/patchmesh/patchmesh/internal/roster"
+	"github.com/patchmesh/patchmesh/internal/signer"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/node"
+)
+
+// site is a site of real nodes on loopback, enrolled by hand: no seeder anywhere.
+type site struct {
+	t                            *testing.T
+	dir                          string
+	release, operator, rosterKey *signer.KeyFile
+	set                          trust.Set
+	seeder                       peer.ID
+	gossipKey                    []byte
+	members                      []member
+	roster                       trust.Signed
+	now                          time.Time
+	clock                        map[string]func() time.Time
+	installer                    []string
+}
+
+type member struct {
+	name, state, socket string
+	key                 crypto.PrivKey
+	id                  peer.ID
+	gossip              string
+	stop                func()
+}
+
+func key(t *testing.T, name string) *signer.KeyFile {
+	t.Helper()
+	priv, _, _, err := signer.Generate(name, name+"@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := signer.FromKey(priv, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// freeAddr reserves a loopback port for gossip: neighbours must know it from the roster.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	for range 20 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := l.Addr().String()
+		u, err := net.ListenPacket("udp", addr)
+		l.Close()
+		if err == nil {
+			u.Close()
+			return addr
+		}
+	}
+	t.Fatal("no port is free for both TCP and UDP")
+	return ""
+}
+
+func newSite(t *testing.T, nodes int) *site {
+	t.Helper()
+	s := &site{t: t, dir: t.TempDir(), release: key(t, "release"), operator: key(t, "operator"), rosterKey: key(t, "roster"),
+		gossipKey: make([]byte, 32), now: time.Now().UTC().Truncate(time.Second), clock: map[string]func() time.Time{}}
+	rand.Read(s.gossipKey)
+	for role, k := range map[*trust.RoleKeys]*signer.KeyFile{&s.set.Release: s.release, &s.set.Policy: s.operator, &s.set.Roster: s.rosterKey} {
+		rk, err := trust.NewRoleKeys(1, k.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		*role = rk
+	}
+	_, s.seeder = newKey(t)
+	r := roster.Roster{Schema: roster.Schema, Site: "s1", Version: 1, Created: s.now, Timezone: "UTC", Nodes: []roster.Node{}}
+	for i := range nodes {
+		k, id := newKey(t)
+		m := member{name: fmt.Sprintf("n%02d", i), key: k, id: id, gossip: freeAddr(t)}
+		m.state, m.socket = filepath.Join(s.dir, m.name), filepath.Join(s.dir, m.name+".sock")
+		r.Nodes = append(r.Nodes, roster.Node{Name: m.name, PeerID: id.String(), Labels: map[string]string{"role": "pos"}, WAN: roster.WANAllow, Addrs: []string{m.gossip}})
+		s.members = append(s.members, m)
+	}
+	s.roster = s.sign(s.rosterKey, must(r.Encode()))
+	for i := range s.members {
+		s.enrol(&s.members[i])
+	}
+	return s
+}
+
+func newKey(t *testing.T) (crypto.PrivKey, peer.ID) {
+	t.Helper()
+	k, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := peer.IDFromPrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k, id
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func (s *site) sign(k *signer.KeyFile, doc []byte) trust.Signed {
+	return trust.Signed{Doc: doc, Sig: must(k.Sign(s.t.Context(), doc))}
+}
+
+func (s *site) enrol(m *member) {
+	s.t.Helper()
+	e := enrol.Enrolment{Site: "s1", Node: m.name, Seeder: s.seeder.String(), SeederAddrs: []string{"127.0.0.1:1"}, SeederURLs: []string{"https://127.0.0.1:1"},
+		GossipKey: s.gossipKey, Trust: s.set, Roster: s.roster}
+	if err := node.WriteEnrolment(m.state, m.key, e); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// start runs a member until stop or the end of the test.
+func (s *site) start(i int) {
+	s.t.Helper()
+	m := &s.members[i]
+	cfg := node.Config{State: m.state, Socket: m.socket, ListenPeer: "127.0.0.1:0", ListenGossip: m.gossip,
+		Facts: &manifest.Facts{OS: "debian", Release: "12", Arch: "amd64"}, Installer: s.installer, Now: s.clock[m.name]}
+	log := slog.New(slog.DiscardHandler)
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", m.name)
+	}
+	n, err := node.New(cfg, log)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	var stopped bool
+	m.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-ended; err != nil {
+			s.t.Errorf("%s: %v", m.name, err)
+		}
+	}
+	s.t.Cleanup(m.stop)
+}
+
+func (s *site) client(i int) *api.NodeClient { return must(api.NewNodeClient(s.members[i].socket)) }
+
+// await polls a node's own statement until it fits.
+func (s *site) await(i int, what string, fits func(status.Node) bool) status.Node {
+	s.t.Helper()
+	c := s.client(i)
+	defer c.CloseIdle()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 60*time.Second)
+	defer cancel()
+	for {
+		st, err := c.Node(ctx)
+		if err == nil && fits(st) {
+			return st
+		}
+		select {
+		case <-ctx.Done():
+			s.t.Fatalf("%s: never %s: %+v (%v)", s.members[i].name, what, st, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// bundle builds a signed bundle of n random files.
+func (s *site) bundle(version string, seq uint64, files map[string][]byte) *chunker.Bundle {
+	s.t.Helper()
+	from := filepath.Join(s.dir, "tree-"+version)
+	for name, b := range files {
+		p := filepath.Join(from, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			s.t.Fatal(err)
+		}
+		if err := os.WriteFile(p, b, 0o644); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return must(chunker.Build(s.t.Context(), chunker.BuildOptions{Name: "app", Version: version, Sequence: seq,
+		Target: manifest.Target{OS: "debian", Release: "12", Arch: "amd64", Format: manifest.FormatFiles},
+		From:   from, Out: filepath.Join(s.dir, "app-"+version+".bundle"), Created: s.now, Signers: []signer.Signer{s.release}}))
+}
+
+// policy asks every node with role=pos for a bundle.
+func (s *site) policy(b *chunker.Bundle, revision uint64) trust.Signed {
+	s.t.Helper()
+	text := fmt.Sprintf("apiVersion: patchmgmt.io/v1\nkind: PatchPolicy\nmetadata: {name: all}\nspec:\n  bundleRef: {name: app, version: %q, checksum: %q}\n  targets: {selector: {matchLabels: {role: pos}}}\n",
+		b.Manifest.Version, b.Digest)
+	return s.sign(s.operator, must(must(policy.NewDocument([]byte(text), revision, s.now)).Encode()))
+}
+
+func random(seed uint64, n int) []byte {
+	b := make([]byte, n)
+	r := mrand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+	r.Read(b)
+	return b
+}
+
+// A stick goes into one node of a site that has no WAN at all; every node ends up with the whole bundle, and no node
+// got a byte from anywhere but its neighbours.
+func TestStickFeedsASiteWithoutWAN(t *testing.T) {
+	s := newSite(t, 4)
+	b := s.bundle("1.0", 1, map[string][]byte{"a/big.bin": random(1, 8<<20), "b.txt": []byte("hello\n")})
+	var stick bytes.Buffer
+	if err := chunker.Export(t.Context(), b, []trust.Signed{s.policy(b, 1)}, &stick, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range s.members {
+		s.start(i)
+	}
+	c := s.client(0)
+	defer c.CloseIdle()
+	res, err := c.Import(t.Context(), bytes.NewReader(stick.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Policies != 1 || res.Added == 0 || res.Checksum != b.Digest {
+		t.Fatalf("import: %+v", res)
+	}
+	var lan int64
+	for i := range s.members {
+		st := s.await(i, "staged", func(st status.Node) bool { return st.Phase == status.Deferred && st.Reason == "InstallerMissing" })
+		if st.Transfer.FromWAN != 0 || st.Transfer.ChunksHave != st.Transfer.Chunks {
+			t.Errorf("%s: %+v", st.Node, st.Transfer)
+		}
+		lan += st.Transfer.FromLAN
+		if st.NextAttempt == nil || st.Outbox == 0 {
+			t.Errorf("%s: no next attempt or no report kept: %+v", st.Node, st)
+		}
+	}
+	if want := 3 * (b.Manifest.TotalBytes + b.Manifest.Index.Size); lan < want || lan > want*102/100 {
+		t.Errorf("%d bytes crossed the LAN, want %d to 2 %% more", lan, want)
+	}
+	// The oracle: every store is clean.
+	for i := range s.members {
+		s.members[i].stop()
+		st := must(store.Open(filepath.Join(s.members[i].state, "chunks"), store.Options{}))
+		r, err := st.Fsck(t.Context(), false, nil)
+		st.Close()
+		if err != nil || !r.Clean() {
+			t.Errorf("%s: fsck %+v %v", s.members[i].name, r, err)
+		}
+	}
+}
