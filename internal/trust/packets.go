@@ -34,7 +34,7 @@ func split(b []byte, limit int) ([]frame, error) {
 		if len(out) == limit {
 			return nil, ReasonTooMany.because("more than %d", limit)
 		}
-		tag, n, err := header(b)
+		tag, n, _, err := header(b)
 		if err != nil {
 			return nil, err
 		}
@@ -44,9 +44,9 @@ func split(b []byte, limit int) ([]frame, error) {
 	return out, nil
 }
 
-// header returns the tag of the packet that begins b and its length with the header.
-func header(b []byte) (tag, n int, err error) {
-	bad := func(what string) (int, int, error) { return 0, 0, fmt.Errorf("packet header: %s", what) }
+// header returns the tag of the packet that begins b, its length with the header, and its body.
+func header(b []byte) (tag, n int, body []byte, err error) {
+	bad := func(what string) (int, int, []byte, error) { return 0, 0, nil, fmt.Errorf("packet header: %s", what) }
 	if b[0]&0x80 == 0 {
 		return bad("the first bit is not set")
 	}
@@ -90,7 +90,8 @@ func header(b []byte) (tag, n int, err error) {
 	if size > uint64(len(b)-hdr) {
 		return bad(fmt.Sprintf("%d bytes announced, %d are there", size, len(b)-hdr))
 	}
-	return tag, hdr + int(size), nil
+	n = hdr + int(size)
+	return tag, n, b[hdr:n], nil
 }
 
 // SplitSignatures returns the packets of a signature file, armoured or binary, after the checks that need no key:
@@ -149,7 +150,7 @@ func checkForm(raw []byte) error {
 	case len(sig.IssuerFingerprint) != 20:
 		return ReasonNoIssuer
 	}
-	return nil
+	return checkSubpackets(raw)
 }
 
 // unarmour decodes exactly one ASCII armour block of the given type with nothing before or after it. The library's
