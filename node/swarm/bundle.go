@@ -16,6 +16,7 @@ type bundle struct {
 	req     []int8      // requests under way for a chunk
 	holders []int16     // neighbours that hold it
 	since   []time.Time // when holders last grew
+	grew    time.Time   // when the catalog last grew
 	left    int         // chunks not on disk
 	alone   map[int]time.Time
 
@@ -33,7 +34,7 @@ func (s *Swarm) bundleAdd(e BundleAdd) {
 	b.wants, b.index = e.Wants, e.Index
 	old := len(b.sizes)
 	if len(e.Sizes) > old {
-		b.sizes = slices.Clone(e.Sizes)
+		b.sizes, b.grew = slices.Clone(e.Sizes), s.now
 		n := len(b.sizes) - old
 		b.mine = append(b.mine, make([]bool, n)...)
 		b.req = append(b.req, make([]int8, n)...)

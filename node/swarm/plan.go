@@ -49,9 +49,7 @@ func (s *Swarm) plan() {
 		if lan >= s.cfg.InFlight {
 			return
 		}
-		if b.wants || s.leads() {
-			lan += s.planLAN(b, s.cfg.InFlight-lan)
-		}
+		lan += s.planLAN(b, s.cfg.InFlight-lan)
 	}
 }
 
@@ -62,7 +60,7 @@ func (s *Swarm) planWAN() {
 	}
 	window := s.windowBytes()
 	for _, b := range s.list {
-		if len(b.buckets) == 0 || len(b.buckets[0]) == 0 || !s.siteWants(b) {
+		if len(b.buckets) == 0 || len(b.buckets[0]) == 0 || !s.siteWants(b) || !s.heardOf(b) {
 			continue
 		}
 		// In catalog order: among chunks that nobody has none is rarer, and disks like order.
@@ -105,6 +103,20 @@ func (s *Swarm) firstMissing(b *bundle) []int {
 		}
 	}
 	return out
+}
+
+// heardOf: every neighbour has said what it holds of the bundle, also of chunks that it has from other bundles; or
+// they had time enough.
+func (s *Swarm) heardOf(b *bundle) bool {
+	if s.now.Sub(b.grew) >= s.cfg.Settle/2 {
+		return true
+	}
+	for p := range s.trusted {
+		if h := p.have[b.id]; h == nil || h.total < len(b.sizes) {
+			return false
+		}
+	}
+	return true
 }
 
 // siteWants: this node or a neighbour is to hold the bundle.
@@ -156,7 +168,7 @@ func (s *Swarm) planLAN(b *bundle, room int) (asked int) {
 			}
 			n := int(b.buckets[h][i])
 			if !b.wants && n >= b.index {
-				continue // relaying: neighbours have it already
+				continue // not for us; but with the index we know what we hold of it
 			}
 			p := s.source(b, n)
 			if p == nil {

@@ -38,7 +38,7 @@ type Config struct {
 	InFlight   int           // chunks asked of neighbours at a time, in total
 	Depth      int           // of one neighbour
 	Window     int64         // bytes: least write-through window (see windowBytes)
-	Settle     time.Duration // how long a fresh node waits to hear who has what before it goes to the WAN
+	Settle     time.Duration // how long a fresh node, or one that hears of a bundle, waits at most to hear who has what before it goes to the WAN
 	Stagger    time.Duration // between candidates for the lease
 	SplitAfter time.Duration // how long the holder must be out of reach before a second lease is asked for
 	Patience   time.Duration // how long a chunk may wait for its turn before the turn is opened to one more node
@@ -115,7 +115,8 @@ type (
 		Bundle  Bundle
 		Numbers []uint32
 	}
-	// PeerUplink says whom a neighbour sees as uplink: itself, or a node it is connected with; empty: nobody.
+	// PeerUplink says whom a neighbour sees as uplink: itself, or a node it is connected with; empty: nobody. The
+	// first one ends its introduction: every PeerHave it has to begin with came before.
 	PeerUplink struct {
 		Peer, Holder Peer
 		Split        bool
@@ -285,6 +286,7 @@ type neighbour struct {
 	banTil   time.Time // sent wrong bytes: what it says counts for nothing until then
 	holder   Peer      // whom it sees as uplink
 	split    bool
+	met      bool // it has introduced itself: what it holds was said before whom it sees as uplink
 	have     map[Bundle]*haveMap
 }
 
@@ -348,7 +350,7 @@ func (s *Swarm) Step(now time.Time, ev Event) []Action {
 		s.peerHaveAdd(e)
 	case PeerUplink:
 		if p := s.peers[e.Peer]; p != nil {
-			p.holder, p.split = e.Holder, e.Split
+			p.holder, p.split, p.met = e.Holder, e.Split, true
 		}
 	case BundleAdd:
 		s.bundleAdd(e)
@@ -394,12 +396,11 @@ func (s *Swarm) settle() {
 		return
 	}
 	for p := range s.expect {
-		if s.peers[p] == nil {
+		if n := s.peers[p]; n == nil || !n.met {
 			return
 		}
 	}
-	// Connected to all; their chunk maps follow their Hello at once, a short moment is enough.
-	s.settled = len(s.expect) > 0 && s.now.Sub(s.started) >= s.cfg.Settle/4
+	s.settled = len(s.expect) > 0
 }
 
 func (s *Swarm) peerUp(e PeerUp) {
