@@ -278,3 +278,119 @@ func TestStickFeedsASiteWithoutWAN(t *testing.T) {
 		}
 	}
 }
+
+// staged brings a bundle into the site by a stick at node 0 and waits until every started node has staged it.
+func (s *site) staged(b *chunker.Bundle, revision uint64, nodes ...int) {
+	s.t.Helper()
+	var stick bytes.Buffer
+	if err := chunker.Export(s.t.Context(), b, []trust.Signed{s.policy(b, revision)}, &stick, nil); err != nil {
+		s.t.Fatal(err)
+	}
+	c := s.client(nodes[0])
+	defer c.CloseIdle()
+	if _, err := c.Import(s.t.Context(), &stick); err != nil {
+		s.t.Fatal(err)
+	}
+	s.awaitStaged(b, nodes...)
+}
+
+func (s *site) awaitStaged(b *chunker.Bundle, nodes ...int) {
+	s.t.Helper()
+	for _, i := range nodes {
+		s.await(i, "staged", func(st status.Node) bool {
+			return st.Desired != nil && st.Desired.Checksum == b.Digest && st.Reason == "InstallerMissing" && st.Transfer.ChunksHave == st.Transfer.Chunks
+		})
+	}
+}
+
+// A clock that is off by decades, either way, neither keeps a node out of the mesh nor from staging what is signed.
+func TestWrongClocks(t *testing.T) {
+	s := newSite(t, 3)
+	shifted := func(year int) func() time.Time {
+		d := time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC).Sub(time.Now())
+		return func() time.Time { return time.Now().Add(d) }
+	}
+	s.clock["n01"], s.clock["n02"] = shifted(1970), shifted(2099)
+	for i := range s.members {
+		s.start(i)
+	}
+	s.staged(s.bundle("1.0", 1, map[string][]byte{"f": random(2, 1<<20)}), 1, 0, 1, 2)
+}
+
+// A chunk that rots on a node's disk is never served; it is dropped, reported and fetched again from a neighbour.
+func TestDamagedChunkIsFetchedAgain(t *testing.T) {
+	s := newSite(t, 2)
+	s.start(0)
+	s.start(1)
+	b := s.bundle("1.0", 1, map[string][]byte{"f": random(3, 2<<20)})
+	s.staged(b, 1, 0, 1)
+	ref := b.Index.Files[0].Chunks[1]
+	cid := ref.ID.String()
+	file := filepath.Join(s.members[1].state, "chunks", cid[len(cid)-2:], cid)
+	raw := must(os.ReadFile(file))
+	raw[1000] ^= 1
+	if err := os.WriteFile(file, raw, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := s.client(1)
+	defer c.CloseIdle()
+	if got, err := c.GetChunk(t.Context(), ref.ID); err == nil {
+		t.Fatalf("a damaged chunk of %d bytes was served", len(got))
+	}
+	st := s.await(1, "whole again", func(st status.Node) bool {
+		return len(st.Alarms) > 0 && st.Transfer.ChunksHave == st.Transfer.Chunks && st.Transfer.Chunks > 0
+	})
+	if st.Alarms[0].Code != "E2103" {
+		t.Errorf("alarms: %+v", st.Alarms)
+	}
+	got, err := c.GetChunk(t.Context(), ref.ID)
+	if err != nil || !bytes.Equal(got, append(raw[:1000:1000], append([]byte{raw[1000] ^ 1}, raw[1001:]...)...)) {
+		t.Errorf("after healing: %d bytes, %v", len(got), err)
+	}
+}
+
+// A node that was enrolled after the others started is let in as soon as gossip has brought the newer roster.
+func TestLateNodeIsLetIn(t *testing.T) {
+	s := newSite(t, 3)
+	all := s.roster
+	r := must(roster.Open(&s.set, all, s.now))
+	// The first two start with a roster that does not know the third.
+	old := *r
+	old.Version, old.Nodes = 1, r.Nodes[:2]
+	newer := *r
+	newer.Version = 2
+	s.roster = s.sign(s.rosterKey, must(old.Encode()))
+	s.enrol(&s.members[0])
+	s.enrol(&s.members[1])
+	s.start(0)
+	s.start(1)
+	b := s.bundle("1.0", 1, map[string][]byte{"f": random(4, 1<<20)})
+	s.staged(b, 1, 0, 1)
+	s.roster = s.sign(s.rosterKey, must(newer.Encode()))
+	s.enrol(&s.members[2])
+	s.start(2)
+	s.awaitStaged(b, 2)
+	c := s.client(0)
+	defer c.CloseIdle()
+	st := must(c.Status(t.Context()))
+	if st.Roster != 2 || len(st.Nodes) != 3 {
+		t.Errorf("node 0 follows roster %d with %d nodes", st.Roster, len(st.Nodes))
+	}
+}
+
+// A second version costs the LAN only what has changed, and a node restarted in between keeps what it had.
+func TestSecondVersionReusesTheFirst(t *testing.T) {
+	s := newSite(t, 2)
+	s.start(0)
+	s.start(1)
+	big := random(5, 4<<20)
+	s.staged(s.bundle("1.0", 1, map[string][]byte{"big": big, "small": random(6, 1000)}), 1, 0, 1)
+	s.members[1].stop()
+	s.start(1)
+	b := s.bundle("2.0", 2, map[string][]byte{"big": big, "small": random(7, 300<<10)})
+	s.staged(b, 2, 0, 1)
+	st := s.await(1, "told", func(st status.Node) bool { return st.Transfer.Reused >= int64(len(big)) })
+	if st.Transfer.FromLAN > 400<<10 {
+		t.Errorf("second version: %+v", st.Transfer)
+	}
+}

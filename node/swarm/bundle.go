@@ -53,12 +53,12 @@ func (s *Swarm) bundleAdd(e BundleAdd) {
 			}
 		}
 		// Each node begins at another end: a shuffle that follows from who it is.
-		self, numbers := hashPeer(s.cfg.Self), make([]int32, n)
+		numbers := make([]int32, n)
 		for i := range numbers {
 			numbers[i] = int32(old + i)
 		}
 		slices.SortFunc(numbers, func(a, c int32) int {
-			if mix(self, uint64(a)) < mix(self, uint64(c)) {
+			if mix(s.hash, uint64(a)) < mix(s.hash, uint64(c)) {
 				return -1
 			}
 			return 1

@@ -59,6 +59,9 @@ func (s *Swarm) planWAN() {
 		return
 	}
 	window := s.windowBytes()
+	if s.wan.inFlight+s.unshared() >= window {
+		return
+	}
 	for _, b := range s.list {
 		if len(b.buckets) == 0 || len(b.buckets[0]) == 0 || !s.siteWants(b) || !s.heardOf(b) {
 			continue
@@ -187,7 +190,7 @@ func (s *Swarm) planLAN(b *bundle, room int) (asked int) {
 // asks the k-th holder. The uplink gives each chunk out once and leaves the rest to those it gave it to: its own
 // line is what the next chunk needs. A chunk that does not spread opens a turn more for each Patience that passes.
 func (s *Swarm) source(b *bundle, n int) *neighbour {
-	self := mix(hashPeer(s.cfg.Self), uint64(n))
+	self := mix(s.hash, uint64(n))
 	waited := int(s.now.Sub(b.since[n]) / s.cfg.Patience)
 	var from [8]*neighbour // the first holders are enough to choose from
 	turn, holders := 0, 0

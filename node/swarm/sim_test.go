@@ -14,7 +14,7 @@ import (
 // A whole site in virtual time: real Swarms, a model of links, disks and the seeder's lease. Every run follows from
 // its seed. The full run is "make sim"; the short one is part of "make test".
 var (
-	simSeeds = flag.Int("seeds", 60, "seeds to simulate for each scenario")
+	simSeeds = flag.Int("seeds", 25, "seeds to simulate for each scenario")
 	simFirst = flag.Uint64("seed", 1, "first seed")
 )
 
@@ -711,20 +711,20 @@ func TestSite(t *testing.T) {
 		// session what was in flight.
 		dup func(*sim) int64
 	}{
-		"no fault":       {base, func(*sim) int64 { return 0 }},
-		"one node":       {vary(func(s *scenario) { s.nodes = 1 }), func(*sim) int64 { return 0 }},
-		"30 nodes":       {vary(func(s *scenario) { s.nodes = 30 }), func(*sim) int64 { return 0 }},
-		"thin WAN":       {vary(func(s *scenario) { s.wanRate = 2 * mbit; s.chunks = 40 }), func(*sim) int64 { return 0 }},
-		"slow LAN":       {vary(func(s *scenario) { s.lanRate = 60 * mbit }), func(*sim) int64 { return 0 }},
-		"relay":          {vary(func(s *scenario) { s.bystander = true }), func(*sim) int64 { return 0 }},
-		"one has WAN":    {vary(func(s *scenario) { s.onlyOne = true }), func(*sim) int64 { return 0 }},
-		"all reboot":     {vary(func(s *scenario) { s.prefill = true }), func(*sim) int64 { return 0 }},
-		"late news":      {vary(func(s *scenario) { s.prefill = true; s.late = true }), func(*sim) int64 { return 0 }},
-		"kill":           {vary(func(s *scenario) { s.kills = 1 }), window},
-		"kill, restart":  {vary(func(s *scenario) { s.kills = 1; s.restart = true }), window},
-		"kill twice":     {vary(func(s *scenario) { s.kills = 2 }), window},
-		"power off":      {vary(func(s *scenario) { s.kills = 1; s.powerOff = true }), window},
-		"WAN cut":        {vary(func(s *scenario) { s.wanCut = true }), window},
+		"no fault":      {base, func(*sim) int64 { return 0 }},
+		"one node":      {vary(func(s *scenario) { s.nodes = 1 }), func(*sim) int64 { return 0 }},
+		"30 nodes":      {vary(func(s *scenario) { s.nodes = 30 }), func(*sim) int64 { return 0 }},
+		"thin WAN":      {vary(func(s *scenario) { s.wanRate = 2 * mbit; s.chunks = 40 }), func(*sim) int64 { return 0 }},
+		"slow LAN":      {vary(func(s *scenario) { s.lanRate = 60 * mbit }), func(*sim) int64 { return 0 }},
+		"relay":         {vary(func(s *scenario) { s.bystander = true }), func(*sim) int64 { return 0 }},
+		"one has WAN":   {vary(func(s *scenario) { s.onlyOne = true }), func(*sim) int64 { return 0 }},
+		"all reboot":    {vary(func(s *scenario) { s.prefill = true }), func(*sim) int64 { return 0 }},
+		"late news":     {vary(func(s *scenario) { s.prefill = true; s.late = true }), func(*sim) int64 { return 0 }},
+		"kill":          {vary(func(s *scenario) { s.kills = 1 }), window},
+		"kill, restart": {vary(func(s *scenario) { s.kills = 1; s.restart = true }), window},
+		"kill twice":    {vary(func(s *scenario) { s.kills = 2 }), window},
+		"power off":     {vary(func(s *scenario) { s.kills = 1; s.powerOff = true }), window},
+		"WAN cut":       {vary(func(s *scenario) { s.wanCut = true }), window},
 		// An insider that is uplink can waste what it is given, once; the others get a lease of their own.
 		"evil neighbour": {vary(func(s *scenario) { s.evil = 1 }), func(s *sim) int64 { return int64(len(s.sizes)) * s.sizes[0] }},
 		"split":          {vary(func(s *scenario) { s.split = true; s.chunks = 800 }), func(s *sim) int64 { return 1 << 40 }},

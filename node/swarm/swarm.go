@@ -15,6 +15,8 @@
 package swarm
 
 import (
+	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
@@ -261,6 +263,7 @@ func (TellUplink) action()   {}
 // Swarm is the state of one node. It is not safe for concurrent use.
 type Swarm struct {
 	cfg     Config
+	hash    uint64 // of cfg.Self
 	now     time.Time
 	out     []Action
 	started time.Time
@@ -295,6 +298,7 @@ type haveMap struct {
 	wants bool
 	total int
 	bits  []byte
+	count int // of bits set
 }
 
 func (h *haveMap) has(n int) bool {
@@ -306,6 +310,12 @@ func (h *haveMap) set(n int) {
 		h.bits = append(h.bits, 0)
 	}
 	h.bits[n/8] |= 1 << (n % 8)
+	h.count++
+}
+
+func (h *haveMap) unset(n int) {
+	h.bits[n/8] &^= 1 << (n % 8)
+	h.count--
 }
 
 // request is a Fetch under way.
@@ -320,7 +330,7 @@ type request struct {
 
 // New returns the state of a node that has just started.
 func New(cfg Config, now time.Time) *Swarm {
-	s := &Swarm{cfg: cfg.withDefaults(), now: now, started: now, expect: map[Peer]bool{}, peers: map[Peer]*neighbour{},
+	s := &Swarm{cfg: cfg.withDefaults(), hash: hashPeer(cfg.Self), now: now, started: now, expect: map[Peer]bool{}, peers: map[Peer]*neighbour{},
 		bundles: map[Bundle]*bundle{}, reqs: map[uint32]*request{}}
 	s.uplink.lonelySince = now
 	return s
@@ -452,7 +462,10 @@ func (s *Swarm) peerHave(e PeerHave) {
 	if old := p.have[e.Bundle]; old != nil && b != nil {
 		b.forget(old)
 	}
-	h := &haveMap{wants: e.Wants, total: e.Total, bits: append([]byte(nil), e.Bitmap...)}
+	h := &haveMap{wants: e.Wants, total: e.Total, bits: slices.Clone(e.Bitmap)}
+	for _, x := range h.bits {
+		h.count += bits.OnesCount8(x)
+	}
 	p.have[e.Bundle] = h
 	if b != nil {
 		b.learn(h, s.now)
@@ -526,7 +539,7 @@ func (s *Swarm) failed(id uint32, why Why) {
 		s.ban(p)
 	case why == WhyNotHeld:
 		if h := p.have[r.b.id]; h.has(r.n) {
-			h.bits[r.n/8] &^= 1 << (r.n % 8)
+			h.unset(r.n)
 			r.b.addHolder(r.n, -1, s.now)
 		}
 	case why == WhyBusy:

@@ -111,7 +111,7 @@ func (s *Swarm) rank() int {
 		}
 		return w
 	}
-	self, k := weight(hashPeer(s.cfg.Self), s.cfg.Role), 0
+	self, k := weight(s.hash, s.cfg.Role), 0
 	for _, p := range s.order {
 		if p.role != roster.WANNever && weight(p.hash, p.role) < self {
 			k++
@@ -127,21 +127,12 @@ func (s *Swarm) Active() bool {
 			return true
 		}
 		for _, p := range s.order {
-			if h := p.have[b.id]; h != nil && h.wants && !complete(h, len(b.sizes)) {
+			if h := p.have[b.id]; h != nil && h.wants && h.count < len(b.sizes) {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-func complete(h *haveMap, n int) bool {
-	for i := range n {
-		if !h.has(i) {
-			return false
-		}
-	}
-	return true
 }
 
 // elect moves this node towards or away from the seeder.

@@ -1,0 +1,130 @@
+package node
+
+import (
+	"testing"
+	"time"
+
+	"github.com/patchmesh/patchmesh/install"
+	"github.com/patchmesh/patchmesh/install/ledger"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// A life is told as a conversation: what happened, and the phase and reason after it.
+func TestLife(t *testing.T) {
+	t0 := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+	one, two := manifest.Digest{1}, manifest.Digest{2}
+	want := func(d manifest.Digest, v string) *status.Desired {
+		return &status.Desired{Policy: "p", Revision: 1, Bundle: "app", Version: v, Checksum: d}
+	}
+	man := func(v string, seq uint64, os string) *manifest.Manifest {
+		return &manifest.Manifest{Name: "app", Version: v, Sequence: seq, Target: manifest.Target{OS: os, Release: "12", Arch: "amd64"}}
+	}
+	machine := manifest.Facts{OS: "debian", Release: "12", Arch: "amd64"}
+	done := func(d manifest.Digest, v string, seq uint64) install.Result {
+		return install.Result{Outcome: install.Success, Phase: status.Installed, Reason: "Installed", Bundle: "app", Version: v, Checksum: &d,
+			Installed: &ledger.Release{Bundle: "app", Version: v, Sequence: seq, Checksum: d}}
+	}
+	type turn struct {
+		after   time.Duration
+		aim     *status.Desired
+		unaim   bool
+		facts   *targetFacts
+		result  *install.Result
+		phase   status.Phase
+		reason  string
+		install bool
+	}
+	ready := func(v string, seq uint64) *targetFacts {
+		return &targetFacts{manifest: man(v, seq, "debian"), machine: machine, staged: true}
+	}
+	deferred := install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: "DiskFull"}
+	rolled := install.Result{Outcome: install.RolledBack, Phase: status.RolledBack, Reason: "HealthCheck", Code: problem.HealthFailed}
+	r1, r2 := done(one, "1", 1), done(two, "2", 2)
+	for name, turns := range map[string][]turn{
+		"straight through": {
+			{aim: want(one, "1"), phase: status.Pending, reason: "ManifestUnknown"},
+			{facts: &targetFacts{manifest: man("1", 1, "debian"), machine: machine}, phase: status.Staging, reason: "Downloading"},
+			{facts: ready("1", 1), phase: status.Staged, reason: "Complete"},
+			{facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
+			{result: &r1, phase: status.Installed, reason: "Installed"},
+			{facts: ready("1", 1), phase: status.Installed, reason: "Installed"},
+		},
+		"deferred, tried again only when due": {
+			{aim: want(one, "1"), phase: status.Pending, reason: "ManifestUnknown"},
+			{facts: ready("1", 1), phase: status.Staged, reason: "Complete"},
+			{facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
+			{result: &deferred, phase: status.Deferred, reason: "DiskFull"},
+			{after: retryFirst - time.Second, facts: ready("1", 1), phase: status.Deferred, reason: "DiskFull"},
+			{after: time.Second, facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
+			{result: &r1, phase: status.Installed, reason: "Installed"},
+		},
+		"rolled back and held until the target changes": {
+			{aim: want(one, "1"), phase: status.Pending, reason: "ManifestUnknown"},
+			{facts: ready("1", 1), phase: status.Staged, reason: "Complete"},
+			{facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
+			{result: &rolled, phase: status.RolledBack, reason: "HealthCheck"},
+			{after: 48 * time.Hour, facts: ready("1", 1), phase: status.RolledBack, reason: "HealthCheck"},
+			{aim: want(two, "2"), phase: status.Pending, reason: "ManifestUnknown"},
+			{facts: ready("2", 2), phase: status.Staged, reason: "Complete"},
+			{facts: ready("2", 2), phase: status.Installing, reason: "InstallerRunning", install: true},
+			{result: &r2, phase: status.Installed, reason: "Installed"},
+		},
+		"an older sequence is not installed": {
+			{aim: want(two, "2"), phase: status.Pending, reason: "ManifestUnknown"},
+			{facts: ready("2", 2), phase: status.Staged, reason: "Complete"},
+			{facts: ready("2", 2), phase: status.Installing, reason: "InstallerRunning", install: true},
+			{result: &r2, phase: status.Installed, reason: "Installed"},
+			{aim: want(one, "1"), phase: status.Pending, reason: "ManifestUnknown"},
+			{facts: ready("1", 1), phase: status.Deferred, reason: "SequenceTooOld"},
+			{after: 2 * time.Hour, facts: ready("1", 1), phase: status.Deferred, reason: "SequenceTooOld"},
+			{aim: want(two, "2"), phase: status.Installed, reason: "Installed"},
+		},
+		"for another system": {
+			{aim: want(one, "1"), phase: status.Pending, reason: "ManifestUnknown"},
+			{facts: &targetFacts{manifest: man("1", 1, "rhel"), machine: machine, staged: true}, phase: status.Deferred, reason: "TargetMismatch"},
+		},
+		"the checksum names another version than the policy": {
+			{aim: want(one, "1"), phase: status.Pending, reason: "ManifestUnknown"},
+			{facts: ready("7", 1), phase: status.Quarantined, reason: "ChecksumMismatch"},
+		},
+		"withdrawn": {
+			{aim: want(one, "1"), phase: status.Pending, reason: "ManifestUnknown"},
+			{unaim: true, phase: status.Pending, reason: "NoPolicy"},
+		},
+		"daemon restarted while the installer ran": {
+			{aim: want(one, "1"), phase: status.Pending, reason: "ManifestUnknown"},
+			{facts: ready("1", 1), phase: status.Staged, reason: "Complete"},
+			{facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
+			{facts: &targetFacts{manifest: man("1", 1, "debian"), machine: machine}, phase: status.Staging, reason: "Downloading"},
+			{facts: ready("1", 1), phase: status.Staged, reason: "Complete"},
+			{facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, now := &Life{}, t0
+			for i, tn := range turns {
+				now = now.Add(tn.after)
+				var v verdict
+				switch {
+				case tn.aim != nil:
+					l.aim(tn.aim)
+				case tn.unaim:
+					l.aim(nil)
+				case tn.result != nil:
+					l.finish(now, *tn.result)
+				default:
+					v = l.step(now, tn.facts)
+				}
+				if l.Phase != tn.phase || l.Reason != tn.reason || v.install != tn.install {
+					t.Fatalf("turn %d: %s (%s), install %v; want %s (%s), install %v", i, l.Phase, l.Reason, v.install, tn.phase, tn.reason, tn.install)
+				}
+				// Every phase that is not final and waits for time says until when.
+				if l.Phase == status.Deferred && !l.Next.After(now.Add(-time.Nanosecond)) {
+					t.Fatalf("turn %d: %s without a next attempt", i, l.Phase)
+				}
+			}
+		})
+	}
+}
