@@ -320,6 +320,11 @@ func (n *Node) referenced(d manifest.Digest) bool {
 
 // onDoc verifies a document and takes it if it is newer than what we have.
 func (n *Node) onDoc(s *xfer.Session, m *wire.Doc) {
+	dig := manifest.DigestOf(m.Doc)
+	if _, ok := n.asked[dig]; !ok {
+		return // verification costs: nobody makes us do it unasked
+	}
+	delete(n.asked, dig)
 	d := trust.Signed{Doc: m.Doc, Sig: m.Sig}
 	var err error
 	switch m.Kind {
@@ -328,7 +333,7 @@ func (n *Node) onDoc(s *xfer.Session, m *wire.Doc) {
 	case wire.DocPolicy:
 		_, err = n.takePolicy(d)
 	case wire.DocManifest:
-		if n.referenced(manifest.DigestOf(m.Doc)) {
+		if n.referenced(dig) {
 			_, err = n.takeManifest(d)
 		}
 	default:

@@ -293,6 +293,12 @@ type neighbour struct {
 	have     map[Bundle]*haveMap
 }
 
+// Bounds of what a neighbour may make us remember of bundles whose manifest has not reached us yet.
+const (
+	maxUnknown      = 8
+	maxUnknownBytes = 128 << 10
+)
+
 // haveMap is what a neighbour said of one bundle; bits beyond our own catalog are kept for when it grows.
 type haveMap struct {
 	wants bool
@@ -461,6 +467,9 @@ func (s *Swarm) peerHave(e PeerHave) {
 	b := s.bundles[e.Bundle]
 	if old := p.have[e.Bundle]; old != nil && b != nil {
 		b.forget(old)
+	}
+	if b == nil && (len(e.Bitmap) > maxUnknownBytes || p.have[e.Bundle] == nil && len(p.have) >= len(s.bundles)+maxUnknown) {
+		return // of bundles we have not heard of we remember little
 	}
 	h := &haveMap{wants: e.Wants, total: e.Total, bits: slices.Clone(e.Bitmap)}
 	for _, x := range h.bits {
