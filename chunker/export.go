@@ -38,13 +38,14 @@ func Export(ctx context.Context, b *Bundle, policies []trust.Signed, w io.Writer
 		return fmt.Errorf("bundle %s: %w", b.Dir, err)
 	}
 	defer root.Close()
-	if err := b.checkSums(); err != nil {
+	sums, err := b.checkSums()
+	if err != nil {
 		return err
 	}
 	defer p.Stop()
 	p.Stage("export", b.Manifest.TotalBytes, progress.Bytes)
 	e := exporter{ctx: ctx, b: b, root: root, tar: tar.NewWriter(w), progress: p}
-	if err := e.head(policies); err != nil {
+	if err := e.head(sums, policies); err != nil {
 		return err
 	}
 	if err := e.bytes(IndexName, b.indexBytes); err != nil {
@@ -71,22 +72,14 @@ type exporter struct {
 }
 
 // head writes everything before the index.
-func (e *exporter) head(policies []trust.Signed) error {
-	sums, err := readSmall(e.root, SumsName, maxSumsBytes)
-	if err != nil {
-		return notABundle(e.b.Dir, err)
-	}
-	sumsSig, err := readSmall(e.root, SumsName+SignatureSuffix, trust.MaxSignatureBytes)
-	if err != nil {
-		return notABundle(e.b.Dir, err)
-	}
+func (e *exporter) head(sums trust.Signed, policies []trust.Signed) error {
 	type entry struct {
 		name string
 		b    []byte
 	}
 	entries := []entry{
 		{ManifestName, e.b.Signed.Doc}, {ManifestName + SignatureSuffix, e.b.Signed.Sig},
-		{SumsName, sums}, {SumsName + SignatureSuffix, sumsSig},
+		{SumsName, sums.Doc}, {SumsName + SignatureSuffix, sums.Sig},
 	}
 	for _, s := range policies {
 		name := policyPath(s.Doc)

@@ -30,17 +30,22 @@ func (b *Bundle) Verify(ctx context.Context, set *trust.Set, at time.Time, p *pr
 	if _, _, err := set.OpenManifest(b.Signed, at); err != nil {
 		return err
 	}
+	sums, err := b.checkSums()
+	if err != nil {
+		return err
+	}
+	v, err := set.Verify(trust.RoleRelease, sums, at)
+	if err != nil {
+		return err
+	}
+	if err := v.CheckCreated(b.Manifest.Created); err != nil {
+		return err
+	}
 	root, err := os.OpenRoot(b.Dir)
 	if err != nil {
 		return fmt.Errorf("bundle %s: %w", b.Dir, err)
 	}
 	defer root.Close()
-	if err := b.checkSums(); err != nil {
-		return err
-	}
-	if err := b.verifySumsSignature(root, set, at); err != nil {
-		return err
-	}
 	defer p.Stop()
 	p.Stage("verify", b.Manifest.TotalBytes, progress.Bytes)
 	if err := eachChunk(bytes.NewReader(b.indexBytes), b.Manifest.Index.Chunks, nil, nil); err != nil {
@@ -59,22 +64,6 @@ func (b *Bundle) Verify(ctx context.Context, set *trust.Set, at time.Time, p *pr
 	}
 	p.Done()
 	return nil
-}
-
-func (b *Bundle) verifySumsSignature(root *os.Root, set *trust.Set, at time.Time) error {
-	doc, err := readSmall(root, SumsName, maxSumsBytes)
-	if err != nil {
-		return notABundle(b.Dir, err)
-	}
-	sig, err := readSmall(root, SumsName+SignatureSuffix, trust.MaxSignatureBytes)
-	if err != nil {
-		return notABundle(b.Dir, err)
-	}
-	v, err := set.Verify(trust.RoleRelease, trust.Signed{Doc: doc, Sig: sig}, at)
-	if err != nil {
-		return err
-	}
-	return v.CheckCreated(b.Manifest.Created)
 }
 
 // readFile verifies one file of the content and hands its chunks to each, if that is not nil.
