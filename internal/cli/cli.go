@@ -76,6 +76,7 @@ func Run(ctx context.Context, env Env, root *cobra.Command) problem.Exit {
 // prepare gives every command that only groups others the same behaviour: help without arguments, an error with
 // some, because an unknown verb is a mistake and not a question.
 func prepare(c *cobra.Command) {
+	c.DisableFlagsInUseLine = true
 	for _, sub := range c.Commands() {
 		prepare(sub)
 	}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchmesh/patchmesh/internal/cli"
+)
+
+// output is the form of an answer: -o, and --json as its short form.
+type output struct {
+	format string
+	json   bool
+	known  []string
+}
+
+func (o *output) addFlags(c *cobra.Command, known ...string) {
+	o.known = known
+	c.Flags().StringVarP(&o.format, "output", "o", known[0], strings.Join(known, ", "))
+	c.Flags().BoolVar(&o.json, "json", false, "the same as -o json; errors are JSON as well")
+}
+
+// check refuses a form that the command does not have.
+func (o *output) check(c *cobra.Command) error {
+	if o.json {
+		o.format = "json"
+	}
+	if !slices.Contains(o.known, o.format) {
+		return cli.Usage(c, "-o %s: want %s", o.format, strings.Join(o.known, ", "))
+	}
+	o.json = o.format == "json"
+	return nil
+}

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/cli"
+	"github.com/patchmesh/patchmesh/internal/policy"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/signer"
+	"github.com/patchmesh/patchmesh/internal/trust"
+)
+
+func newApply(env cli.Env) *cobra.Command {
+	s := &server{env: env}
+	key := &keyFlags{env: env}
+	var files []string
+	var out output
+	c := &cobra.Command{
+		Use:   "apply -f FILE (--key FILE | --gpg ID)",
+		Short: "put policies in force",
+		Long: `Apply signs the policies in the files with the operator's key and gives them to
+the seeder, each as the next revision of its name. Every node verifies the
+signature itself. A policy that is in force already with the same text is left
+alone. All files are checked before the first one is sent.`,
+		Example: `  meshctl apply -f policy.yaml --key operator.key
+  meshctl apply -f pos.yaml -f kiosk.yaml --gpg 0xB5A2F3C1`,
+		Args: cli.Args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := out.check(c); err != nil {
+				return err
+			}
+			if len(files) == 0 {
+				return cli.Usage(c, "no policy: give -f FILE")
+			}
+			texts, err := readPolicies(env, files)
+			if err != nil {
+				return err
+			}
+			sign, err := key.signer(c)
+			if err != nil {
+				return err
+			}
+			client, err := s.client()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.within(c.Context())
+			defer cancel()
+			return applyAll(ctx, env, client, sign, texts, &out)
+		},
+	}
+	s.addFlags(c, 2*time.Minute) // a smart card waits for its owner
+	key.addFlags(c)
+	c.Flags().StringArrayVarP(&files, "file", "f", nil, "policy `file`, - for standard input; may be given several times")
+	out.addFlags(c, "text", "json")
+	return c
+}
+
+// policyText is a valid policy as written.
+type policyText struct {
+	name string
+	text []byte
+}
+
+func readPolicies(env cli.Env, files []string) (texts []policyText, err error) {
+	from := map[string]string{}
+	for _, name := range files {
+		b, err := readLimited(env, name, policy.MaxBytes)
+		if err != nil {
+			return nil, problem.New(problem.InvalidFile, "policy file %s", name).Because(err)
+		}
+		p, err := policy.ParseFile(name, b)
+		if err != nil {
+			return nil, err
+		}
+		if other, ok := from[p.Name]; ok {
+			return nil, problem.New(problem.InvalidPolicy, "policy %s stands in %s and in %s", p.Name, other, name).WithDone("nothing was applied")
+		}
+		from[p.Name] = name
+		texts = append(texts, policyText{p.Name, b})
+	}
+	return texts, nil
+}
+
+func readLimited(env cli.Env, name string, limit int64) ([]byte, error) {
+	r := env.Stdin
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
+	}
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("more than %d bytes", limit)
+	}
+	return b, err
+}
+
+func applyAll(ctx context.Context, env cli.Env, client *api.Client, sign signer.Signer, texts []policyText, out *output) error {
+	infos, err := client.Policies(ctx)
+	if err != nil {
+		return err
+	}
+	done := []api.PolicyInfo{}
+	for _, t := range texts {
+		last := find(infos, t.name)
+		if current(last) == string(t.text) {
+			if !out.json {
+				fmt.Fprintf(env.Stdout, "policy %s unchanged (revision %d)\n", t.name, last.Revision)
+			}
+			done = append(done, last)
+			continue
+		}
+		d, err := policy.NewDocument(t.text, last.Revision+1, env.Now())
+		if err != nil {
+			return err
+		}
+		info, err := put(ctx, client, sign, d)
+		if err != nil {
+			return err
+		}
+		done = append(done, info)
+		if !out.json {
+			fmt.Fprintf(env.Stdout, "policy %s applied (revision %d): %s %s %s\n", info.Name, info.Revision, info.Bundle, info.Version, info.Checksum)
+		}
+	}
+	if out.json {
+		return cli.JSON(env.Stdout, done)
+	}
+	return nil
+}
+
+func find(infos []api.PolicyInfo, name string) api.PolicyInfo {
+	for _, i := range infos {
+		if i.Name == name {
+			return i
+		}
+	}
+	return api.PolicyInfo{Name: name}
+}
+
+// current is the text of the policy in force, or "".
+func current(i api.PolicyInfo) string {
+	var d policy.Document
+	if i.Deleted || json.Unmarshal(i.Document.Doc, &d) != nil {
+		return ""
+	}
+	return d.Policy
+}
+
+// put signs a document and submits it.
+func put(ctx context.Context, client *api.Client, sign signer.Signer, d *policy.Document) (api.PolicyInfo, error) {
+	b, err := d.Encode()
+	if err != nil {
+		return api.PolicyInfo{}, err
+	}
+	sig, err := sign.Sign(ctx, b)
+	if err != nil {
+		return api.PolicyInfo{}, err
+	}
+	return client.PutPolicy(ctx, trust.Signed{Doc: b, Sig: sig})
+}
+
+func newPolicy(env cli.Env) *cobra.Command {
+	s := &server{env: env}
+	c := &cobra.Command{Use: "policy", Short: "policies in force"}
+	s.addFlags(c, 2*time.Minute)
+	c.AddCommand(newPolicyList(s), newPolicyDelete(s))
+	return c
+}
+
+func newPolicyList(s *server) *cobra.Command {
+	var out output
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "list the newest revision of every policy",
+		Args:  cli.Args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return answer(c, s, &out, func(ctx context.Context, client *api.Client) ([]api.PolicyInfo, error) { return client.Policies(ctx) },
+				func(infos []api.PolicyInfo) *cli.Table {
+					var t cli.Table
+					t.Row("POLICY", "REVISION", "STATE", "BUNDLE", "VERSION", "CHECKSUM", "CREATED")
+					for _, i := range infos {
+						state, checksum := "in force", i.Checksum.Short()
+						if i.Deleted {
+							state, checksum = "deleted", "-"
+						}
+						t.Row(i.Name, fmt.Sprintf("%8d", i.Revision), state, dash(i.Bundle), dash(i.Version), checksum, i.Created.UTC().Format(time.RFC3339))
+					}
+					return &t
+				})
+		},
+	}
+	out.addFlags(c, "table", "json")
+	return c
+}
+
+func newPolicyDelete(s *server) *cobra.Command {
+	key := &keyFlags{env: s.env}
+	c := &cobra.Command{
+		Use:   "delete NAME (--key FILE | --gpg ID)",
+		Short: "withdraw a policy",
+		Long: `Delete signs and submits a revision that withdraws the policy. Nodes start no
+install for it any more; what is installed stays.`,
+		Args: cli.Args(1, 1, "NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			sign, err := key.signer(c)
+			if err != nil {
+				return err
+			}
+			client, err := s.client()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.within(c.Context())
+			defer cancel()
+			infos, err := client.Policies(ctx)
+			if err != nil {
+				return err
+			}
+			last := find(infos, args[0])
+			switch {
+			case last.Revision == 0:
+				return problem.New(problem.NotFound, "there is no policy %s", args[0]).WithNext("meshctl policy list")
+			case last.Deleted:
+				_, err := fmt.Fprintf(s.env.Stdout, "policy %s is deleted already (revision %d)\n", last.Name, last.Revision)
+				return err
+			}
+			d, err := policy.NewDeletion(args[0], last.Revision+1, s.env.Now())
+			if err != nil {
+				return err
+			}
+			info, err := put(ctx, client, sign, d)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(s.env.Stdout, "policy %s deleted (revision %d)\n", info.Name, info.Revision)
+			return err
+		},
+	}
+	key.addFlags(c)
+	return c
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/cli"
+	"github.com/patchmesh/patchmesh/internal/problem"
+)
+
+// server is the seeder that a command talks to.
+type server struct {
+	env     cli.Env
+	access  cli.Access
+	timeout time.Duration
+}
+
+func (s *server) addFlags(c *cobra.Command, timeout time.Duration) {
+	s.access.AddFlags(c.PersistentFlags())
+	c.PersistentFlags().DurationVar(&s.timeout, "timeout", timeout, "give up after this long; 0 waits for ever")
+}
+
+// client returns a client of the seeder, and an error that says how to name one if nothing does.
+func (s *server) client() (*api.Client, error) {
+	a, found, err := s.access.Resolve(s.env.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, problem.New(problem.Usage, "no seeder is named").
+			WithNext("give --server, set MESHCTL_SERVER, or write ~/.config/meshctl/config.yaml")
+	}
+	return api.NewClient(a)
+}
+
+// within bounds a command by --timeout.
+func (s *server) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, s.timeout)
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/cli"
+	"github.com/patchmesh/patchmesh/internal/roster"
+)
+
+// callTimeout is enough for any call that carries no bundle, over a poor link.
+const callTimeout = 30 * time.Second
+
+func newSite(env cli.Env) *cobra.Command {
+	s := &server{env: env}
+	c := &cobra.Command{Use: "site", Short: "sites, join tokens and nodes"}
+	s.addFlags(c, callTimeout)
+	c.AddCommand(newSiteCreate(s), newSiteList(s), newSiteToken(s), newSiteRemoveNode(s))
+	return c
+}
+
+func newSiteCreate(s *server) *cobra.Command {
+	var zone, limit string
+	var out output
+	c := &cobra.Command{
+		Use:   "create SITE",
+		Short: "make a site",
+		Long: `Create makes a site. Its nodes then join with tokens: meshctl site token SITE.
+
+--wan-cap bounds what the seeder sends to the site. Write it as the link is sold,
+in bits per second: 6Mbit, 512kbit. 0 means no cap.`,
+		Example: `  meshctl site create store-0417 --timezone America/Chicago --wan-cap 6Mbit`,
+		Args:    cli.Args(1, 1, "SITE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := out.check(c); err != nil {
+				return err
+			}
+			rate, err := parseRate(limit)
+			if err != nil {
+				return cli.Usage(c, "--wan-cap %s", err)
+			}
+			if _, err := time.LoadLocation(zone); err != nil || zone == "Local" {
+				return cli.Usage(c, "--timezone %q is not a time zone: want a name such as America/Chicago", zone)
+			}
+			client, err := s.client()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.within(c.Context())
+			defer cancel()
+			info, err := client.CreateSite(ctx, api.SiteSpec{Name: args[0], Timezone: zone, CapBytesPerSecond: rate})
+			if err != nil {
+				return err
+			}
+			if out.json {
+				return cli.JSON(s.env.Stdout, info)
+			}
+			_, err = fmt.Fprintf(s.env.Stdout, "site %s created\n", info.Name)
+			return err
+		},
+	}
+	c.Flags().StringVar(&zone, "timezone", "UTC", "the site's time zone, an IANA `name`")
+	c.Flags().StringVar(&limit, "wan-cap", "0", "bits per second to the site, e.g. `6Mbit`; 0: no cap")
+	out.addFlags(c, "text", "json")
+	return c
+}
+
+func newSiteList(s *server) *cobra.Command {
+	var out output
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "list the sites",
+		Args:  cli.Args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return answer(c, s, &out, func(ctx context.Context, client *api.Client) ([]api.SiteInfo, error) { return client.Sites(ctx) },
+				func(sites []api.SiteInfo) *cli.Table {
+					var t cli.Table
+					t.Row("SITE", "NODES", "TIMEZONE", "WAN-CAP", "ROSTER")
+					for _, i := range sites {
+						limit := "-"
+						if i.CapBytesPerSecond > 0 {
+							limit = cli.Rate(i.CapBytesPerSecond)
+						}
+						t.Row(i.Name, fmt.Sprintf("%5d", i.Nodes), dash(i.Timezone), limit, fmt.Sprint(i.RosterVersion))
+					}
+					return &t
+				})
+		},
+	}
+	out.addFlags(c, "table", "json")
+	return c
+}
+
+// answer asks the seeder and prints what it says as a table or as JSON.
+func answer[T any](c *cobra.Command, s *server, out *output, ask func(context.Context, *api.Client) (T, error), table func(T) *cli.Table) error {
+	if err := out.check(c); err != nil {
+		return err
+	}
+	client, err := s.client()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := s.within(c.Context())
+	defer cancel()
+	v, err := ask(ctx, client)
+	if err != nil {
+		return err
+	}
+	if out.json {
+		return cli.JSON(s.env.Stdout, v)
+	}
+	_, err = table(v).WriteTo(s.env.Stdout)
+	return err
+}
+
+func newSiteToken(s *server) *cobra.Command {
+	var ttl time.Duration
+	var labels []string
+	var wan string
+	var out output
+	c := &cobra.Command{
+		Use:   "token SITE",
+		Short: "make a token with which one node joins",
+		Long: `Token prints a join token. It works once, for one node of the site, until it
+expires. It pins the seeder's identity and every signing key, so that the new node
+need not trust the network it joins over. Keep it secret until it is used.
+
+--wan says whether the node may be the site's uplink: prefer, allow or never.`,
+		Example: `  meshd join "$(meshctl site token store-0417 --label role=pos)"`,
+		Args:    cli.Args(1, 1, "SITE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := out.check(c); err != nil {
+				return err
+			}
+			spec := api.TokenSpec{TTLSeconds: int64(ttl / time.Second), WAN: roster.WAN(wan), Labels: map[string]string{}}
+			for _, l := range labels {
+				k, v, ok := strings.Cut(l, "=")
+				if !ok || k == "" {
+					return cli.Usage(c, "--label %q: want KEY=VALUE", l)
+				}
+				spec.Labels[k] = v
+			}
+			client, err := s.client()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.within(c.Context())
+			defer cancel()
+			reply, err := client.CreateToken(ctx, args[0], spec)
+			if err != nil {
+				return err
+			}
+			if out.json {
+				return cli.JSON(s.env.Stdout, reply)
+			}
+			_, err = fmt.Fprintln(s.env.Stdout, reply.Token)
+			return err
+		},
+	}
+	c.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long the token works, at most 24h")
+	c.Flags().StringArrayVar(&labels, "label", nil, "label of the node, `KEY=VALUE`; may be given several times")
+	c.Flags().StringVar(&wan, "wan", string(roster.WANAllow), "may the node be the uplink: prefer, allow, never")
+	out.addFlags(c, "text", "json")
+	return c
+}
+
+func newSiteRemoveNode(s *server) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove-node SITE NODE",
+		Short: "take a node off the site's roster",
+		Long: `Remove-node takes a node off the roster. Its neighbours close their connections
+as soon as the new roster reaches them. Software on the node stays as it is.`,
+		Args: cli.Args(2, 2, "SITE NODE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := s.client()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.within(c.Context())
+			defer cancel()
+			if err := client.RemoveNode(ctx, args[0], args[1]); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(s.env.Stdout, "node %s/%s removed\n", args[0], args[1])
+			return err
+		},
+	}
+}
+
+// parseRate reads "6Mbit", "512kbit", "1Gbit" or a plain number of bits per second, and returns bytes per second.
+func parseRate(s string) (int64, error) {
+	number, unit := strings.TrimSuffix(s, "/s"), 1.0
+	for suffix, factor := range map[string]float64{"kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9} {
+		if n, ok := strings.CutSuffix(number, suffix); ok {
+			number, unit = n, factor
+		}
+	}
+	v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if err != nil || math.IsNaN(v) || v < 0 || v*unit > 1e12 {
+		return 0, fmt.Errorf("%q: want bits per second such as 6Mbit or 512kbit", s)
+	}
+	if v > 0 && v*unit < 8 {
+		return 0, fmt.Errorf("%q is less than a byte per second", s)
+	}
+	return int64(v * unit / 8), nil
+}

@@ -1,0 +1,324 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/cli"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// view draws status screens: plain ASCII, no state, no clock. Ages are measured against the time at which the
+// speaker made the document, so that they do not depend on this machine's clock.
+type view struct {
+	wide bool
+}
+
+// phases in the order of a node's life; screens list them so.
+func phases() []status.Phase {
+	return []status.Phase{
+		status.Installed, status.Installing, status.Scheduled, status.Staged, status.Staging, status.Pending,
+		status.Deferred, status.RolledBack, status.InstallFailed, status.Quarantined,
+	}
+}
+
+// needsAttention says why somebody has to look at a node, or "".
+func needsAttention(n status.Seen) string {
+	switch {
+	case n.Phase == status.Quarantined || n.Phase == status.InstallFailed || n.Phase == status.RolledBack:
+		return string(n.Phase)
+	case n.Silent:
+		return "silent"
+	}
+	return ""
+}
+
+// fleetSites is how many sites the fleet screen shows unless it is wide: with the rest it fits a terminal.
+const fleetSites = 20
+
+func (v view) fleet(w io.Writer, f status.Fleet) error {
+	sites := slices.Clone(f.Sites)
+	slices.SortStableFunc(sites, func(a, b status.Site) int {
+		if v.wide {
+			return cmp.Compare(a.Site, b.Site)
+		}
+		return cmp.Or(cmp.Compare(summarise(b).attention, summarise(a).attention), cmp.Compare(a.Site, b.Site))
+	})
+	fmt.Fprintf(w, "FLEET   %s in %s   %s%s\n", cli.Count(f.Nodes, "node"), cli.Count(len(f.Sites), "site"),
+		cli.Count(f.Silent, "silent node"), longestSilence(f))
+	fmt.Fprintf(w, "WAN     %s\n\n", wanLine(f.WAN))
+
+	silent := map[status.Phase]int{}
+	for _, s := range f.Sites {
+		for _, n := range s.Nodes {
+			if n.Silent {
+				silent[n.Phase]++
+			}
+		}
+	}
+	var t cli.Table
+	t.Row("PHASE", " NODES", "    %", "SILENT", "")
+	for _, p := range phases() {
+		if n := f.Phases[p]; n > 0 {
+			share := float64(n) / float64(max(f.Nodes, 1))
+			t.Row(string(p), fmt.Sprintf("%6d", n), fmt.Sprintf("%5.1f", 100*share), fmt.Sprintf("%6d", silent[p]), strings.Repeat("#", int(share*30+0.5)))
+		}
+	}
+	t.Row()
+	if _, err := t.WriteTo(w); err != nil {
+		return err
+	}
+
+	shown := sites
+	if !v.wide && len(shown) > fleetSites {
+		shown = shown[:fleetSites]
+	}
+	var st cli.Table
+	st.Row("SITE", "NODES", "INSTALLED", "SILENT", "FAILED", "PAYLOAD", "NEEDED", "TWICE", "UPLINK", "BUNDLE")
+	for _, s := range shown {
+		sum := summarise(s)
+		st.Row(cli.Printable(s.Site), fmt.Sprintf("%5d", len(s.Nodes)), fmt.Sprintf("%9d", sum.installed), fmt.Sprintf("%6d", sum.silent),
+			fmt.Sprintf("%6d", sum.failed), size(s.WAN.Payload), size(s.WAN.Needed), size(s.WAN.Duplicate), dash(s.Uplink), newest(s))
+	}
+	if _, err := st.WriteTo(w); err != nil {
+		return err
+	}
+	if n := len(sites) - len(shown); n > 0 {
+		fmt.Fprintf(w, "... and %s (-o wide shows all)\n", cli.Count(n, "site"))
+	}
+	return nil
+}
+
+// summary counts the nodes of one site.
+type summary struct{ installed, silent, failed, attention int }
+
+func summarise(s status.Site) (sum summary) {
+	for _, n := range s.Nodes {
+		if n.Phase == status.Installed {
+			sum.installed++
+		}
+		if n.Silent {
+			sum.silent++
+		}
+		if why := needsAttention(n); why != "" {
+			sum.attention++
+			if why != "silent" {
+				sum.failed++
+			}
+		}
+	}
+	return sum
+}
+
+func longestSilence(f status.Fleet) string {
+	var who string
+	var since time.Time
+	for _, s := range f.Sites {
+		for _, n := range s.Nodes {
+			if n.Silent && !n.LastSeen.IsZero() && (who == "" || n.LastSeen.Before(since)) {
+				who, since = s.Site+"/"+n.Node.Node, n.LastSeen
+			}
+		}
+	}
+	if who == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (longest %s: %s)", cli.Age(f.AsOf.Sub(since)), cli.Printable(who))
+}
+
+// newest is the bundle of the site that the most nodes want, for one cell of a table.
+func newest(s status.Site) string {
+	if len(s.Bundles) == 0 {
+		return "-"
+	}
+	b := slices.MaxFunc(s.Bundles, func(a, b status.SiteWant) int { return cmp.Compare(a.Wanted, b.Wanted) })
+	return fmt.Sprintf("%s %s  %d/%d", cli.Printable(b.Bundle), cli.Printable(b.Version), b.Holders, b.Wanted)
+}
+
+func (v view) site(w io.Writer, s status.Site) error {
+	seen := 0
+	for _, n := range s.Nodes {
+		if !n.Silent {
+			seen++
+		}
+	}
+	fmt.Fprintf(w, "SITE    %s   %s%s   %s, %d seen   uplink %s   as %s sees it\n", cli.Printable(s.Site), dash(s.Timezone), localTime(s),
+		cli.Count(len(s.Nodes), "node"), seen, dash(s.Uplink), dash(s.Source))
+	fmt.Fprintf(w, "WAN     %s\n", wanLine(s.WAN))
+	bundles := slices.Clone(s.Bundles)
+	slices.SortFunc(bundles, func(a, b status.SiteWant) int {
+		return cmp.Or(cmp.Compare(b.Wanted, a.Wanted), cmp.Compare(a.Bundle, b.Bundle), cmp.Compare(b.Version, a.Version))
+	})
+	for _, b := range bundles {
+		fmt.Fprintf(w, "BUNDLE  %s %s   %s   %d of %d wanting it hold it whole   %s\n", cli.Printable(b.Bundle), cli.Printable(b.Version), cli.Bytes(b.Bytes),
+			b.Holders, b.Wanted, b.Checksum.Short())
+	}
+	fmt.Fprintln(w)
+	if _, err := v.nodes(s).WriteTo(w); err != nil {
+		return err
+	}
+	return alarms(w, s)
+}
+
+// localTime is the time in the site when the document was made; nothing for UTC or a zone this machine does not know.
+func localTime(s status.Site) string {
+	zone, err := time.LoadLocation(s.Timezone)
+	if err != nil || s.Timezone == "" || s.Timezone == "UTC" || s.AsOf.IsZero() {
+		return ""
+	}
+	return s.AsOf.In(zone).Format(" (now Mon 15:04)")
+}
+
+func (v view) nodes(s status.Site) *cli.Table {
+	var t cli.Table
+	head := []string{"NODE", "PHASE", "VERSION", "CHUNKS", "     WAN", "  LAN-IN", " LAN-OUT", "  REUSED", "SEEN", "REASON"}
+	if v.wide {
+		head = append(head[:len(head)-1:len(head)-1], "WANTED", "POLICY", "PEERS", "  WASTED", "OUTBOX", "NEXT-TRY", "AGENT", "REASON")
+	}
+	t.Row(head...)
+	nodes := slices.Clone(s.Nodes)
+	slices.SortFunc(nodes, func(a, b status.Seen) int { return cmp.Compare(a.Node.Node, b.Node.Node) })
+	for _, n := range nodes {
+		row := []string{
+			cli.Printable(n.Node.Node), dash(string(n.Phase)), installed(n.Node), fmt.Sprintf("%d/%d", n.Transfer.ChunksHave, n.Transfer.Chunks),
+			size(n.Transfer.FromWAN), size(n.Transfer.FromLAN), size(n.Transfer.ToLAN), size(n.Transfer.Reused), seenAge(s.AsOf, n),
+		}
+		if v.wide {
+			row = append(row, wanted(n.Node), policyOf(n.Node), fmt.Sprint(n.Transfer.Peers), size(n.Transfer.Wasted), fmt.Sprint(n.Outbox),
+				nextTry(n.NextAttempt), dash(n.Software))
+		}
+		t.Row(append(row, reason(n))...)
+	}
+	return &t
+}
+
+func alarms(w io.Writer, s status.Site) error {
+	var t cli.Table
+	for _, n := range s.Nodes {
+		for _, a := range n.Alarms {
+			t.Row("  "+cli.Printable(n.Node.Node), cli.Printable(a.Code), cli.Age(s.AsOf.Sub(a.Since)), cli.Printable(a.Message))
+		}
+	}
+	var b strings.Builder
+	if _, err := t.WriteTo(&b); err != nil || b.Len() == 0 {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nALARMS\n%s", b.String())
+	return err
+}
+
+func (v view) node(w io.Writer, asOf time.Time, n status.Seen) error {
+	var t cli.Table
+	state := string(n.Phase)
+	if r := reason(n); r != "" {
+		state += ": " + r
+	}
+	seen := "never seen"
+	if !n.LastSeen.IsZero() {
+		seen = "seen " + seenAge(asOf, n) + " ago"
+	}
+	t.Row("NODE", fmt.Sprintf("%s/%s   %s", cli.Printable(n.Site), cli.Printable(n.Node.Node), seen))
+	t.Row("PHASE", state)
+	if n.NextAttempt != nil {
+		t.Row("NEXT TRY", nextTry(n.NextAttempt))
+	}
+	if d := n.Desired; d != nil {
+		t.Row("WANTED", fmt.Sprintf("%s   %s   by policy %s", wanted(n.Node), d.Checksum, policyOf(n.Node)))
+	}
+	items := slices.Clone(n.Installed)
+	slices.SortFunc(items, func(a, b status.InstalledItem) int { return cmp.Compare(a.Bundle, b.Bundle) })
+	for _, i := range items {
+		t.Row("INSTALLED", fmt.Sprintf("%s %s   %s   since %s", cli.Printable(i.Bundle), cli.Printable(i.Version), i.Checksum, i.Since.UTC().Format(time.RFC3339)))
+	}
+	x := n.Transfer
+	t.Row("CHUNKS", fmt.Sprintf("%d of %d   %s of %s", x.ChunksHave, x.Chunks, cli.Bytes(x.BytesHave), cli.Bytes(x.Bytes)))
+	t.Row("RECEIVED", fmt.Sprintf("%s from the WAN (%s on the wire)   %s from neighbours   %s reused   %s wasted", cli.Bytes(x.FromWAN), cli.Bytes(x.WANPayload),
+		cli.Bytes(x.FromLAN), cli.Bytes(x.Reused), cli.Bytes(x.Wasted)))
+	t.Row("SENT", fmt.Sprintf("%s to neighbours   %s connected", cli.Bytes(x.ToLAN), cli.Count(x.Peers, "peer")))
+	t.Row("REPORTS", fmt.Sprintf("%d wait to be sent", n.Outbox))
+	for _, a := range n.Alarms {
+		t.Row("ALARM", fmt.Sprintf("%s %s, since %s", cli.Printable(a.Code), cli.Printable(a.Message), cli.Age(asOf.Sub(a.Since))))
+	}
+	t.Row("AGENT", fmt.Sprintf("%s   %s", dash(n.Software), dash(n.PeerID)))
+	_, err := t.WriteTo(w)
+	return err
+}
+
+// wanLine says what a link carried against what had to be carried: payload is what crossed, needed what the chunks
+// sent have together when each is counted once.
+func wanLine(x status.WAN) string {
+	line := fmt.Sprintf("%s carried for %s of chunks", cli.Bytes(x.Payload), cli.Bytes(x.Needed))
+	if x.Needed > 0 {
+		line += fmt.Sprintf(" (%.3f)", float64(x.Payload)/float64(x.Needed))
+	}
+	line += fmt.Sprintf("   %s sent twice", cli.Bytes(x.Duplicate))
+	if x.CapBytesPerSecond > 0 {
+		line += "   cap " + cli.Rate(x.CapBytesPerSecond)
+	}
+	if x.LeaseSplit > 0 {
+		line += "   " + cli.Count(x.LeaseSplit, "lease") + " beside the first: the LAN was split"
+	}
+	return line
+}
+
+func size(n int64) string { return cli.Right(8, cli.Bytes(n)) }
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return cli.Printable(s)
+}
+
+func seenAge(asOf time.Time, n status.Seen) string {
+	if n.LastSeen.IsZero() {
+		return "never"
+	}
+	return cli.Age(asOf.Sub(n.LastSeen))
+}
+
+// installed is the version in force of the bundle that is wanted, or of the only one there is.
+func installed(n status.Node) string {
+	for _, i := range n.Installed {
+		if n.Desired == nil || i.Bundle == n.Desired.Bundle {
+			return cli.Printable(i.Version)
+		}
+	}
+	return "-"
+}
+
+func wanted(n status.Node) string {
+	if n.Desired == nil {
+		return "-"
+	}
+	return cli.Printable(n.Desired.Bundle + " " + n.Desired.Version)
+}
+
+func policyOf(n status.Node) string {
+	if n.Desired == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%s@%d", cli.Printable(n.Desired.Policy), n.Desired.Revision)
+}
+
+func nextTry(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func reason(n status.Seen) string {
+	r := cli.Printable(n.Reason)
+	if n.Code != "" {
+		r += " (" + cli.Printable(n.Code) + ")"
+	}
+	if n.Silent {
+		r = strings.TrimSuffix("silent; was: "+r, "; was: ")
+	}
+	return strings.TrimSpace(r)
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), got); d != "" {
+		t.Errorf("%s (-want +got; go test -update writes it anew):\n%s", path, d)
+	}
+	for _, r := range got {
+		if r > 0x7e || r < 0x20 && r != '\n' {
+			t.Errorf("%s: %q is not plain ASCII", path, r)
+		}
+	}
+}
+
+var asOf = time.Date(2026, 9, 15, 7, 11, 12, 0, time.UTC)
+
+// sample is a site in which everything that a screen can show happens to some node.
+func sample() status.Site {
+	digest := manifest.DigestOf([]byte("2026.08.25-1"))
+	before := manifest.DigestOf([]byte("2026.07.21-2"))
+	next := asOf.Add(4 * time.Minute)
+	node := func(name string, phase status.Phase, why string, seen time.Duration, x status.Transfer) status.Seen {
+		version, sum := "2026.07.21-2", before
+		if phase == status.Installed {
+			version, sum = "2026.08.25-1", digest
+		}
+		return status.Seen{Node: status.Node{
+			Site: "site-0417", Node: name, PeerID: "12D3KooW" + name, Software: "meshd 1.0", Phase: phase, Reason: why,
+			Desired:   &status.Desired{Policy: "retail", Revision: 3, Bundle: "pos-rhel9", Version: "2026.08.25-1", Checksum: digest},
+			Installed: []status.InstalledItem{{Bundle: "pos-rhel9", Version: version, Sequence: 1, Checksum: sum, Since: asOf.Add(-40 * time.Minute)}},
+			Transfer:  x,
+		}, LastSeen: asOf.Add(-seen)}
+	}
+	const m = 1 << 20
+	s := status.Site{
+		Site: "site-0417", Timezone: "America/Chicago", AsOf: asOf, Source: "seeder", Uplink: "pos-01",
+		WAN:     status.WAN{CapBytesPerSecond: 750_000, Payload: 190 * m, Plain: 206 * m, Needed: 205 * m, Duplicate: 1 * m, LeaseSplit: 1},
+		Bundles: []status.SiteWant{{Bundle: "pos-rhel9", Version: "2026.08.25-1", Checksum: digest, Bytes: 512 * m, Holders: 4, Wanted: 6}},
+		Nodes: []status.Seen{ // not in the order of names: the screen sorts
+			node("pos-12", status.Deferred, "AppLock", 4*time.Second, status.Transfer{Chunks: 512, ChunksHave: 512, Bytes: 512 * m, BytesHave: 512 * m, FromLAN: 195 * m, ToLAN: 210 * m, Reused: 317 * m}),
+			node("pos-01", status.Installed, "", 12*time.Second, status.Transfer{Chunks: 512, ChunksHave: 512, Bytes: 512 * m, BytesHave: 512 * m, FromWAN: 205 * m, WANPayload: 190 * m, ToLAN: 1331 * m, Reused: 307 * m, Peers: 5}),
+			node("pos-03", status.Staging, "Downloading", 5*time.Second, status.Transfer{Chunks: 512, ChunksHave: 390, Bytes: 512 * m, BytesHave: 390 * m, FromLAN: 73 * m, ToLAN: 41 * m, Reused: 317 * m, Wasted: 300_000, Peers: 5}),
+			node("pos-07", status.Quarantined, "3 bad chunks sent", 8*time.Second, status.Transfer{Chunks: 512, ChunksHave: 511, Bytes: 512 * m, BytesHave: 511 * m, FromLAN: 194 * m, ToLAN: 96 * m, Reused: 317 * m}),
+			node("pos-19", status.Staged, "waits for its window", 111*time.Minute, status.Transfer{Chunks: 512, ChunksHave: 512, Bytes: 512 * m, BytesHave: 512 * m, FromLAN: 195 * m, ToLAN: 88 * m, Reused: 317 * m}),
+			{Node: status.Node{Site: "site-0417", Node: "pos-20", Phase: status.Pending}, Silent: true},
+		},
+	}
+	s.Nodes[0].NextAttempt = &next
+	s.Nodes[3].Code = "E2103"
+	s.Nodes[3].Alarms = []status.Alarm{{Code: "E4103", Message: "chunk 214 no longer matches; \x1b[31mfetched again", Since: asOf.Add(-time.Minute)}}
+	s.Nodes[4].Silent = true
+	return s
+}
+
+func TestSiteScreen(t *testing.T) {
+	for name, v := range map[string]view{"site": {}, "site-wide": {wide: true}} {
+		var b strings.Builder
+		if err := v.site(&b, sample()); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, b.String())
+	}
+}
+
+func TestNodeScreen(t *testing.T) {
+	for i, name := range map[int]string{0: "node-deferred", 3: "node-quarantined", 5: "node-never-seen"} {
+		var b strings.Builder
+		if err := (view{}).node(&b, asOf, sample().Nodes[i]); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, b.String())
+	}
+}
+
+func TestFleetScreen(t *testing.T) {
+	f := status.Fleet{AsOf: asOf, Phases: map[status.Phase]int{}}
+	for i := range 25 {
+		s := sample()
+		s.Site = fmt.Sprintf("site-%04d", i)
+		if i != 7 { // all but one site are well
+			s.Nodes, s.WAN.Duplicate, s.WAN.LeaseSplit = s.Nodes[1:3], 0, 0
+		}
+		for _, n := range s.Nodes {
+			f.Nodes++
+			f.Phases[n.Phase]++
+			if n.Silent {
+				f.Silent++
+			}
+		}
+		f.WAN.Payload += s.WAN.Payload
+		f.WAN.Needed += s.WAN.Needed
+		f.WAN.Duplicate += s.WAN.Duplicate
+		f.Sites = append(f.Sites, s)
+	}
+	for name, v := range map[string]view{"fleet": {}, "fleet-wide": {wide: true}} {
+		var b strings.Builder
+		if err := v.fleet(&b, f); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, b.String())
+	}
+}
+
+// A screen of nothing must not divide by it.
+func TestEmptyScreens(t *testing.T) {
+	var b strings.Builder
+	if err := (view{}).fleet(&b, status.Fleet{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := (view{}).site(&b, status.Site{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := (view{}).node(&b, time.Time{}, status.Seen{}); err != nil {
+		t.Fatal(err)
+	}
+}
