@@ -147,8 +147,7 @@ func (s *session) recover(ctx context.Context) (Result, bool) {
 		return newResult(Success, ExitDone, status.Installed, ReasonNothingToDo), true
 	}
 	s.Log.Info("journal found", "step", t.Step, "bundle", t.New.Bundle, "version", t.New.Version)
-	was, current := t.Step, s.ledger.Bundle(t.New.Bundle).Current
-	next := journal.Resume(*t, current != nil && current.Checksum == t.New.Checksum)
+	was, next := t.Step, journal.Resume(*t)
 	if err := s.state.writeJournal(next); err != nil { // a try that cannot be counted is not made
 		return s.refuse(err), false
 	}

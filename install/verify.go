@@ -127,6 +127,8 @@ func faultOf(err error) *journal.Fault {
 	var no *health.UnhealthyError
 	var p *problem.Error
 	switch {
+	case errors.As(err, &no): // first: it may wrap the end of its own time
+		f.Class, f.Reason, f.Code = journal.Unhealthy, ReasonHealthCheck, problem.HealthFailed
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
 		f.Class, f.Reason, f.Code = journal.Deferred, ReasonInterrupted, problem.Timeout
 	case diskFull(err):
@@ -137,8 +139,6 @@ func faultOf(err error) *journal.Fault {
 		f.Class, f.Reason, f.Code = journal.Damaged, "ChunkCorrupt", problem.ChunkCorrupt
 	case errors.As(err, &file):
 		f.Reason, f.Code = "IndexInvalid", problem.IndexInvalid
-	case errors.As(err, &no):
-		f.Class, f.Reason, f.Code = journal.Unhealthy, ReasonHealthCheck, problem.HealthFailed
 	case ce != nil: // the store cannot be read: not the bundle's fault, and maybe not for long
 		f.Class, f.Reason, f.Code = journal.Deferred, ReasonNotStaged, problem.StoreDamaged
 	case errors.As(err, &p):

@@ -127,12 +127,8 @@ func Advance(t Transaction, f *Fault) Transaction {
 
 // Resume returns the transaction as the next run takes it up after a crash. What was half written is thrown away.
 // What was complete is carried on from the switch, whose effect the crash may have taken with it, until the attempts
-// are used up. Committed says that the ledger names the new release already; then only the litter is left.
-func Resume(t Transaction, committed bool) Transaction {
-	if t.Step == Commit && committed {
-		t.Step = Prune
-		return t
-	}
+// are used up. That the ledger may name the new release already makes no difference: Discard takes it out again.
+func Resume(t Transaction) Transaction {
 	switch t.Step {
 	case Stage:
 		t.Step = Discard
