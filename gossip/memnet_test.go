@@ -56,14 +56,21 @@ func (n *memnet) split(side func(netip.AddrPort) int) {
 	}
 }
 
-// find returns the host at an address unless it is cut off.
+// find returns the host at an address unless it, or the sender, is cut off.
 func (n *memnet) find(from, to netip.AddrPort) *memhost {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.cut != nil && n.cut(from, to) {
+	if n.hosts[from] == nil || n.cut != nil && n.cut(from, to) {
 		return nil
 	}
 	return n.hosts[to]
+}
+
+// kill takes a host off the network at once: it cannot even say that it leaves.
+func (n *memnet) kill(addr netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.hosts, addr)
 }
 
 func (h *memhost) WriteTo(b []byte, addr string) (time.Time, error) {

@@ -203,19 +203,38 @@ func TestClone(t *testing.T) {
 	})
 }
 
-// TestRestart: a node that was killed comes back at its address, and one that left comes back at another.
+// TestRestart: one node leaves and comes back at another address, at once; one is killed and comes back at its own
+// before the others have noticed; one is killed and comes back at another address, which the others believe only
+// when they have buried its old self, and until then show as a conflict.
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, 5)
 		until(t, "convergence", 15*time.Second, func() bool { return s.groups(together) })
+		moveTo := func(i, host int) {
+			s.all[i] = newMember(i, 1, 5, allSeeds(5)...).start(t, s.lan, func(c *Config) { c.BindAddr = nodeAddr(host).String() })
+		}
 		s.all[1].stop()
-		s.all[1] = newMember(1, 1, 5, allSeeds(5)...).start(t, s.lan, func(c *Config) { c.BindAddr = nodeAddr(40).String() })
-		until(t, "another address", 10*time.Second, func() bool {
-			return s.groups(together) && s.all[0].peers[nodeName(1)].GossipAddr == nodeAddr(40)
+		moveTo(1, 41)
+		until(t, "left, another address", 10*time.Second, func() bool {
+			return s.groups(together) && s.all[0].peers[nodeName(1)].GossipAddr == nodeAddr(41)
 		})
+		s.lan.kill(nodeAddr(2))
 		s.all[2].stop()
-		s.all[2] = newMember(2, 1, 5, allSeeds(5)...).start(t, s.lan, nil)
-		until(t, "the same address", 10*time.Second, func() bool { return s.groups(together) })
+		moveTo(2, 2)
+		until(t, "killed, the same address", 10*time.Second, func() bool { return s.groups(together) })
+		time.Sleep(time.Minute)
+		if !s.groups(together) {
+			t.Error("it did not last")
+		}
+		if got := s.all[0].mesh.Conflicts(); len(got) > 0 {
+			t.Errorf("conflicts %+v", got)
+		}
+		s.lan.kill(nodeAddr(3))
+		s.all[3].stop()
+		moveTo(3, 43)
+		until(t, "killed, another address", 2*time.Minute, func() bool {
+			return s.groups(together) && s.all[0].peers[nodeName(3)].GossipAddr == nodeAddr(43)
+		})
 		s.stop()
 	})
 }
