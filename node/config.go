@@ -28,9 +28,10 @@ type Config struct {
 
 	QuotaBytes int64 `yaml:"quotaBytes"` // of the chunk store; 0: none
 
-	// Installer is the command that starts mesh-install with the rights it needs; "apply --json --request FILE" is
-	// appended. Empty: bundles are staged and not installed.
-	Installer []string `yaml:"installer"`
+	// Installer is the command that starts mesh-install with the rights it needs; "apply --json --request FILE"
+	// is appended. Empty: bundles are staged and not installed.
+	Installer     []string `yaml:"installer"`
+	InstallConfig string   `yaml:"installConfig"` // its configuration file; empty: its default
 
 	Facts *manifest.Facts `yaml:"facts"` // instead of os-release and the program's architecture
 

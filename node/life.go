@@ -128,7 +128,7 @@ func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
 		if now.Before(l.Next) {
 			return v
 		}
-		l.Phase, l.Reason, l.Code = status.Installing, "InstallerRunning", ""
+		l.Phase, l.Reason, l.Code, l.Detail = status.Installing, "InstallerRunning", "", ""
 		l.Tries++
 		l.Next = now.Add(retryMost) // the phase's deadline: should the installer never answer
 		v.install = true

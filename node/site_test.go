@@ -42,6 +42,7 @@ type site struct {
 	now                          time.Time
 	clock                        map[string]func() time.Time
 	installer                    []string
+	installConfig                string
 }
 
 type member struct {
@@ -151,7 +152,7 @@ func (s *site) start(i int) {
 	s.t.Helper()
 	m := &s.members[i]
 	cfg := node.Config{State: m.state, Socket: m.socket, ListenPeer: "127.0.0.1:0", ListenGossip: m.gossip,
-		Facts: &manifest.Facts{OS: "debian", Release: "12", Arch: "amd64"}, Installer: s.installer, Now: s.clock[m.name]}
+		Facts: &manifest.Facts{OS: "debian", Release: "12", Arch: "amd64"}, Installer: s.installer, InstallConfig: s.installConfig, Now: s.clock[m.name]}
 	log := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", m.name)
@@ -282,16 +283,22 @@ func TestStickFeedsASiteWithoutWAN(t *testing.T) {
 // staged brings a bundle into the site by a stick at node 0 and waits until every started node has staged it.
 func (s *site) staged(b *chunker.Bundle, revision uint64, nodes ...int) {
 	s.t.Helper()
+	s.give(nodes[0], b, revision)
+	s.awaitStaged(b, nodes...)
+}
+
+// give imports a stick with the bundle and a policy for it at node i.
+func (s *site) give(i int, b *chunker.Bundle, revision uint64) {
+	s.t.Helper()
 	var stick bytes.Buffer
 	if err := chunker.Export(s.t.Context(), b, []trust.Signed{s.policy(b, revision)}, &stick, nil); err != nil {
 		s.t.Fatal(err)
 	}
-	c := s.client(nodes[0])
+	c := s.client(i)
 	defer c.CloseIdle()
 	if _, err := c.Import(s.t.Context(), &stick); err != nil {
 		s.t.Fatal(err)
 	}
-	s.awaitStaged(b, nodes...)
 }
 
 func (s *site) awaitStaged(b *chunker.Bundle, nodes ...int) {

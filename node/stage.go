@@ -234,7 +234,7 @@ func (n *Node) lifeChanged(name string, l *Life) {
 		n.log.Error("state cannot be saved", "err", err)
 		n.alarm(string(problem.CodeOf(err)), "state cannot be saved: %v", err)
 	}
-	n.log.Info("phase", "bundle", name, "phase", l.Phase, "reason", l.Reason, "code", l.Code)
+	n.log.Info("phase", "bundle", name, "phase", l.Phase, "reason", l.Reason, "code", l.Code, "detail", l.Detail)
 	n.report(name, l)
 }
 
@@ -253,6 +253,9 @@ func (n *Node) install(name string, l *Life) {
 		err = durable.WriteFile(n.d.path("request.json"), req, 0o644)
 	}
 	argv := append(slices.Clone(n.cfg.Installer), "apply", "--json", "--request", n.d.path("request.json"))
+	if n.cfg.InstallConfig != "" {
+		argv = append(argv, "--config", n.cfg.InstallConfig)
+	}
 	n.group.Go(func() error {
 		var r install.Result
 		if err == nil {

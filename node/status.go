@@ -35,7 +35,7 @@ func (n *Node) describe() status.Node {
 		}
 	}
 	if show != nil {
-		st.Phase, st.Reason, st.Code, st.Desired = show.Phase, show.Reason, string(show.Code), show.Target
+		st.Phase, st.Reason, st.Code, st.Detail, st.Desired = show.Phase, show.Reason, string(show.Code), show.Detail, show.Target
 		if !Final(show.Phase) && !show.Next.IsZero() {
 			at := show.Next.UTC().Truncate(time.Second)
 			st.NextAttempt = &at

@@ -94,9 +94,7 @@ func (s *settings) load() (node.Config, error) {
 	if s.installer != "" {
 		cfg.Installer = []string{s.installer}
 	}
-	if s.installConfig != "" {
-		cfg.Installer = append(cfg.Installer, "--config", s.installConfig)
-	}
+	set(&cfg.InstallConfig, s.installConfig)
 	if s.noInstall {
 		cfg.Installer = nil
 	}

@@ -42,6 +42,7 @@ type Node struct {
 	Phase       Phase           `json:"phase"`
 	Reason      string          `json:"reason"` // one word or short phrase; always set in a non-final phase
 	Code        string          `json:"code,omitempty"`
+	Detail      string          `json:"detail,omitempty"` // what the installer said, at most 1 KiB
 	NextAttempt *time.Time      `json:"nextAttempt,omitempty"`
 	Desired     *Desired        `json:"desired,omitempty"`
 	Installed   []InstalledItem `json:"installed"`

@@ -1,0 +1,81 @@
+package node_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/patchmesh/patchmesh/chunker"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// realInstaller builds mesh-install and configures it for one node.
+func (s *site) realInstaller(m member, health string) (command []string, config string) {
+	s.t.Helper()
+	bin := filepath.Join(s.dir, "mesh-install")
+	if _, err := os.Stat(bin); err != nil {
+		out, err := exec.Command("go", "build", "-o", bin, "../cmd/mesh-install").CombinedOutput()
+		if err != nil {
+			s.t.Fatalf("build: %v\n%s", err, out)
+		}
+	}
+	cfg := filepath.Join(s.dir, m.name+"-install.yaml")
+	text := fmt.Sprintf("root: %s\nstate: %s\ntrust: %s\nreserveBytes: 0\nfacts: {os: debian, release: \"12\", arch: amd64}\n",
+		s.root(m), filepath.Join(s.dir, m.name+"-installer"), filepath.Join(m.state, "trust.json"))
+	if health != "" {
+		text += fmt.Sprintf("health: {command: [%s], timeoutSeconds: 2}\n", health)
+	}
+	if err := os.WriteFile(cfg, []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return []string{bin}, cfg
+}
+
+func (s *site) root(m member) string { return filepath.Join(s.dir, m.name+"-root") }
+
+func (s *site) current(m member, file string) string {
+	b, err := os.ReadFile(filepath.Join(s.root(m), "app", "current", file))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// The real installer puts a first and a second version in force; an older sequence is shared and refused; a version
+// that does not become healthy is taken back and stays taken back.
+func TestRealInstaller(t *testing.T) {
+	s := newSite(t, 1)
+	m := s.members[0]
+	healthy := filepath.Join(s.dir, "healthy.sh")
+	if err := os.WriteFile(healthy, []byte("#!/bin/sh\n! grep -q broken "+s.root(m)+"/app/current/f\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.installer, s.installConfig = s.realInstaller(m, healthy)
+	s.start(0)
+	versions := map[string]*chunker.Bundle{
+		"1.0": s.bundle("1.0", 1, map[string][]byte{"f": []byte("one\n")}),
+		"2.0": s.bundle("2.0", 2, map[string][]byte{"f": []byte("two\n")}),
+		"3.0": s.bundle("3.0", 3, map[string][]byte{"f": []byte("broken\n")}),
+	}
+	for revision, c := range []struct {
+		version, reason string
+		phase           status.Phase
+		current         string
+	}{
+		{"1.0", "Installed", status.Installed, "one\n"},
+		{"2.0", "Installed", status.Installed, "two\n"},
+		{"1.0", "SequenceTooOld", status.Deferred, "two\n"},
+		{"3.0", "HealthCheck", status.RolledBack, "two\n"},
+		{"2.0", "Installed", status.Installed, "two\n"},
+	} {
+		s.give(0, versions[c.version], uint64(revision+1))
+		st := s.await(0, fmt.Sprintf("%s (%s) with %s", c.phase, c.reason, c.version), func(st status.Node) bool {
+			return st.Desired != nil && st.Desired.Version == c.version && st.Phase == c.phase && st.Reason == c.reason
+		})
+		if got := s.current(m, "f"); got != c.current {
+			t.Errorf("revision %d: %q in force, want %q (%+v)", revision+1, got, c.current, st)
+		}
+	}
+}
