@@ -8,11 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // trials is for figures: go test ./gossip -run Figures -v -trials 20
 var trials = flag.Int("trials", 0, "how often the figures are taken; 0 skips them")
