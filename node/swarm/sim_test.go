@@ -2,9 +2,10 @@ package swarm
 
 import (
 	"container/heap"
-	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -14,9 +15,16 @@ import (
 // A whole site in virtual time: real Swarms, a model of links, disks and the seeder's lease. Every run follows from
 // its seed. The full run is "make sim"; the short one is part of "make test".
 var (
-	simSeeds = flag.Int("seeds", 25, "seeds to simulate for each scenario")
-	simFirst = flag.Uint64("seed", 1, "first seed")
+	simSeeds = envInt("PATCHMESH_SEEDS", 25)
+	simFirst = uint64(envInt("PATCHMESH_SEED", 1))
 )
+
+func envInt(name string, def int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil && n > 0 {
+		return n
+	}
+	return def
+}
 
 type simEvent struct {
 	at  time.Time
@@ -701,7 +709,7 @@ func (s *sim) faults() {
 	}
 }
 
-func TestSite(t *testing.T) {
+func TestSimSite(t *testing.T) {
 	const mbit = 125_000
 	base := scenario{nodes: 8, chunks: 160, index: 1, wanRate: 50 * mbit, lanRate: 1000 * mbit, rtt: 40 * time.Millisecond}
 	vary := func(f func(*scenario)) scenario { sc := base; f(&sc); return sc }
@@ -730,7 +738,7 @@ func TestSite(t *testing.T) {
 		"split":          {vary(func(s *scenario) { s.split = true; s.chunks = 800 }), func(s *sim) int64 { return 1 << 40 }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			seeds := *simSeeds
+			seeds := simSeeds
 			if c.sc.nodes > 8 || c.sc.chunks > 400 {
 				seeds = max(1, seeds/6)
 			}
@@ -738,21 +746,21 @@ func TestSite(t *testing.T) {
 			var slowest time.Duration
 			ideal := time.Duration(int64(c.sc.chunks) * (256 << 10) * int64(time.Second) / c.sc.wanRate)
 			for i := range seeds {
-				s := newSim(t, c.sc, *simFirst+uint64(i))
+				s := newSim(t, c.sc, simFirst+uint64(i))
 				s.faults()
 				took := s.run(10*ideal + 2*time.Minute)
 				for _, b := range s.bad {
-					t.Errorf("seed %d: %s", *simFirst+uint64(i), b)
+					t.Errorf("seed %d: %s", simFirst+uint64(i), b)
 				}
 				var dup int64
 				for n, k := range s.wanSent {
 					if k == 0 {
-						t.Errorf("seed %d: chunk %d never crossed the WAN", *simFirst+uint64(i), n)
+						t.Errorf("seed %d: chunk %d never crossed the WAN", simFirst+uint64(i), n)
 					}
 					dup += int64(k-1) * s.sizes[n]
 				}
 				if limit := c.dup(s); dup > limit {
-					t.Errorf("seed %d: %d bytes crossed the WAN twice, at most %d may (%d deaths)", *simFirst+uint64(i), dup, limit, s.deaths)
+					t.Errorf("seed %d: %d bytes crossed the WAN twice, at most %d may (%d deaths)", simFirst+uint64(i), dup, limit, s.deaths)
 				}
 				worst, slowest = max(worst, dup), max(slowest, took)
 				if t.Failed() {
@@ -765,12 +773,12 @@ func TestSite(t *testing.T) {
 }
 
 // Positive controls: with a defence off, the simulation sees what the defence is for.
-func TestSiteControls(t *testing.T) {
+func TestSimControls(t *testing.T) {
 	const mbit = 125_000
 	base := scenario{nodes: 8, chunks: 160, index: 1, wanRate: 50 * mbit, lanRate: 1000 * mbit, rtt: 40 * time.Millisecond}
 	run := func(sc scenario) (twice int64) {
-		for i := range *simSeeds {
-			s := newSim(t, sc, *simFirst+uint64(i))
+		for i := range simSeeds {
+			s := newSim(t, sc, simFirst+uint64(i))
 			s.faults()
 			s.run(10 * time.Minute)
 			var dup int64
