@@ -31,15 +31,19 @@ func NewDocument(text []byte, revision uint64, created time.Time) (*Document, er
 		return nil, err
 	}
 	d := &Document{Schema: Schema, Name: p.Name, Revision: revision, Created: timestamp(created), Policy: string(text)}
-	_, err = d.validate()
-	return d, err
+	if _, err := d.validate(); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // NewDeletion makes the envelope that withdraws a policy.
 func NewDeletion(name string, revision uint64, created time.Time) (*Document, error) {
 	d := &Document{Schema: Schema, Name: name, Revision: revision, Created: timestamp(created), Deleted: true}
-	_, err := d.validate()
-	return d, err
+	if _, err := d.validate(); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // Encode writes the canonical bytes, which are what is signed.
@@ -68,11 +72,7 @@ func Open(set *trust.Set, s trust.Signed, at time.Time) (*Document, *Policy, err
 	if err != nil {
 		return nil, nil, err
 	}
-	d := new(Document)
-	if err := manifest.DecodeCanonical("policy document", s.Doc, d); err != nil {
-		return nil, nil, invalid(err)
-	}
-	p, err := d.validate()
+	d, p, err := parse(s.Doc)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,6 +81,19 @@ func Open(set *trust.Set, s trust.Signed, at time.Time) (*Document, *Policy, err
 		return nil, nil, invalid(err)
 	}
 	if err := v.CheckCreated(created); err != nil {
+		return nil, nil, err
+	}
+	return d, p, nil
+}
+
+// parse reads the bytes of an envelope whose signature has been verified.
+func parse(b []byte) (*Document, *Policy, error) {
+	d := new(Document)
+	if err := manifest.DecodeCanonical("policy document", b, d); err != nil {
+		return nil, nil, invalid(err)
+	}
+	p, err := d.validate()
+	if err != nil {
 		return nil, nil, err
 	}
 	return d, p, nil

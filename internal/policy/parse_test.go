@@ -1,0 +1,257 @@
+package policy_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
+	"github.com/patchmesh/patchmesh/internal/problem"
+)
+
+func golden(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func digest(t testing.TB) manifest.Digest {
+	t.Helper()
+	d, err := manifest.ParseDigest("sha256:9f2c0000000000000000000000000000000000000000000000000000000000aa")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestParse(t *testing.T) {
+	for name, want := range map[string]*policy.Policy{
+		"smallest.yaml": {
+			Name:     "prices",
+			Bundle:   policy.BundleRef{Name: "default", Version: "7", Checksum: digest(t)},
+			Match:    map[string]string{"role": "pos"},
+			Rollback: policy.Rollback{Enabled: true, HealthTimeoutSeconds: 120},
+		},
+		"supported.yaml": {
+			Name: "retail-pos-prod", Namespace: "retail",
+			Labels:      map[string]string{"team": "pos"},
+			Annotations: map[string]string{"patchmgmt.io/change": "CHG0012345"},
+			Bundle:      policy.BundleRef{Name: "pos-rhel9", Version: "2026.08.25-1", Checksum: digest(t)},
+			Match:       map[string]string{"role": "pos", "env": "prod"},
+			Rollback:    policy.Rollback{HealthCheckURL: "http://127.0.0.1:8080/healthz", HealthTimeoutSeconds: 90},
+		},
+	} {
+		got, err := policy.Parse(golden(t, name))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%s: (-want +got)\n%s", name, d)
+		}
+	}
+}
+
+// Every field of the full PatchPolicy that is not acted on is refused by its own name, at its own place, and nothing
+// else in the file is.
+func TestUnsupportedFieldsAreNamed(t *testing.T) {
+	full := golden(t, "full.yaml")
+	_, err := policy.ParseFile("full.yaml", full)
+	if problem.CodeOf(err) != problem.UnsupportedField {
+		t.Fatalf("error %v", err)
+	}
+	want := []string{
+		"7:53 spec.targets.selector.matchExpressions", "8:15 spec.targets.exclude.matchLabels", "9:3 spec.priority",
+		"10:3 spec.suspend", "11:3 spec.allowDowngrade", "13:5 spec.schedule.maintenanceWindow",
+		"14:5 spec.schedule.maintenanceWindows", "15:5 spec.schedule.timezone", "16:5 spec.schedule.blackouts",
+		"17:5 spec.schedule.notBefore", "18:5 spec.schedule.startCutoffMinutes", "19:16 spec.schedule.deadline.after",
+		"19:28 spec.schedule.deadline.action", "20:5 spec.schedule.maxDeferrals", "21:13 spec.staging.startBefore",
+		"21:31 spec.staging.requireBeforeWindow", "21:64 spec.staging.wan.profile", "23:5 spec.rolloutStrategy.type",
+		"24:5 spec.rolloutStrategy.batchSize", "25:5 spec.rolloutStrategy.batchDelayMinutes",
+		"26:5 spec.rolloutStrategy.delayFrom", "27:5 spec.rolloutStrategy.batchBy",
+		"28:5 spec.rolloutStrategy.maxUnavailablePerSite", "29:25 spec.rolloutStrategy.canary.selector.matchLabels",
+		"29:55 spec.rolloutStrategy.canary.soakMinutes", "29:74 spec.rolloutStrategy.canary.promote",
+		"30:21 spec.rolloutStrategy.failureBudget.max", "30:32 spec.rolloutStrategy.failureBudget.minSamples",
+		"30:48 spec.rolloutStrategy.failureBudget.maxPerSite", "30:63 spec.rolloutStrategy.failureBudget.onExceeded",
+		"31:5 spec.rolloutStrategy.progressDeadlineMinutes", "32:5 spec.rolloutStrategy.gating", "33:3 spec.reboot",
+		"38:5 spec.rollback.healthCheckIntervalSeconds", "39:5 spec.rollback.healthyForSeconds",
+		"40:16 spec.rollback.snapshot.provider", "40:32 spec.rollback.snapshot.required",
+		"40:48 spec.rollback.snapshot.keep", "40:57 spec.rollback.snapshot.maxAgeDays",
+	}
+	var lines []string
+	for i, line := range want {
+		place, field, _ := strings.Cut(line, " ")
+		want[i] = fmt.Sprintf("full.yaml:%s: %s is not supported yet", place, field)
+	}
+	text := strings.Replace(strings.TrimPrefix(err.Error(), "E1101: "), ": also ", "; ", 1)
+	lines = strings.Split(text, "; ")
+	if d := cmp.Diff(want, lines); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+}
+
+// The owner's sample nests the strategy below the schedule: known there too.
+func TestStrategyBelowSchedule(t *testing.T) {
+	text := edit(t, "  targets:", "  schedule: {rolloutStrategy: {batchSize: 5}}\n  targets:")
+	_, err := policy.Parse(text)
+	if problem.CodeOf(err) != problem.UnsupportedField || !strings.Contains(err.Error(), "spec.schedule.rolloutStrategy.batchSize") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// edit replaces a part of the supported policy, which must be there.
+func edit(t testing.TB, before, after string) []byte {
+	t.Helper()
+	text := string(golden(t, "supported.yaml"))
+	if !strings.Contains(text, before) {
+		t.Fatalf("%q is not in the policy", before)
+	}
+	return []byte(strings.Replace(text, before, after, 1))
+}
+
+func TestRefused(t *testing.T) {
+	const checksum = "sha256:9f2c0000000000000000000000000000000000000000000000000000000000aa"
+	const url = "http://127.0.0.1:8080/healthz"
+	for _, c := range []struct {
+		name, before, after string
+		want                string // in the message, with its place
+	}{
+		{"misspelt field", "    checksum:", "    checksom:", "13:5: spec.bundleRef.checksom is not a field of PatchPolicy, did you mean checksum?"},
+		{"wrong letter case", "    healthCheckUrl:", "    healthCheckURL:", "19:5: spec.rollback.healthCheckURL is not a field of PatchPolicy, did you mean healthCheckUrl?"},
+		{"misspelt part", "spec:", "specs:", "9:1: specs is not a field of PatchPolicy, did you mean spec?"},
+		{"unknown field", "  rollback:", "  colour: red\n  rollback:", "17:3: spec.colour is not a field of PatchPolicy"},
+		{"misspelt field of what is not supported", "  rollback:", "  schedule: {timezoned: UTC}\n  rollback:", "17:14: spec.schedule.timezoned is not a field of PatchPolicy"},
+		{"what is not supported, empty", "  rollback:", "  schedule: {}\n  rollback:", "17:3: spec.schedule is not supported yet"},
+		{"what is not supported, null", "  rollback:", "  schedule:\n  rollback:", "17:3: spec.schedule is not supported yet"},
+		{"given twice", "  targets:", "  bundleRef: {version: \"8\"}\n  targets:", "14:3: spec.bundleRef is given twice"},
+		{"label given twice", "{team: pos}", "{team: pos, team: pot}", "7:23: metadata.labels.team is given twice"},
+		{"anchor", "name: pos-rhel9", "name: &n pos-rhel9", "11:11: spec.bundleRef.name uses an anchor or an alias"},
+		{"alias", "{team: pos}", "&l {team: pos}\n  namespace: *l", "uses an anchor or an alias"},
+		{"merge key", "{team: pos}", "{<<: {team: pos}}", `7:12: "metadata.labels.<<" is not a field name`},
+		{"two documents", "# Everything", "---\na: 1\n---\n# Everything", "more than one document"},
+		{"other version", "patchmgmt.io/v1", "patchmgmt.io/v2", `2:13: apiVersion "patchmgmt.io/v2" is not patchmgmt.io/v1`},
+		{"other kind", "kind: PatchPolicy", "kind: Site", `3:7: kind "Site" is not PatchPolicy`},
+		{"no name", "  name: retail-pos-prod\n", "", "metadata.name is missing"},
+		{"bad name", "name: retail-pos-prod", "name: Retail/POS", `5:9: metadata.name "Retail/POS": want`},
+		{"bad namespace", "namespace: retail", "namespace: ''", `6:14: metadata.namespace "": want`},
+		{"bad bundle name", "name: pos-rhel9", "name: ../etc", `spec.bundleRef.name "../etc": want`},
+		{"version is a number", `"2026.08.25-1"`, "2026.08", `12:14: spec.bundleRef.version must be a text: write it in quotes, "2026.08"`},
+		{"bad version", `"2026.08.25-1"`, `"a b"`, `spec.bundleRef.version "a b"`},
+		{"no version", "    version: \"2026.08.25-1\"\n", "", "spec.bundleRef.version is missing"},
+		{"no checksum", "    checksum: " + checksum + "\n", "", "spec.bundleRef.checksum is missing"},
+		{"bad checksum", checksum, "sha256:abc123...", `13:15: spec.bundleRef.checksum: checksum "sha256:abc123..." is not sha256: and 64 hex digits`},
+		{"empty selector", "{role: pos, env: prod}", "{}", "16:20: spec.targets.selector.matchLabels is empty or missing"},
+		{"no selector", "    selector:\n      matchLabels: {role: pos, env: prod}\n", "    {}\n", "spec.targets.selector.matchLabels is empty or missing"},
+		{"selector is a list", "{role: pos, env: prod}", "[role, env]", "16:20: spec.targets.selector.matchLabels must be a mapping of fields"},
+		{"label is a truth value", "env: prod", "env: true", `16:37: spec.targets.selector.matchLabels.env must be a text: write it in quotes, "true"`},
+		{"label is null", "env: prod", "env: ~", "spec.targets.selector.matchLabels.env must be a text"},
+		{"label is a list", "env: prod", "env: [prod]", "spec.targets.selector.matchLabels.env must be a single value"},
+		{"label of two lines", "env: prod", `env: "a\nb"`, "one that cannot be printed"},
+		{"enabled is a word", "enabled: false", "enabled: yes", `18:14: spec.rollback.enabled "yes" is not true or false`},
+		{"timeout of nothing", "Seconds: 90", "Seconds: 0", `20:32: spec.rollback.healthCheckTimeoutSeconds "0" is not a number of seconds from 1 to 86400`},
+		{"timeout below nothing", "Seconds: 90", "Seconds: -1", "is not a number of seconds"},
+		{"timeout of two days", "Seconds: 90", "Seconds: 172800", "is not a number of seconds"},
+		{"timeout as a text", "Seconds: 90", `Seconds: "90"`, "is not a number of seconds"},
+		{"timeout is a fraction", "Seconds: 90", "Seconds: 1.5", "is not a number of seconds"},
+		{"health elsewhere", url, "http://10.0.0.1/", `19:21: spec.rollback.healthCheckUrl "http://10.0.0.1/" does not name the node itself`},
+		{"health by name", url, "http://healthz.example.org/", "does not name the node itself"},
+		{"health by a name that begins well", url, "http://localhost.example.org/", "does not name the node itself"},
+		{"health anywhere", url, "http://0.0.0.0:80/", "does not name the node itself"},
+		{"health by number", url, "http://2130706433/", "does not name the node itself"},
+		{"health with credentials", url, "http://127.0.0.1@10.0.0.1/", "is not an http or https URL"},
+		{"health from a file", url, "file:///etc/passwd", "is not an http or https URL"},
+		{"health at no port", url, "http://127.0.0.1:0/", "has no valid port"},
+		{"rollback is a word", "  rollback:\n    enabled: false\n    healthCheckUrl: " + url + "\n    healthCheckTimeoutSeconds: 90\n", "  rollback: never\n", "17:13: spec.rollback must be a mapping of fields"},
+		{"value is a mapping", "name: pos-rhel9", "name: {a: b}", "11:11: spec.bundleRef.name must be a single value"},
+		{"set", "{team: pos}", "!!set {team}", "metadata.labels must be a mapping of fields"},
+		{"broken", "spec:", "spec: [", "did not find expected"},
+		{"tab", "  targets:", "\ttargets:", "found a tab character that violates indentation"},
+		{"other encoding", "# Everything", "\uFEFF# Everything", "is not plain UTF-8"},
+		{"not UTF-8", "# Everything", "# \xff", "is not plain UTF-8"},
+		{"too large", "# Everything", "# " + strings.Repeat("x", policy.MaxBytes), "at most 65536"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, err := policy.ParseFile("p.yaml", edit(t, c.before, c.after))
+			if err == nil {
+				t.Fatalf("accepted as %+v", p)
+			}
+			want := c.want
+			if want[0] >= '0' && want[0] <= '9' {
+				want = "p.yaml:" + want
+			}
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("message %q\nlacks    %q", err, want)
+			}
+			if !strings.Contains(err.Error(), "p.yaml:") {
+				t.Errorf("message %q does not name the file", err)
+			}
+			wantCode := problem.InvalidPolicy
+			if strings.Contains(c.want, "not supported yet") {
+				wantCode = problem.UnsupportedField
+			}
+			if code := problem.CodeOf(err); code != wantCode {
+				t.Errorf("code %s, want %s", code, wantCode)
+			}
+		})
+	}
+	for name, text := range map[string]string{"empty": "", "a comment": "# nothing\n", "a word": "hello", "a list": "[]", "null": "~"} {
+		if p, err := policy.Parse([]byte(text)); problem.CodeOf(err) != problem.InvalidPolicy {
+			t.Errorf("%s: %+v, %v", name, p, err)
+		}
+	}
+}
+
+func TestHealthURL(t *testing.T) {
+	for _, url := range []string{"http://localhost/", "https://localhost:8443/x?y=z", "http://127.0.0.1", "http://127.8.9.10:1/", "http://[::1]:8080/healthz"} {
+		if _, err := policy.Parse(edit(t, "http://127.0.0.1:8080/healthz", fmt.Sprintf("%q", url))); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
+// Everything wrong is said at once, in the order of the file, and the first thing gives the code.
+func TestAllAtOnce(t *testing.T) {
+	text := edit(t, "  rollback:", "  priority: 1\n  colour: red\n  rollback:")
+	_, err := policy.Parse(text)
+	var e *problem.Error
+	if !errors.As(err, &e) || e.Code != problem.UnsupportedField || e.Done == "" || e.Next == "" {
+		t.Fatalf("error %#v", err)
+	}
+	if want := "17:3: spec.priority is not supported yet"; e.Subject != want {
+		t.Errorf("subject %q, want %q", e.Subject, want)
+	}
+	if want := "also 18:3: spec.colour is not a field of PatchPolicy"; e.Cause.Error() != want {
+		t.Errorf("cause %q, want %q", e.Cause, want)
+	}
+}
+
+// The parser reads anything without a panic; what it accepts is a policy that selects something and pins a bundle.
+func FuzzParse(f *testing.F) {
+	for _, name := range []string{"full.yaml", "supported.yaml", "smallest.yaml"} {
+		f.Add(golden(f, name))
+	}
+	f.Add([]byte("a: &a [*a]"))
+	f.Add([]byte("? {a: b}\n: c"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		p, err := policy.Parse(text)
+		if err != nil {
+			if p != nil || !slices.Contains([]problem.Code{problem.InvalidPolicy, problem.UnsupportedField}, problem.CodeOf(err)) {
+				t.Errorf("%+v with %v", p, err)
+			}
+			return
+		}
+		if !manifest.ValidName(p.Name) || len(p.Match) == 0 || p.Bundle.Checksum == (manifest.Digest{}) && !strings.Contains(string(text), strings.Repeat("0", 64)) {
+			t.Errorf("accepted as %+v", p)
+		}
+	})
+}
