@@ -28,7 +28,10 @@ func (s *session) run(ctx context.Context, t journal.Transaction) (journal.Trans
 		}
 		t = s.advance(t, err)
 	}
-	return t, s.state.removeJournal()
+	if err := s.state.removeJournal(); err != nil { // the outcome stands; the next run does the last steps again
+		s.Log.Warn("journal not removed", "err", err)
+	}
+	return t, nil
 }
 
 // advance moves on and writes that down. A step forward that cannot be written down is not made: the transaction
