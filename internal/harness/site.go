@@ -1,0 +1,158 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// Site is a site and its nodes.
+type Site struct {
+	Name   string
+	Nodes  []*Node
+	seeder *Seeder
+}
+
+// Node is one node: a daemon, its state and what it has installed.
+type Node struct {
+	Name, Site   string
+	State        string // of meshd
+	Root         string // where mesh-install lays out releases
+	Socket       string
+	peer, gossip string
+	install      string // configuration of mesh-install
+	lab          *Lab
+	proc         *Proc
+}
+
+// join redeems a token for a new node and writes its installer's configuration.
+func (s *Seeder) join(ctx context.Context, site, name string) (*Node, error) {
+	l := s.lab
+	host := l.Host()
+	dir := l.Path(site, name)
+	n := &Node{
+		Name: name, Site: site, State: filepath.Join(dir, "state"), Root: filepath.Join(dir, "root"), Socket: filepath.Join(dir, "meshd.sock"),
+		install: filepath.Join(dir, "mesh-install.yaml"), lab: l,
+	}
+	var err error
+	if n.peer, err = Port(ctx, host); err != nil {
+		return nil, err
+	}
+	if n.gossip, err = Port(ctx, host); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(n.Root, 0o755); err != nil {
+		return nil, err
+	}
+	token, err := s.Meshctl(ctx, "site", "token", site, "--label", "role=node", "--label", "name="+name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.Run(ctx, "meshd", "join", "--state", n.State, "--name", name, "--listen-peer", n.peer, "--listen-gossip", n.gossip,
+		strings.TrimSpace(string(token))); err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf("root: %s\nstate: %s\ntrust: %s\nreserveBytes: 0\n", n.Root, filepath.Join(dir, "install"), filepath.Join(n.State, "trust.json"))
+	return n, os.WriteFile(n.install, []byte(config), 0o644)
+}
+
+// Start starts the daemon. It does not wait: Ready does.
+func (n *Node) Start(flags ...string) error {
+	args := append([]string{"run", "--state", n.State, "--socket", n.Socket, "--listen-peer", n.peer, "--listen-gossip", n.gossip, "--no-mdns",
+		"--installer", filepath.Join(n.lab.Bin, "mesh-install"), "--install-config", n.install}, flags...)
+	var err error
+	n.proc, err = n.lab.Start(n.Site+"-"+n.Name, "meshd", args...)
+	return err
+}
+
+// Ready waits until the daemon answers on its socket.
+func (n *Node) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	return Await(ctx, n.Site+"/"+n.Name, pollEvery, func() (bool, string, error) {
+		if !n.proc.Running() {
+			return false, "", n.proc.ended()
+		}
+		_, err := n.View(ctx)
+		return err == nil, fmt.Sprint(err), nil
+	})
+}
+
+// Running reports whether the daemon runs.
+func (n *Node) Running() bool { return n.proc != nil && n.proc.Running() }
+
+// Proc is the daemon's process; nil before Start.
+func (n *Node) Proc() *Proc { return n.proc }
+
+// Kill ends the daemon and its installer as a power cut would.
+func (n *Node) Kill() { n.proc.Kill() }
+
+// Stop asks the daemon to end.
+func (n *Node) Stop(ctx context.Context) error { return n.proc.Stop(ctx) }
+
+// Meshctl runs meshctl against the daemon's socket.
+func (n *Node) Meshctl(ctx context.Context, args ...string) ([]byte, error) {
+	return n.lab.Run(ctx, "meshctl", append(args, "--socket", n.Socket)...)
+}
+
+// View is the site as this node sees it.
+func (n *Node) View(ctx context.Context) (status.Site, error) {
+	var s status.Site
+	out, err := n.Meshctl(ctx, "status", "--json")
+	return s, answered(out, err, &s)
+}
+
+// Current is the directory of the bundle's release that is in force on the node; it may not exist.
+func (n *Node) Current(bundle string) string { return filepath.Join(n.Root, bundle, "current") }
+
+// View is the site as the seeder sees it.
+func (s *Site) View(ctx context.Context) (status.Site, error) {
+	var v status.Site
+	out, err := s.seeder.Meshctl(ctx, "status", s.Name, "--json")
+	return v, answered(out, err, &v)
+}
+
+// Start starts every node at once and waits until all are ready.
+func (s *Site) Start(ctx context.Context, flags ...string) error {
+	for _, n := range s.Nodes {
+		if err := n.Start(flags...); err != nil {
+			return err
+		}
+	}
+	for _, n := range s.Nodes {
+		if err := n.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Node finds a node by name.
+func (s *Site) Node(name string) (*Node, error) {
+	for _, n := range s.Nodes {
+		if n.Name == name {
+			return n, nil
+		}
+	}
+	return nil, fmt.Errorf("site %s has no node %q", s.Name, name)
+}
+
+// answered decodes the document of a command that says by its exit status that somebody should look at a node: the
+// document is whole all the same.
+func answered(out []byte, err error, v any) error {
+	var exit *ExitError
+	if err != nil && !(errors.As(err, &exit) && exit.Status == int(problem.ExitDegraded)) {
+		return err
+	}
+	if err := json.Unmarshal(out, v); err != nil {
+		return fmt.Errorf("answer %.200q: %w", out, err)
+	}
+	return nil
+}
