@@ -50,6 +50,9 @@ type reader struct {
 	found  []issue
 }
 
+// maxIssues bounds a message; the full PatchPolicy has fewer unsupported fields.
+const maxIssues = 50
+
 type issue struct {
 	code problem.Code
 	line int
@@ -80,8 +83,12 @@ func (r *reader) problem() error {
 		e.Next = "correct the file and run the command again"
 	}
 	var rest []string
-	for _, i := range r.found[1:] {
-		rest = append(rest, i.text)
+	for i, f := range r.found[1:] {
+		if i == maxIssues {
+			rest = append(rest, fmt.Sprintf("and %d more", len(r.found)-1-i))
+			break
+		}
+		rest = append(rest, f.text)
 	}
 	if len(rest) > 0 {
 		e.Cause = errors.New("also " + strings.Join(rest, "; "))

@@ -235,6 +235,18 @@ func TestAllAtOnce(t *testing.T) {
 	}
 }
 
+// A file of nothing but mistakes does not fill the screen.
+func TestMessageIsBounded(t *testing.T) {
+	var text strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&text, "x%d: 1\n", i)
+	}
+	_, err := policy.Parse([]byte(text.String()))
+	if err == nil || len(err.Error()) > 4096 || !strings.HasSuffix(err.Error(), "and 4949 more") {
+		t.Errorf("a message of %d bytes", len(err.Error()))
+	}
+}
+
 // The parser reads anything without a panic; what it accepts is a policy that selects something and pins a bundle.
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{"full.yaml", "supported.yaml", "smallest.yaml"} {

@@ -66,14 +66,23 @@ func Open(set *trust.Set, s trust.Signed, at time.Time) (*Roster, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := new(Roster)
-	if err := manifest.DecodeCanonical("roster", s.Doc, r); err != nil {
-		return nil, err
-	}
-	if err := r.validate(); err != nil {
+	r, err := parse(s.Doc)
+	if err != nil {
 		return nil, err
 	}
 	if err := v.CheckCreated(r.Created); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// parse reads the bytes of a roster whose signature has been verified.
+func parse(b []byte) (*Roster, error) {
+	r := new(Roster)
+	if err := manifest.DecodeCanonical("roster", b, r); err != nil {
+		return nil, err
+	}
+	if err := r.validate(); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -88,6 +97,8 @@ func (r *Roster) validate() error {
 		return bad("site %q is not a name", r.Site)
 	case r.Version == 0:
 		return bad("version must be at least 1")
+	case r.Created.IsZero() || r.Created.Location() != time.UTC || r.Created.Nanosecond() != 0:
+		return bad("created must be UTC and whole seconds")
 	case r.Nodes == nil || len(r.Nodes) > MaxNodes:
 		return bad("%d nodes: at most %d", len(r.Nodes), MaxNodes)
 	}
