@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/patchmesh/patchmesh/internal/cli"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/seeder"
+	"github.com/patchmesh/patchmesh/seeder/lease"
+)
+
+// maxConfigBytes bounds the configuration file.
+const maxConfigBytes = 64 << 10
+
+// options are the configuration file; each has a flag that wins over it. examples/config/seeder.yaml shows them all.
+type options struct {
+	State            string   `yaml:"state"`
+	ListenMesh       string   `yaml:"listenMesh"`
+	ListenAPI        string   `yaml:"listenApi"`
+	AdvertiseMesh    []string `yaml:"advertiseMesh"`
+	AdvertiseAPI     []string `yaml:"advertiseApi"`
+	Socket           string   `yaml:"socket"`
+	ReleaseKeys      []string `yaml:"releaseKeys"`
+	ReleaseThreshold int      `yaml:"releaseThreshold"`
+	PolicyKeys       []string `yaml:"policyKeys"`
+	PolicyThreshold  int      `yaml:"policyThreshold"`
+	WANCapTotal      string   `yaml:"wanCapTotal"`
+	MaxActiveSites   int      `yaml:"maxActiveSites"`
+}
+
+func (o *options) addFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.State, "state", o.State, "state `directory`")
+	f.StringVar(&o.ListenMesh, "listen-mesh", o.ListenMesh, "`IP:port` of the mesh")
+	f.StringVar(&o.ListenAPI, "listen-api", o.ListenAPI, "`IP:port` of the HTTPS API; empty: the unix socket only, and no node can join")
+	f.StringSliceVar(&o.AdvertiseMesh, "advertise-mesh", nil, "`host:port` under which nodes reach the mesh (default --listen-mesh)")
+	f.StringSliceVar(&o.AdvertiseAPI, "advertise-api", nil, "`host:port` under which nodes reach the API (default --listen-api)")
+	f.StringVar(&o.Socket, "socket", "", "`path` of the API's unix socket (default STATE/seeder.sock)")
+	f.StringSliceVar(&o.ReleaseKeys, "release-key", nil, "`file` with OpenPGP public keys that may sign bundles")
+	f.IntVar(&o.ReleaseThreshold, "release-threshold", o.ReleaseThreshold, "how many different release keys must sign a bundle")
+	f.StringSliceVar(&o.PolicyKeys, "policy-key", nil, "`file` with OpenPGP public keys that may sign policies")
+	f.IntVar(&o.PolicyThreshold, "policy-threshold", o.PolicyThreshold, "how many different policy keys must sign a policy")
+	f.StringVar(&o.WANCapTotal, "wan-cap-total", o.WANCapTotal, "bits per second to all sites together, e.g. `300Mbit`; 0: no cap")
+	f.IntVar(&o.MaxActiveSites, "max-active-sites", o.MaxActiveSites, "uplinks that may fetch at the same time; further ones are asked to come back")
+}
+
+func defaults() options {
+	return options{State: "/var/lib/seeder", ListenMesh: "0.0.0.0:7400", ReleaseThreshold: 1, PolicyThreshold: 1, WANCapTotal: "0", MaxActiveSites: 2048}
+}
+
+// load reads the file named by --config, if any, and puts the flags that were given over it.
+func (o *options) load(c *cobra.Command, file string) (seeder.Config, error) {
+	if file != "" {
+		given := *o
+		*o = defaults()
+		if err := readYAML(file, o); err != nil {
+			return seeder.Config{}, err
+		}
+		o.override(c, given)
+	}
+	rate, err := cli.ParseRate(o.WANCapTotal)
+	if err != nil {
+		return seeder.Config{}, cli.Usage(c, "--wan-cap-total %s", err)
+	}
+	if o.MaxActiveSites < 1 {
+		return seeder.Config{}, cli.Usage(c, "--max-active-sites %d: want at least 1", o.MaxActiveSites)
+	}
+	cfg := seeder.Config{State: o.State, ListenMesh: o.ListenMesh, ListenAPI: o.ListenAPI, AdvertiseMesh: o.AdvertiseMesh, AdvertiseAPI: o.AdvertiseAPI,
+		Socket: o.Socket, WANCapTotal: rate, Leases: lease.Config{MaxActive: o.MaxActiveSites}}
+	if cfg.Release, err = readRole("release", o.ReleaseKeys, o.ReleaseThreshold); err != nil {
+		return seeder.Config{}, err
+	}
+	cfg.Policy, err = readRole("policy", o.PolicyKeys, o.PolicyThreshold)
+	return cfg, err
+}
+
+// override copies the values whose flags were given.
+func (o *options) override(c *cobra.Command, given options) {
+	for name, set := range map[string]func(){
+		"state":             func() { o.State = given.State },
+		"listen-mesh":       func() { o.ListenMesh = given.ListenMesh },
+		"listen-api":        func() { o.ListenAPI = given.ListenAPI },
+		"advertise-mesh":    func() { o.AdvertiseMesh = given.AdvertiseMesh },
+		"advertise-api":     func() { o.AdvertiseAPI = given.AdvertiseAPI },
+		"socket":            func() { o.Socket = given.Socket },
+		"release-key":       func() { o.ReleaseKeys = given.ReleaseKeys },
+		"release-threshold": func() { o.ReleaseThreshold = given.ReleaseThreshold },
+		"policy-key":        func() { o.PolicyKeys = given.PolicyKeys },
+		"policy-threshold":  func() { o.PolicyThreshold = given.PolicyThreshold },
+		"wan-cap-total":     func() { o.WANCapTotal = given.WANCapTotal },
+		"max-active-sites":  func() { o.MaxActiveSites = given.MaxActiveSites },
+	} {
+		if c.Flags().Changed(name) {
+			set()
+		}
+	}
+}
+
+func readFile(name string, limit int64) ([]byte, error) {
+	bad := func(err error) error { return problem.New(problem.InvalidFile, "%s cannot be read", name).Because(err) }
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, bad(err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, bad(err)
+	}
+	if int64(len(b)) > limit {
+		return nil, problem.New(problem.InvalidFile, "%s has more than %d bytes", name, limit)
+	}
+	return b, nil
+}
+
+func readYAML(name string, to *options) error {
+	b, err := readFile(name, maxConfigBytes)
+	if err != nil {
+		return err
+	}
+	return parseYAML(name, b, to)
+}
+
+// parseYAML is strict: an unknown key, a key given twice or a second document is an error.
+func parseYAML(name string, b []byte, to *options) error {
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	err := d.Decode(to)
+	if errors.Is(err, io.EOF) {
+		return nil // an empty file
+	}
+	if err == nil {
+		var more yaml.Node
+		if err = d.Decode(&more); errors.Is(err, io.EOF) {
+			return nil
+		}
+		err = errors.New("a second document follows")
+	}
+	return problem.New(problem.InvalidFile, "configuration %s", name).Because(err)
+}
+
+func readRole(role string, files []string, threshold int) (trust.RoleKeys, error) {
+	if len(files) == 0 {
+		return trust.RoleKeys{}, problem.New(problem.Usage, "no %s key is given", role).WithNext("make one with: meshctl key generate %s", role)
+	}
+	var keys []trust.Key
+	for _, name := range files {
+		b, err := readFile(name, trust.MaxKeyringBytes*2)
+		if err != nil {
+			return trust.RoleKeys{}, err
+		}
+		more, err := trust.ReadKeys(b)
+		if err != nil {
+			return trust.RoleKeys{}, problem.New(problem.InvalidFile, "%s key file %s", role, name).Because(err)
+		}
+		keys = append(keys, more...)
+	}
+	k, err := trust.NewRoleKeys(threshold, keys...)
+	if err != nil {
+		return trust.RoleKeys{}, problem.New(problem.InvalidFile, "%s keys", role).Because(err)
+	}
+	return k, nil
+}

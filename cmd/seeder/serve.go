@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchmesh/patchmesh/internal/cli"
+	"github.com/patchmesh/patchmesh/seeder"
+)
+
+func newServe(env cli.Env) *cobra.Command {
+	o := defaults()
+	var file string
+	var verbose, jsonLog bool
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "serve sites and administrators until stopped",
+		Long: `serve serves until SIGINT or SIGTERM, then lets requests end and writes what is in
+memory; a second signal ends it at once. It can be killed at any time: what was
+acknowledged is on disk.
+
+When it serves it prints one line that begins with "ready", and STATE/admin.json
+holds what meshctl needs: meshctl --config STATE/admin.json status`,
+		Args: cli.Args(0, 0, "nothing"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := o.load(c, file)
+			if err != nil {
+				return err
+			}
+			opt := &slog.HandlerOptions{Level: slog.LevelInfo}
+			if verbose {
+				opt.Level = slog.LevelDebug
+			}
+			var h slog.Handler = slog.NewTextHandler(env.Stderr, opt)
+			if jsonLog {
+				h = slog.NewJSONHandler(env.Stderr, opt)
+			}
+			cfg.Logger, cfg.Now = slog.New(h), env.Now
+			s, err := seeder.New(c.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Stdout, "ready mesh %s api %s peer %s\n", s.MeshAddr(), strings.Join(s.Access().URLs, " "), s.PeerID())
+			if err := notifyReady(env.Getenv("NOTIFY_SOCKET")); err != nil {
+				cfg.Logger.Warn("the service manager was not told", "err", err)
+			}
+			return s.Run(c.Context())
+		},
+	}
+	o.addFlags(c)
+	c.Flags().StringVar(&file, "config", "", "YAML configuration `file`; flags win over it")
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log connections and refusals too")
+	c.Flags().BoolVar(&jsonLog, "json-log", false, "log as JSON")
+	return c
+}

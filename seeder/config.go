@@ -1,0 +1,106 @@
+package seeder
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/internal/xfer"
+	"github.com/patchmesh/patchmesh/seeder/lease"
+)
+
+// Config of a seeder. State, ListenMesh, Release and Policy are required; a zero field is the default beside it.
+type Config struct {
+	State         string         // directory
+	ListenMesh    string         // IP:port of the mesh; port 0 lets the system choose
+	ListenAPI     string         // IP:port of the HTTPS API; empty: the unix socket only
+	AdvertiseMesh []string       // host:port under which nodes reach the mesh; default ListenMesh
+	AdvertiseAPI  []string       // host:port under which nodes reach the API; default ListenAPI
+	Socket        string         // of the API; default State/seeder.sock
+	Release       trust.RoleKeys // who may sign bundles
+	Policy        trust.RoleKeys // who may sign policies
+	WANCapTotal   int64          // bytes per second of chunks to all sites together; 0: no cap
+	Leases        lease.Config
+	Limits        xfer.Limits
+	SilentAfter   time.Duration // two minutes: a node that was not heard of for longer is silent
+	Now           func() time.Time
+	Logger        *slog.Logger
+}
+
+func (c *Config) fill() error {
+	switch {
+	case c.State == "":
+		return problem.New(problem.Usage, "no state directory is given")
+	case c.ListenMesh == "":
+		return problem.New(problem.Usage, "no mesh address to listen on is given")
+	case c.WANCapTotal < 0:
+		return problem.New(problem.Usage, "a cap of %d bytes per second", c.WANCapTotal)
+	}
+	if c.Socket == "" {
+		c.Socket = filepath.Join(c.State, "seeder.sock")
+	}
+	if c.Limits == (xfer.Limits{}) {
+		c.Limits = xfer.SeederLimits()
+	}
+	if c.SilentAfter == 0 {
+		c.SilentAfter = 2 * time.Minute
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	for _, a := range append(append([]string{}, c.AdvertiseMesh...), c.AdvertiseAPI...) {
+		if host, port, err := net.SplitHostPort(a); err != nil || host == "" || port == "" || port == "0" {
+			return problem.New(problem.Usage, "advertised address %q: want host:port", a)
+		}
+	}
+	return nil
+}
+
+// advertised returns the addresses to tell others: those configured, or the one listened on where that says a place.
+func advertised(what string, configured []string, listen netip.AddrPort) ([]string, error) {
+	if len(configured) > 0 {
+		return configured, nil
+	}
+	if listen.Addr().IsUnspecified() {
+		return nil, problem.New(problem.Usage, "listening on %s says no address under which nodes reach the %s", listen, what).
+			WithNext("say it with --advertise-%s HOST:PORT", what)
+	}
+	return []string{listen.String()}, nil
+}
+
+// Software is what the seeder says of itself.
+func Software() string {
+	v, _ := build()
+	return v
+}
+
+// buildTime is the least time at which signatures are judged, should the clock be wrong.
+func buildTime() time.Time {
+	_, t := build()
+	return t
+}
+
+func build() (string, time.Time) {
+	version, at := "devel", time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	if bi, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range bi.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				version = s.Value[:min(12, len(s.Value))]
+			case "vcs.time":
+				if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
+					at = t
+				}
+			}
+		}
+	}
+	return "patchmesh/" + version, at
+}

@@ -1,0 +1,132 @@
+package seeder
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"golang.org/x/time/rate"
+
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/problem"
+)
+
+// Limits of what a stranger may do on the TLS listener.
+const (
+	strangerRate  = 2  // requests a second of one address: joins, and calls with a wrong token
+	strangerBurst = 64 // a large store joins all at once, from one address
+	maxStrangers  = 4096
+	maxAPIConns   = 512
+)
+
+// guard lets administrators do everything, and everybody else ask for health and enrolment, at a bounded rate.
+func guard(h http.Handler, token string) http.Handler {
+	want := sha256.Sum256([]byte(token))
+	limits := &strangers{byAddr: map[netip.Addr]*rate.Limiter{}}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		word, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		got := sha256.Sum256([]byte(word))
+		if subtle.ConstantTimeCompare(got[:], want[:]) == 1 || r.URL.Path == api.PathHealth {
+			h.ServeHTTP(w, r)
+			return
+		}
+		if !limits.allow(r.RemoteAddr) {
+			w.Header().Set("Retry-After", "5")
+			api.WriteError(w, problem.New(problem.Busy, "too many requests from %s", r.RemoteAddr).WithNext("wait, and try again"))
+			return
+		}
+		if r.URL.Path == api.PathEnrol {
+			h.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="patchmesh"`)
+		api.WriteError(w, problem.New(problem.Denied, "%s %.120q needs the administrator's token", r.Method, r.URL.Path).
+			WithNext("use the seeder's admin.json as --config, or its unix socket"))
+	})
+}
+
+// strangers counts requests without a token by address.
+type strangers struct {
+	mu     sync.Mutex
+	byAddr map[netip.Addr]*rate.Limiter
+}
+
+func (s *strangers) allow(remote string) bool {
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return false
+	}
+	addr := ap.Addr().Unmap()
+	if addr.Is6() { // a host has a whole /64 to choose from
+		p, _ := addr.WithZone("").Prefix(64)
+		addr = p.Addr()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.byAddr[addr]
+	if l == nil {
+		if len(s.byAddr) >= maxStrangers {
+			s.forget()
+		}
+		if len(s.byAddr) >= maxStrangers {
+			return false
+		}
+		l = rate.NewLimiter(strangerRate, strangerBurst)
+		s.byAddr[addr] = l
+	}
+	return l.Allow()
+}
+
+// forget drops those who have been quiet for long enough to be like new.
+func (s *strangers) forget() {
+	for a, l := range s.byAddr {
+		if l.Tokens() >= strangerBurst {
+			delete(s.byAddr, a)
+		}
+	}
+}
+
+// bounded is a listener with at most a fixed number of open connections; further ones wait in the kernel.
+type bounded struct {
+	net.Listener
+	places chan struct{}
+	done   chan struct{}
+	once   sync.Once
+}
+
+func bound(l net.Listener, most int) net.Listener {
+	return &bounded{Listener: l, places: make(chan struct{}, most), done: make(chan struct{})}
+}
+
+func (b *bounded) Accept() (net.Conn, error) {
+	select {
+	case b.places <- struct{}{}:
+	case <-b.done:
+		return nil, net.ErrClosed
+	}
+	c, err := b.Listener.Accept()
+	if err != nil {
+		<-b.places
+		return nil, err
+	}
+	return &boundedConn{Conn: c, free: sync.OnceFunc(func() { <-b.places })}, nil
+}
+
+func (b *bounded) Close() error {
+	b.once.Do(func() { close(b.done) })
+	return b.Listener.Close()
+}
+
+type boundedConn struct {
+	net.Conn
+	free func()
+}
+
+func (c *boundedConn) Close() error {
+	defer c.free()
+	return c.Conn.Close()
+}

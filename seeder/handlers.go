@@ -1,0 +1,214 @@
+package seeder
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/enrol"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/trust"
+)
+
+// route is one operation. It answers with a value for JSON, nil for an empty answer, or an error.
+type route func(w http.ResponseWriter, r *http.Request) (any, error)
+
+// routes is the management API without its guard.
+func (s *Seeder) routes() http.Handler {
+	mux := http.NewServeMux()
+	handle := func(method, path string, fn route) {
+		mux.HandleFunc(method+" "+path, func(w http.ResponseWriter, r *http.Request) {
+			v, err := fn(w, r)
+			switch {
+			case err != nil:
+				s.fail(w, r, err)
+			case v == nil:
+				w.WriteHeader(http.StatusNoContent)
+			default:
+				api.WriteJSON(w, v)
+			}
+		})
+	}
+	handle("GET", api.PathHealth, func(http.ResponseWriter, *http.Request) (any, error) { return map[string]bool{"ok": true}, nil })
+	handle("GET", api.PathStatus, func(_ http.ResponseWriter, r *http.Request) (any, error) { return s.fleetStatus(r.Context()) })
+	handle("GET", api.PathSites, func(_ http.ResponseWriter, r *http.Request) (any, error) { return s.siteList(r.Context()) })
+	handle("POST", api.PathSites, s.postSite)
+	handle("GET", api.PathSite, s.getSite)
+	handle("POST", api.PathTokens, s.postToken)
+	handle("DELETE", api.PathNode, func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		return nil, s.removeNode(r.Context(), r.PathValue("site"), r.PathValue("node"))
+	})
+	handle("POST", api.PathEnrol, s.postEnrol)
+	handle("GET", api.PathBundles, s.getBundles)
+	handle("POST", api.PathBundles, s.postBundle)
+	handle("GET", api.PathBundle, s.getBundle)
+	handle("POST", api.PathBundleCommit, s.postCommit)
+	handle("PUT", api.PathChunk, s.putChunk)
+	handle("GET", api.PathPolicies, s.getPolicies)
+	handle("POST", api.PathPolicies, s.postPolicy)
+	handle("GET", api.PathReports, s.getReports)
+	mux.Handle(api.PathGateway, api.Gateway(s.library.plain))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, r, problem.New(problem.NotFound, "%s %.120q is not part of the API", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+// fail answers with an error; the cause of an internal one stays in the log.
+func (s *Seeder) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var p *problem.Error
+	if !errors.As(err, &p) && r.Context().Err() == nil {
+		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	api.WriteError(w, err)
+}
+
+func (s *Seeder) postSite(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q api.SiteSpec
+	if err := api.ReadJSON(w, r, api.MaxBody, &q); err != nil {
+		return nil, err
+	}
+	return s.createSite(r.Context(), q)
+}
+
+func (s *Seeder) getSite(_ http.ResponseWriter, r *http.Request) (any, error) {
+	site, err := s.db.Site(r.Context(), r.PathValue("site"))
+	if err != nil {
+		return nil, err
+	}
+	return s.siteStatus(site), nil
+}
+
+func (s *Seeder) postToken(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q api.TokenSpec
+	if err := api.ReadJSON(w, r, api.MaxBody, &q); err != nil {
+		return nil, err
+	}
+	return s.createToken(r.Context(), r.PathValue("site"), q)
+}
+
+func (s *Seeder) postEnrol(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q enrol.Request
+	if err := api.ReadJSON(w, r, api.MaxEnrolBody, &q); err != nil {
+		return nil, err
+	}
+	return s.enrol(r.Context(), q)
+}
+
+func (s *Seeder) getBundles(http.ResponseWriter, *http.Request) (any, error) {
+	out := []api.BundleInfo{}
+	for _, k := range s.library.list() {
+		out = append(out, infoOf(k))
+	}
+	return out, nil
+}
+
+func (s *Seeder) getBundle(_ http.ResponseWriter, r *http.Request) (any, error) {
+	d, err := digestIn(r)
+	if err != nil {
+		return nil, err
+	}
+	k, ok := s.library.book(d)
+	if !ok {
+		return nil, problem.New(problem.NotFound, "there is no bundle %s", d).WithNext("list them with: meshctl bundle list")
+	}
+	return api.BundleDetail{BundleInfo: infoOf(k), Manifest: k.Manifest, Sums: k.Sums}, nil
+}
+
+func (s *Seeder) postBundle(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q api.BundleUpload
+	if err := api.ReadJSON(w, r, api.MaxUploadBody, &q); err != nil {
+		return nil, err
+	}
+	return s.library.begin(r.Context(), q, s.trustedNow())
+}
+
+func (s *Seeder) postCommit(_ http.ResponseWriter, r *http.Request) (any, error) {
+	d, err := digestIn(r)
+	if err != nil {
+		return nil, err
+	}
+	k, err := s.library.commit(r.Context(), d, s.now())
+	if err != nil {
+		return nil, err
+	}
+	return infoOf(k), nil
+}
+
+func (s *Seeder) putChunk(w http.ResponseWriter, r *http.Request) (any, error) {
+	id, err := chunk.Parse(r.PathValue("cid"))
+	if err != nil {
+		return nil, problem.New(problem.Usage, "path %.120q", r.URL.Path).Because(err)
+	}
+	plain, err := io.ReadAll(api.Body(w, r, chunk.MaxSize))
+	var big *http.MaxBytesError
+	if errors.As(err, &big) {
+		return nil, problem.New(problem.InvalidFile, "a chunk of more than %d bytes", chunk.MaxSize)
+	}
+	if err != nil {
+		return nil, problem.New(problem.InvalidFile, "chunk %s did not arrive whole", id).Because(err)
+	}
+	return nil, s.library.putChunk(id, plain)
+}
+
+func (s *Seeder) getPolicies(http.ResponseWriter, *http.Request) (any, error) {
+	out := []api.PolicyInfo{}
+	for _, w := range s.desired.all() {
+		out = append(out, w.info())
+	}
+	return out, nil
+}
+
+func (s *Seeder) postPolicy(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q trust.Signed
+	if err := api.ReadJSON(w, r, api.MaxBody, &q); err != nil {
+		return nil, err
+	}
+	p, err := s.desired.put(r.Context(), s.library, q, s.trustedNow(), s.now())
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("policy in force", "policy", p.Name, "revision", p.Revision, "deleted", p.document.Deleted)
+	// A change of labels can take a policy away from a site as well as bring one: every site is looked at.
+	sites, err := s.db.Sites(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range sites {
+		if err := s.publish(r.Context(), x.Name); err != nil {
+			return nil, err
+		}
+	}
+	return p.info(), nil
+}
+
+func (s *Seeder) getReports(_ http.ResponseWriter, r *http.Request) (any, error) {
+	v := r.URL.Query()
+	q := api.ReportQuery{Site: v.Get("site"), Node: v.Get("node"), Limit: 100}
+	var err error
+	if t := v.Get("after"); t != "" && err == nil {
+		q.After, err = strconv.ParseInt(t, 10, 64)
+	}
+	if t := v.Get("limit"); t != "" && err == nil {
+		if q.Limit, err = strconv.Atoi(t); err == nil && (q.Limit < 1 || q.Limit > 1000) {
+			err = fmt.Errorf("limit %d: want 1 to 1000", q.Limit)
+		}
+	}
+	if err != nil {
+		return nil, problem.New(problem.Usage, "query %.120q", r.URL.RawQuery).Because(err)
+	}
+	return s.reports(r.Context(), q)
+}
+
+func digestIn(r *http.Request) (manifest.Digest, error) {
+	d, err := manifest.ParseDigest(r.PathValue("digest"))
+	if err != nil {
+		return d, problem.New(problem.Usage, "path %.120q", r.URL.Path).Because(err)
+	}
+	return d, nil
+}

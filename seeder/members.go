@@ -1,0 +1,78 @@
+package seeder
+
+import (
+	"context"
+	"sync"
+
+	"github.com/patchmesh/patchmesh/internal/roster"
+	"github.com/patchmesh/patchmesh/seeder/fleet"
+)
+
+// members is who is on which roster, as the gater and the sessions need it. It follows the database: a change is
+// committed first, then shown here.
+type members struct {
+	changing sync.Mutex // held from reading the database to showing what it said
+
+	mu     sync.RWMutex
+	byPeer map[string]fleet.Node
+	bySite map[string]map[string]fleet.Node // site, name
+}
+
+func loadMembers(ctx context.Context, db *fleet.Store) (*members, error) {
+	m := &members{}
+	return m, m.reload(ctx, db)
+}
+
+// reload reads the database anew. changing is held meanwhile, so that an older state never replaces a newer one.
+func (m *members) reload(ctx context.Context, db *fleet.Store) error {
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	nodes, err := db.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	byPeer, bySite := make(map[string]fleet.Node, len(nodes)), map[string]map[string]fleet.Node{}
+	for _, n := range nodes {
+		byPeer[n.PeerID] = n
+		if bySite[n.Site] == nil {
+			bySite[n.Site] = map[string]fleet.Node{}
+		}
+		bySite[n.Site][n.Name] = n
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.byPeer, m.bySite = byPeer, bySite
+	return nil
+}
+
+func (m *members) peer(id string) (fleet.Node, bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	n, ok := m.byPeer[id]
+	return n, ok
+}
+
+func (m *members) named(site, name string) (fleet.Node, bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	n, ok := m.bySite[site][name]
+	return n, ok
+}
+
+func (m *members) site(name string) []fleet.Node {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	out := make([]fleet.Node, 0, len(m.bySite[name]))
+	for _, n := range m.bySite[name] {
+		out = append(out, n)
+	}
+	return out
+}
+
+func (m *members) count(site string) int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return len(m.bySite[site])
+}
+
+func mayUplink(n fleet.Node) bool { return n.WAN != roster.WANNever }

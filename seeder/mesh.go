@@ -1,0 +1,193 @@
+package seeder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/patchmesh/patchmesh/chunker/store"
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/wire"
+	"github.com/patchmesh/patchmesh/internal/xfer"
+	"github.com/patchmesh/patchmesh/seeder/fleet"
+	"github.com/patchmesh/patchmesh/seeder/lease"
+)
+
+// mesh is the seeder as its sessions see it: it implements xfer.Handler.
+type mesh struct{ *Seeder }
+
+var errForeign = errors.New("peer is not on the roster of the site it names")
+
+// SessionUp implements xfer.Handler.
+func (m mesh) SessionUp(s *xfer.Session) {
+	n, ok := m.members.peer(s.Peer().String())
+	if h := s.Hello(); !ok || h.Site != n.Site || h.Name != n.Name {
+		s.End(errForeign)
+		return
+	}
+	m.log.Debug("session up", "site", n.Site, "node", n.Name)
+	m.sessions.add(n.Site, s)
+	m.presence.seen(n.PeerID, m.now())
+	m.sendBoard(n.Site, s)
+}
+
+// SessionDown implements xfer.Handler.
+func (m mesh) SessionDown(s *xfer.Session, err error) {
+	id := s.Peer().String()
+	site, ok := m.sessions.remove(s)
+	if !ok {
+		return
+	}
+	m.log.Debug("session down", "site", site, "peer", id, "err", err)
+	m.leases.step(lease.Gone{Site: site, Peer: id})
+}
+
+// Message implements xfer.Handler.
+func (m mesh) Message(s *xfer.Session, msg wire.Message) error {
+	n, ok := m.members.peer(s.Peer().String())
+	if !ok {
+		return errForeign
+	}
+	switch msg := msg.(type) {
+	case *wire.LeaseAsk:
+		m.leases.step(lease.Ask{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Active: msg.Active, Unreachable: msg.Unreachable, Never: !mayUplink(n)})
+	case *wire.LeaseRenew:
+		m.presence.seen(n.PeerID, m.now())
+		m.leases.step(lease.Renew{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Lease: msg.Lease, Active: msg.Active, SeesHolder: msg.SeesHolder})
+	case *wire.LeaseRelease:
+		m.leases.step(lease.Release{Site: n.Site, Peer: n.PeerID, Lease: msg.Lease})
+	case *wire.GetDoc:
+		if b := m.boards.site(n.Site); b != nil && b.docs[msg.Digest] != nil {
+			s.Send(b.docs[msg.Digest])
+		}
+	case *wire.Status:
+		m.statement(n, n, msg.Node)
+	case *wire.SiteState:
+		m.siteState(n, msg)
+	case *wire.Report:
+		return m.report(s, n, msg.Report)
+	case *wire.Docs, *wire.Doc, *wire.Have, *wire.HaveAdd, *wire.Uplink:
+		// What neighbours tell each other; the seeder's documents come over the API only.
+	default:
+		return fmt.Errorf("message of type %d is not for a seeder", msg.Type())
+	}
+	return nil
+}
+
+// statement takes what one node says of itself, or an uplink says of a neighbour.
+func (m mesh) statement(from, about fleet.Node, n status.Node) {
+	if n.Site != about.Site || n.Node != about.Name || n.PeerID != about.PeerID {
+		m.log.Warn("statement refused: it is not of the node that it names", "site", from.Site, "from", from.Name, "about", about.Name)
+		return
+	}
+	m.presence.said(about.PeerID, n, m.now())
+}
+
+// siteState takes an uplink's news of its neighbours. Without a lease a node speaks for itself only.
+func (m mesh) siteState(from fleet.Node, st *wire.SiteState) {
+	holder := m.leases.holds(from.Site, from.PeerID)
+	for _, n := range st.Nodes {
+		if about, ok := m.members.named(from.Site, n.Node); ok && (holder || about.PeerID == from.PeerID) {
+			m.statement(from, about, n)
+		}
+	}
+	now := m.now()
+	for _, name := range st.Alive {
+		if about, ok := m.members.named(from.Site, name); ok && (holder || about.PeerID == from.PeerID) {
+			m.presence.seen(about.PeerID, now)
+		}
+	}
+}
+
+// report queues a verified report. One that is not genuine is never acknowledged; its uplink is not to blame.
+func (m mesh) report(s *xfer.Session, from fleet.Node, r status.Report) error {
+	if r.Site != from.Site {
+		return fmt.Errorf("report of site %q from a node of %s", r.Site, from.Site)
+	}
+	v, err := m.intake.verify(m.ctx, r, m.now())
+	if err != nil {
+		if m.ctx.Err() != nil {
+			return err
+		}
+		m.log.Warn("report refused", "site", from.Site, "uplink", from.Name, "err", err)
+		return nil
+	}
+	select {
+	case m.intake.queue <- arrival{v, s}:
+		return nil
+	case <-m.ctx.Done():
+		return context.Cause(m.ctx)
+	}
+}
+
+// Chunk implements xfer.Handler: the lease holder gets chunks of published bundles at the site's pace.
+func (m mesh) Chunk(_ context.Context, s *xfer.Session, id chunk.ID) (xfer.Served, error) {
+	n, ok := m.members.peer(s.Peer().String())
+	if !ok {
+		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonDenied}
+	}
+	if !m.leases.holds(n.Site, n.PeerID) {
+		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNoLease}
+	}
+	c, ok := m.library.chunk(id)
+	if !ok || !c.published {
+		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
+	}
+	buf := m.buffers.get()
+	kind, payload, err := m.library.read(id, buf)
+	var corrupt *store.CorruptError
+	if errors.Is(err, store.ErrNotFound) || errors.As(err, &corrupt) {
+		m.buffers.put(buf)
+		m.log.Error("chunk of a published bundle is missing; push the bundle again", "chunk", id.String())
+		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
+	}
+	if err != nil {
+		m.buffers.put(buf)
+		return xfer.Served{}, err
+	}
+	paced := 0
+	return xfer.Served{
+		Encoding: byte(kind),
+		Payload:  payload,
+		Pace: func(ctx context.Context, bytes int) error {
+			paced += bytes
+			return m.pace.wait(ctx, n.Site, bytes)
+		},
+		Release: func(sent bool) {
+			m.buffers.put(buf)
+			if sent {
+				m.ledger.sent(n.Site, c.number, int64(len(payload)), c.size)
+			} else {
+				m.ledger.partial(n.Site, int64(min(paced, len(payload))))
+			}
+		},
+	}, nil
+}
+
+// allow is the gater: only who is on a roster gets as far as a stream.
+func (m mesh) allow(id peer.ID) bool {
+	_, ok := m.members.peer(id.String())
+	return ok
+}
+
+func (s *Seeder) sendBoard(site string, to *xfer.Session) {
+	if b := s.boards.site(site); b != nil {
+		to.Send(&wire.Docs{Entries: b.entries})
+	}
+}
+
+// publish computes the documents of sites anew and tells who is connected.
+func (s *Seeder) publish(ctx context.Context, sites ...string) error {
+	for _, site := range sites {
+		if err := s.boards.post(ctx, site); err != nil {
+			return err
+		}
+		for _, x := range s.sessions.of(site) {
+			s.sendBoard(site, x)
+		}
+	}
+	return nil
+}

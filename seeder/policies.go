@@ -1,0 +1,119 @@
+package seeder
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/seeder/fleet"
+)
+
+// desired is the newest revision of every policy. Nodes verify the signatures themselves; they are checked here so that
+// a mistake is told to the one who made it.
+type desired struct {
+	db  *fleet.Store
+	set *trust.Set
+
+	putting sync.Mutex // one change at a time
+	mu      sync.RWMutex
+	list    []want // in the order of their names
+}
+
+// want is one policy; policy is nil when it was withdrawn.
+type want struct {
+	fleet.Policy
+	document *policy.Document
+	policy   *policy.Policy
+}
+
+func loadDesired(ctx context.Context, db *fleet.Store, set *trust.Set) (*desired, error) {
+	d := &desired{db: db, set: set}
+	return d, d.reload(ctx)
+}
+
+// reload reads what is in force. Signatures were verified when it came; a key that has expired since changes nothing.
+// The list is replaced, never changed.
+func (d *desired) reload(ctx context.Context) error {
+	ps, err := d.db.Policies(ctx)
+	if err != nil {
+		return err
+	}
+	list := make([]want, 0, len(ps))
+	for _, p := range ps {
+		w := want{Policy: p, document: new(policy.Document)}
+		if err := manifest.DecodeCanonical("policy document", p.Document.Doc, w.document); err != nil {
+			return problem.New(problem.StoreDamaged, "policy %s in the seeder's database", p.Name).Because(err)
+		}
+		if !w.document.Deleted {
+			if w.policy, err = policy.Parse([]byte(w.document.Policy)); err != nil {
+				return fmt.Errorf("policy %s in the seeder's database: %w", p.Name, err)
+			}
+		}
+		list = append(list, w)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.list = list
+	return nil
+}
+
+func (d *desired) all() []want {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.list
+}
+
+// put takes a signed document. The bundle it names must be published with that checksum.
+func (d *desired) put(ctx context.Context, lib *library, s trust.Signed, at, now time.Time) (want, error) {
+	doc, pol, err := policy.Open(d.set, s, at)
+	if err != nil {
+		return want{}, err
+	}
+	if pol != nil {
+		if err := checkBundle(lib, pol); err != nil {
+			return want{}, err
+		}
+	}
+	w := want{fleet.Policy{Name: doc.Name, Revision: doc.Revision, Document: s, Recorded: now}, doc, pol}
+	d.putting.Lock()
+	defer d.putting.Unlock()
+	if _, err := d.db.PutPolicy(ctx, w.Policy); err != nil {
+		return want{}, err
+	}
+	return w, d.reload(ctx)
+}
+
+func checkBundle(lib *library, p *policy.Policy) error {
+	ref := p.Bundle
+	refuse := func(format string, args ...any) error {
+		return problem.New(problem.ChecksumMismatch, format, args...).WithDone("the policy was not applied")
+	}
+	if k, ok := lib.book(ref.Checksum); ok && !k.Committed.IsZero() {
+		if k.Name != ref.Name || k.Version != ref.Version {
+			return refuse("policy %s: the checksum is of bundle %s %s, the policy says %s %s", p.Name, k.Name, k.Version, ref.Name, ref.Version)
+		}
+		return nil
+	}
+	for _, k := range lib.list() {
+		if k.Name == ref.Name && k.Version == ref.Version && !k.Committed.IsZero() {
+			return refuse("policy %s: bundle %s %s has the checksum %s, the policy says %s", p.Name, k.Name, k.Version, k.Digest, ref.Checksum)
+		}
+	}
+	return problem.New(problem.NotFound, "policy %s: there is no published bundle %s %s", p.Name, ref.Name, ref.Version).
+		WithDone("the policy was not applied").WithNext("push it first: meshctl bundle push DIR")
+}
+
+func (w want) info() api.PolicyInfo {
+	i := api.PolicyInfo{Name: w.Name, Revision: w.Revision, Deleted: w.document.Deleted, Document: w.Document}
+	i.Created, _ = w.document.Time() // validated when it was parsed
+	if w.policy != nil {
+		i.Bundle, i.Version, i.Checksum = w.policy.Bundle.Name, w.policy.Bundle.Version, w.policy.Bundle.Checksum
+	}
+	return i
+}

@@ -1,0 +1,300 @@
+package seeder
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/patchmesh/patchmesh/chunker/store"
+	"github.com/patchmesh/patchmesh/chunker/store/encoded"
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/internal/xfer"
+	"github.com/patchmesh/patchmesh/seeder/fleet"
+	"github.com/patchmesh/patchmesh/seeder/lease"
+)
+
+// Intervals of writing what need not be durable at once, and of letting requests end when the seeder stops.
+const (
+	flushEvery = 3 * time.Second
+	drainTime  = 5 * time.Second
+)
+
+// Seeder is an open seeder.
+type Seeder struct {
+	cfg       Config
+	log       *slog.Logger
+	now       func() time.Time
+	ctx       context.Context // of Run
+	peerID    string
+	set       trust.Set
+	token     string
+	meshAddrs []string
+	apiURLs   []string
+
+	db       *fleet.Store
+	members  *members
+	library  *library
+	desired  *desired
+	boards   *boards
+	leases   *leases
+	ledger   *ledger
+	presence *presence
+	intake   *intake
+	sessions *sessions
+	pace     *pace
+	buffers  *buffers
+	host     *xfer.Host
+
+	unixListener, tlsListener net.Listener
+	opened                    []io.Closer // in the order in which they were opened
+}
+
+// New opens the state directory, making it on the first start, and all listeners. Nothing is served before Run; a seeder
+// that will not run must be closed.
+func New(ctx context.Context, cfg Config) (*Seeder, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	s := &Seeder{cfg: cfg, log: cfg.Logger, now: cfg.Now, sessions: newSessions(), pace: newPace(cfg.WANCapTotal), buffers: &buffers{}}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Seeder) open(ctx context.Context) error {
+	dir := s.cfg.State
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return problem.New(problem.InvalidFile, "the state directory %s cannot be made", dir).Because(err)
+	}
+	chunks, err := store.Open(filepath.Join(dir, "store"), store.Options{OnDamage: func(id chunk.ID) {
+		s.log.Error("a stored chunk was damaged and dropped; push its bundle again", "chunk", id.String())
+	}})
+	if err != nil {
+		return err
+	}
+	s.opened = append(s.opened, chunks)
+	enc, err := encoded.Open(filepath.Join(dir, "encoded"))
+	if err != nil {
+		return err
+	}
+	identity, err := openIdentity(dir)
+	if err != nil {
+		return err
+	}
+	s.peerID = api.PeerID(identity.Public().(ed25519.PublicKey))
+	rosterKey, err := openRosterKey(dir)
+	if err != nil {
+		return err
+	}
+	rosterRole, err := trust.NewRoleKeys(1, rosterKey.Public())
+	if err != nil {
+		return err
+	}
+	s.set = trust.Set{Release: s.cfg.Release, Policy: s.cfg.Policy, Roster: rosterRole}
+	if err := s.set.Validate(); err != nil {
+		return problem.New(problem.InvalidFile, "the trusted keys cannot be used").Because(err)
+	}
+	if s.token, err = openToken(dir); err != nil {
+		return err
+	}
+	if s.db, err = fleet.Open(ctx, filepath.Join(dir, "seeder.db"), signRoster(rosterKey)); err != nil {
+		return err
+	}
+	s.opened = append(s.opened, s.db)
+	if err := s.load(ctx, chunks, enc); err != nil {
+		return err
+	}
+	return s.listen(identity)
+}
+
+// load fills memory from disk.
+func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cache) (err error) {
+	if s.members, err = loadMembers(ctx, s.db); err != nil {
+		return err
+	}
+	if s.library, err = openLibrary(ctx, s.db, chunks, enc, &s.set, s.log); err != nil {
+		return err
+	}
+	if s.desired, err = loadDesired(ctx, s.db, &s.set); err != nil {
+		return err
+	}
+	if s.ledger, err = loadLedger(ctx, s.db); err != nil {
+		return err
+	}
+	if s.presence, err = loadPresence(ctx, s.db); err != nil {
+		return err
+	}
+	s.intake = newIntake(s.db, s.log)
+	s.boards = &boards{db: s.db, members: s.members, library: s.library, desired: s.desired, bySite: map[string]*board{}}
+	sites, err := s.db.Sites(ctx)
+	if err != nil {
+		return err
+	}
+	for _, x := range sites {
+		s.pace.set(x.Name, x.Cap)
+		if err := s.boards.post(ctx, x.Name); err != nil {
+			return err
+		}
+	}
+	// Lease numbers of this run differ from those of the last: the clock gives the high bits.
+	first := uint64(s.now().Unix()) << 24
+	s.leases = &leases{log: s.log, now: s.now, session: s.sessions.peer, cap: s.pace.cap, split: s.ledger.split, table: lease.NewTable(s.cfg.Leases, first)}
+	return nil
+}
+
+func (s *Seeder) listen(identity ed25519.PrivateKey) error {
+	key, err := crypto.UnmarshalEd25519PrivateKey(identity)
+	if err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	m := mesh{s}
+	s.host, err = xfer.New(xfer.Config{Key: key, Name: "seeder", Software: Software(), Listen: s.cfg.ListenMesh, Limits: s.cfg.Limits,
+		Allow: m.allow, Handler: m, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	s.opened = append(s.opened, s.host)
+	if s.host.ID().String() != s.peerID {
+		return fmt.Errorf("identity: the mesh calls it %s, the API %s", s.host.ID(), s.peerID)
+	}
+	if s.meshAddrs, err = advertised("mesh", s.cfg.AdvertiseMesh, s.host.Addr()); err != nil {
+		return err
+	}
+	if s.cfg.ListenAPI != "" {
+		conf, err := api.ServerTLS(identity)
+		if err != nil {
+			return err
+		}
+		l, err := net.Listen("tcp", s.cfg.ListenAPI)
+		if err != nil {
+			return fmt.Errorf("api: %w", err)
+		}
+		s.tlsListener = tls.NewListener(bound(l, maxAPIConns), conf)
+		s.opened = append(s.opened, s.tlsListener)
+		addrs, err := advertised("api", s.cfg.AdvertiseAPI, l.Addr().(*net.TCPAddr).AddrPort())
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			s.apiURLs = append(s.apiURLs, "https://"+a)
+		}
+	}
+	// The store's lock is ours, so a socket that is there is of a seeder that died.
+	if err := os.Remove(s.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("api socket: %w", err)
+	}
+	if s.unixListener, err = net.Listen("unix", s.cfg.Socket); err != nil {
+		return fmt.Errorf("api socket: %w", err)
+	}
+	s.opened = append(s.opened, s.unixListener)
+	if err := os.Chmod(s.cfg.Socket, 0o600); err != nil {
+		return fmt.Errorf("api socket: %w", err)
+	}
+	return writeAccess(s.cfg.State, s.Access())
+}
+
+// Access is what an administrator's client needs.
+func (s *Seeder) Access() api.Access {
+	socket, err := filepath.Abs(s.cfg.Socket)
+	if err != nil { // only when the working directory is gone
+		socket = s.cfg.Socket
+	}
+	return api.Access{URLs: append([]string{"unix://" + socket}, s.apiURLs...), Pin: s.peerID, Token: s.token}
+}
+
+// MeshAddr is the address of the mesh listener.
+func (s *Seeder) MeshAddr() netip.AddrPort { return s.host.Addr() }
+
+// PeerID is the seeder's identity.
+func (s *Seeder) PeerID() string { return s.peerID }
+
+// trustedNow is the time at which signatures are judged.
+func (s *Seeder) trustedNow() time.Time { return trust.Floor(s.now(), buildTime()) }
+
+// Run serves until ctx ends, then lets requests end, writes what is in memory and closes everything. It may be called
+// once.
+func (s *Seeder) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	s.ctx = ctx
+	routes := s.routes()
+	s.serve(g, ctx, s.unixListener, routes)
+	if s.tlsListener != nil {
+		s.serve(g, ctx, s.tlsListener, guard(routes, s.token))
+	}
+	g.Go(func() error { return s.host.Run(ctx) })
+	g.Go(func() error { return s.intake.run(ctx) })
+	g.Go(func() error { return s.leases.run(ctx) })
+	g.Go(func() error { return s.flushLoop(ctx) })
+	err := g.Wait()
+	// After the last session and request: nothing changes any more.
+	return errors.Join(err, s.flush(context.WithoutCancel(ctx)), s.Close())
+}
+
+// serve adds a server and its end to the group.
+func (s *Seeder) serve(g *errgroup.Group, ctx context.Context, l net.Listener, h http.Handler) {
+	srv := api.NewServer(h, s.log)
+	srv.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
+	g.Go(func() error {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("api on %s: %w", l.Addr(), err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		if err := srv.Shutdown(drain); err != nil {
+			return srv.Close()
+		}
+		return nil
+	})
+}
+
+func (s *Seeder) flushLoop(ctx context.Context) error {
+	t := time.NewTicker(flushEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if err := s.flush(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("accounts and statements not written; trying again", "in", flushEvery.String(), "err", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *Seeder) flush(ctx context.Context) error {
+	return errors.Join(s.ledger.flush(ctx), s.presence.flush(ctx))
+}
+
+// Close closes what New opened, the last first.
+func (s *Seeder) Close() error {
+	var errs []error
+	for i := len(s.opened) - 1; i >= 0; i-- {
+		if err := s.opened[i].Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	s.opened = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,163 @@
+package seeder
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	_ "time/tzdata" // time zones are known wherever the seeder runs
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/enrol"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/roster"
+	"github.com/patchmesh/patchmesh/seeder/fleet"
+)
+
+// Lifetimes of join tokens.
+const (
+	tokenTTL    = time.Hour
+	maxTokenTTL = 24 * time.Hour
+)
+
+func (s *Seeder) createSite(ctx context.Context, q api.SiteSpec) (api.SiteInfo, error) {
+	if q.Timezone == "" {
+		q.Timezone = "UTC"
+	}
+	if !manifest.ValidName(q.Name) {
+		return api.SiteInfo{}, problem.New(problem.Usage, "site name %.80q: want lower-case letters, digits, . _ -, at most 64", q.Name)
+	}
+	if _, err := time.LoadLocation(q.Timezone); err != nil || q.Timezone == "Local" || len(q.Timezone) > 64 {
+		return api.SiteInfo{}, problem.New(problem.Usage, "time zone %.80q is not known", q.Timezone).WithNext("use a name like America/Chicago")
+	}
+	if q.CapBytesPerSecond < 0 {
+		return api.SiteInfo{}, problem.New(problem.Usage, "a cap of %d bytes per second", q.CapBytesPerSecond)
+	}
+	key := make([]byte, enrol.GossipKeyBytes)
+	rand.Read(key) // never fails
+	site := fleet.Site{Name: q.Name, Timezone: q.Timezone, Cap: q.CapBytesPerSecond, GossipKey: key, Created: s.now()}
+	if err := s.db.CreateSite(ctx, site); err != nil {
+		return api.SiteInfo{}, err
+	}
+	s.pace.set(q.Name, q.CapBytesPerSecond)
+	if err := s.publish(ctx, q.Name); err != nil {
+		return api.SiteInfo{}, err
+	}
+	s.log.Info("site created", "site", q.Name, "timezone", q.Timezone, "cap", q.CapBytesPerSecond)
+	return api.SiteInfo{SiteSpec: q, RosterVersion: 1}, nil
+}
+
+func (s *Seeder) siteList(ctx context.Context) ([]api.SiteInfo, error) {
+	sites, err := s.db.Sites(ctx)
+	out := make([]api.SiteInfo, 0, len(sites))
+	for _, x := range sites {
+		out = append(out, api.SiteInfo{
+			SiteSpec:      api.SiteSpec{Name: x.Name, Timezone: x.Timezone, CapBytesPerSecond: x.Cap},
+			RosterVersion: x.Roster, Nodes: s.members.count(x.Name)})
+	}
+	return out, err
+}
+
+func (s *Seeder) createToken(ctx context.Context, site string, q api.TokenSpec) (api.TokenReply, error) {
+	if q.WAN == "" {
+		q.WAN = roster.WANAllow
+	}
+	if q.Labels == nil {
+		q.Labels = map[string]string{}
+	}
+	ttl := time.Duration(q.TTLSeconds) * time.Second
+	if q.TTLSeconds == 0 {
+		ttl = tokenTTL
+	}
+	switch {
+	case q.TTLSeconds < 0 || q.TTLSeconds > int64(maxTokenTTL/time.Second):
+		return api.TokenReply{}, problem.New(problem.Usage, "a token lives 1 second to %s", maxTokenTTL)
+	case q.WAN != roster.WANAllow && q.WAN != roster.WANPrefer && q.WAN != roster.WANNever:
+		return api.TokenReply{}, problem.New(problem.Usage, "wan %.20q: want prefer, allow or never", q.WAN)
+	}
+	if err := checkLabels(q.Labels); err != nil {
+		return api.TokenReply{}, err
+	}
+	if len(s.apiURLs) == 0 {
+		return api.TokenReply{}, problem.New(problem.Usage, "nodes cannot join: this seeder serves its API on a unix socket only").
+			WithNext("start it with --listen-api")
+	}
+	secret := randomHex(enrol.SecretBytes)
+	t := fleet.Token{Site: site, Labels: q.Labels, WAN: q.WAN, Expires: s.now().Add(ttl).Truncate(time.Second)}
+	if err := s.db.CreateToken(ctx, secret, t); err != nil {
+		return api.TokenReply{}, err
+	}
+	word := enrol.Token{Site: site, URLs: s.apiURLs, Seeder: s.peerID, Secret: secret, Expires: t.Expires.Unix(), Pins: enrol.PinsOf(s.set)}
+	if err := word.Validate(); err != nil {
+		return api.TokenReply{}, fmt.Errorf("token of site %s: %w", site, err)
+	}
+	return api.TokenReply{Site: site, Token: word.Encode(), Expires: t.Expires}, nil
+}
+
+func checkLabels(l map[string]string) error {
+	if len(l) > 64 {
+		return problem.New(problem.Usage, "%d labels: at most 64", len(l))
+	}
+	ok := func(s string) bool {
+		return len(s) <= 63 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/-") == ""
+	}
+	for k, v := range l {
+		if k == "" || !ok(k) || !ok(v) {
+			return problem.New(problem.Usage, "label %.80q=%.80q: want letters, digits, . _ / -, at most 63", k, v)
+		}
+	}
+	return nil
+}
+
+// enrol redeems a join token. The secret in it is the only credential; the proof shows that the node's key is its own.
+func (s *Seeder) enrol(ctx context.Context, q enrol.Request) (enrol.Enrolment, error) {
+	bad := func(err error) error {
+		return problem.New(problem.TokenInvalid, "the enrolment request is not valid").Because(err).WithDone("nothing was enrolled, no token was spent")
+	}
+	if err := q.Validate(); err != nil {
+		return enrol.Enrolment{}, bad(err)
+	}
+	key, err := api.ParsePeerID(q.PeerID)
+	if err != nil {
+		return enrol.Enrolment{}, bad(err)
+	}
+	if err := q.VerifyProof(key); err != nil {
+		return enrol.Enrolment{}, bad(err)
+	}
+	if q.PeerID == s.peerID {
+		return enrol.Enrolment{}, bad(errors.New("the key is the seeder's own"))
+	}
+	r, err := s.db.Redeem(ctx, q, s.now())
+	if err != nil {
+		return enrol.Enrolment{}, err
+	}
+	if err := s.members.reload(ctx, s.db); err != nil {
+		return enrol.Enrolment{}, err
+	}
+	if err := s.publish(ctx, r.Site.Name); err != nil {
+		return enrol.Enrolment{}, err
+	}
+	s.log.Info("node enrolled", "site", r.Site.Name, "node", r.Node, "peer", r.Peer, "again", r.Again, "roster", r.Site.Roster)
+	return enrol.Enrolment{Site: r.Site.Name, Node: r.Node, Seeder: s.peerID, SeederAddrs: s.meshAddrs, SeederURLs: s.apiURLs,
+		GossipKey: r.Site.GossipKey, Trust: s.set, Roster: r.Roster}, nil
+}
+
+func (s *Seeder) removeNode(ctx context.Context, site, name string) error {
+	n, _, err := s.db.RemoveNode(ctx, site, name, s.now())
+	if err != nil {
+		return err
+	}
+	s.log.Info("node removed", "site", site, "node", name, "peer", n.PeerID)
+	if err := s.members.reload(ctx, s.db); err != nil {
+		return err
+	}
+	if id, err := peer.Decode(n.PeerID); err == nil {
+		s.host.Disconnect(id, errForeign)
+	}
+	return s.publish(ctx, site)
+}
