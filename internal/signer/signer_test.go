@@ -218,6 +218,17 @@ func TestGPG(t *testing.T) {
 	}
 	accepted(t, mustSign(t, g), 1, g.Public())
 
+	// A key file without the primary secret key, which stays in a safe.
+	secret := h.Run(time.Time{}, nil, "--export-secret-subkeys", sub+"!")
+	k, err := signer.FromKey(secret, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k.Fingerprint() != parent {
+		t.Errorf("the key file is of %s, want %s", k.Fingerprint(), parent)
+	}
+	accepted(t, mustSign(t, k), 1, k.Public())
+
 	// Keys that nodes would refuse are refused before they sign anything.
 	weak := h.Key(lastYear, "rsa2048", "sign", "never")
 	revoked := h.Key(lastYear, "ed25519", "sign", "never")

@@ -26,8 +26,8 @@ type fixture struct {
 	name      string
 	doc, sig  []byte
 	ring      []byte
-	threshold int          // 0: 1
-	want      trust.Reason // "": accepted
+	threshold int               // 0: 1
+	want      trust.ReasonError // "": accepted
 	// Who accepts a refused fixture, so that we know what our rule is for. One of the values below, or the name of
 	// an accepted fixture that differs in the one thing that is wrong here.
 	control string
@@ -50,7 +50,7 @@ func fixtures(t *testing.T, h *gpghome.Home, now time.Time) []fixture {
 	lastYear, lastMonth := now.AddDate(-1, 0, 0), now.AddDate(0, -1, 0)
 	never := func(algo string) string { return h.Key(lastYear, algo, "sign", "never") }
 	var fs []fixture
-	add := func(name string, sig, ring []byte, want trust.Reason, control string) *fixture {
+	add := func(name string, sig, ring []byte, want trust.ReasonError, control string) *fixture {
 		fs = append(fs, fixture{name: name, doc: doc, sig: sig, ring: ring, threshold: 1, want: want, control: control})
 		return &fs[len(fs)-1]
 	}
@@ -105,6 +105,13 @@ func fixtures(t *testing.T, h *gpghome.Home, now time.Time) []fixture {
 	sub := never("ed25519")
 	h.Subkey(lastYear, sub, "ed25519", "sign", "30d")
 	add("expired subkey, dated while valid", h.Sign(lastYear.AddDate(0, 0, 3), sub, doc), h.Export(sub), trust.ReasonKeyExpired, exitStatus)
+	two := newEntity(t, lastYear)
+	twoSig := signedByLibrary(t, two, doc, lastYear.AddDate(0, 0, 3))
+	cfg := &packet.Config{KeyLifetimeSecs: 30 * 24 * 3600, Time: func() time.Time { return lastYear.AddDate(0, 0, 2) }}
+	if err := two.AddUserId("second", "", "second@example.org", cfg); err != nil {
+		t.Fatal(err)
+	}
+	add("key that expired by its newer user ID", twoSig, public(t, two), trust.ReasonKeyExpired, library)
 	for code, name := range map[string]string{"0": "without reason", "1": "superseded", "2": "compromised", "3": "retired"} {
 		k := never("ed25519")
 		s := h.Sign(now.AddDate(0, -6, 0), k, doc)
@@ -122,10 +129,12 @@ func fixtures(t *testing.T, h *gpghome.Home, now time.Time) []fixture {
 		k := never(algo)
 		add(algo, h.Sign(lastMonth, k, doc, "--digest-algo", "SHA256"), h.Export(k), trust.ReasonWeakKey, stricter)
 	}
+	sha1 := h.Key(lastYear, "ed25519", "sign", "never", "--cert-digest-algo", "SHA1")
+	add("key bound with SHA-1", h.Sign(lastMonth, sha1, doc), h.Export(sha1), trust.ReasonWeakKey, stricter)
 	text := h.Sign(lastMonth, a, doc, "--textmode")
 	add("text mode", text, ring, trust.ReasonNotBinary, stricter)
 	add("text mode, line endings changed", text, ring, trust.ReasonNotBinary, stricter).doc = crlf
-	handmade := func(name string, hashed, unhashed []byte, want trust.Reason, control string) {
+	handmade := func(name string, hashed, unhashed []byte, want trust.ReasonError, control string) {
 		add(name, craft(t, mine, doc, hashed, unhashed), public(t, mine), want, control)
 	}
 	made := sub4(2, uint32(lastMonth.Unix()))

@@ -115,7 +115,44 @@ func readEntity(raw []byte) (*openpgp.Entity, error) {
 	if _, err := r.Next(); err != io.EOF {
 		return nil, errors.New("bytes after the end of the key")
 	}
+	// The library passes over signatures that it cannot read or does not expect where they stand. A revocation
+	// among them must not be lost.
+	seen := len(e.Revocations)
+	for _, s := range e.Subkeys {
+		seen += len(s.Revocations)
+	}
+	if n, err := countRevocations(raw); err != nil || n != seen {
+		return nil, fmt.Errorf("%d revocations, of which %d can be read", n, seen)
+	}
 	return e, nil
+}
+
+// countRevocations counts the signature packets that revoke the key or a subkey, whatever else is in them.
+func countRevocations(raw []byte) (n int, err error) {
+	frames, err := split(raw, maxKeyPackets)
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range frames {
+		if f.tag != tagSignature {
+			continue
+		}
+		_, _, body, err := header(f.raw)
+		if err != nil {
+			return 0, err
+		}
+		at := 1 // where the type stands
+		if len(body) > 0 && body[0] < 4 {
+			at = 2
+		}
+		if len(body) <= at {
+			return 0, errors.New("a signature is cut off")
+		}
+		if t := packet.SignatureType(body[at]); t == packet.SigTypeKeyRevocation || t == packet.SigTypeSubkeyRevocation {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // NewRoleKeys makes the keys of a role. A key given twice counts once. A key that Verify would refuse for ever,

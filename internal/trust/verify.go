@@ -72,7 +72,7 @@ func (k *RoleKeys) verify(d Signed, at time.Time) (Verdict, error) {
 		return Verdict{}, ReasonNotSignatures.because("%d packets give %d signatures", len(sigs), len(md.SignatureCandidates))
 	}
 	var v Verdict
-	var refusal Refusal
+	var refusal RefusedError
 	for i, c := range md.SignatureCandidates {
 		if err := judge(c, at); err != nil {
 			refusal.Errors = append(refusal.Errors, fmt.Errorf("signature %d by %X: %w", i+1, c.IssuerFingerprint, err))
@@ -138,12 +138,21 @@ func judge(c *openpgp.SignatureCandidate, at time.Time) error {
 }
 
 // usable refuses a key for what does not depend on a time: a revocation of any kind and age (a stolen key can be
-// made to sign in the past), or a weak or unusual primary key.
+// made to sign in the past), a weak or unusual primary key, or nothing in it that can sign.
 func usable(e *openpgp.Entity) error {
 	if len(e.Revocations) > 0 {
 		return ReasonRevoked
 	}
-	return strong(e.PrimaryKey)
+	if err := strong(e.PrimaryKey); err != nil {
+		return err
+	}
+	if _, err := e.PrimarySelfSignature(time.Time{}, config()); err != nil {
+		return ReasonWeakKey.because("it is not bound to its user ID with a strong hash")
+	}
+	if _, ok := e.SigningKey(time.Time{}, config()); !ok {
+		return ReasonWeakKey.because("it cannot sign")
+	}
+	return nil
 }
 
 // strong allows the kinds of key that stock gpg reads and that are strong enough: RSA of at least 3072 bits, ECDSA
@@ -169,16 +178,22 @@ func strong(k *packet.PublicKey) error {
 	return ReasonWeakKey.because("public-key algorithm %d", k.PubKeyAlgo)
 }
 
-// keyEnd is when the primary key expires by its newest self-signatures; zero: never.
+// keyEnd is when the primary key expires; zero: never. Programs differ in which of several self-signatures they
+// believe, so the earliest end in the newest one of each user ID, and in the newest over the key itself, counts.
 func keyEnd(e *openpgp.Entity) time.Time {
-	var end time.Time
-	self, _ := e.PrimaryIdentity(time.Time{}, config())
-	direct, _ := e.LatestValidDirectSignature(time.Time{}, config())
-	for _, sig := range []*packet.Signature{self, direct} {
-		if sig != nil {
-			end = earlier(end, lifetimeEnd(e.PrimaryKey.CreationTime, sig.KeyLifetimeSecs))
-			end = earlier(end, lifetimeEnd(sig.CreationTime, sig.SigLifetimeSecs))
+	var newest []*packet.Signature
+	for _, id := range e.Identities {
+		if sig, err := id.LatestValidSelfCertification(time.Time{}, config()); err == nil {
+			newest = append(newest, sig)
 		}
+	}
+	if sig, err := e.LatestValidDirectSignature(time.Time{}, config()); err == nil {
+		newest = append(newest, sig)
+	}
+	var end time.Time
+	for _, sig := range newest {
+		end = earlier(end, lifetimeEnd(e.PrimaryKey.CreationTime, sig.KeyLifetimeSecs))
+		end = earlier(end, lifetimeEnd(sig.CreationTime, sig.SigLifetimeSecs))
 	}
 	return end
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"pgregory.net/rapid"
 
+	"github.com/patchmesh/patchmesh/internal/bed/gpghome"
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
@@ -59,7 +60,7 @@ func newRole(t *testing.T, threshold int, signers ...signer.Signer) trust.RoleKe
 }
 
 // checkReason compares an error with the reason it should have; "" wants none.
-func checkReason(t *testing.T, err error, want trust.Reason) {
+func checkReason(t *testing.T, err error, want trust.ReasonError) {
 	t.Helper()
 	switch {
 	case want == "" && err != nil:
@@ -85,7 +86,7 @@ func TestCapsComeFirst(t *testing.T) {
 	garbage := trust.Set{Release: trust.RoleKeys{Threshold: 1, Fingerprints: []string{k.Fingerprint()}, Keyring: []byte("garbage")}}
 	for _, c := range []struct {
 		copies int
-		want   trust.Reason
+		want   trust.ReasonError
 	}{
 		{4, trust.ReasonKeys}, // the positive control: within the caps the keyring is looked at
 		{5, trust.ReasonTooMany},
@@ -134,7 +135,7 @@ func TestRoleKeys(t *testing.T) {
 	ring, fp := a.Public().Raw, a.Fingerprint()
 	for name, c := range map[string]struct {
 		keys trust.RoleKeys
-		want trust.Reason
+		want trust.ReasonError
 	}{
 		"good":                          {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp}, Keyring: ring}, ""},
 		"threshold 0":                   {trust.RoleKeys{Threshold: 0, Fingerprints: []string{fp}, Keyring: ring}, trust.ReasonKeys},
@@ -180,11 +181,11 @@ func TestReasonsAreKept(t *testing.T) {
 	}
 	set := trust.Set{Release: newRole(t, 2, a, b)}
 	_, err = set.Verify(trust.RoleRelease, trust.Signed{Doc: doc, Sig: sig}, epoch)
-	var refusal *trust.Refusal
+	var refusal *trust.RefusedError
 	if !errors.As(err, &refusal) || len(refusal.Errors) != 3 {
 		t.Fatalf("error %v", err)
 	}
-	for i, want := range []trust.Reason{trust.ReasonBad, trust.ReasonUnknownKey, trust.ReasonThreshold} {
+	for i, want := range []trust.ReasonError{trust.ReasonBad, trust.ReasonUnknownKey, trust.ReasonThreshold} {
 		if !errors.Is(refusal.Errors[i], want) {
 			t.Errorf("reason %d is %v, want %s", i, refusal.Errors[i], want)
 		}
@@ -202,7 +203,7 @@ func TestTimes(t *testing.T) {
 		name string
 		key  *signer.KeyFile
 		at   time.Time
-		want trust.Reason
+		want trust.ReasonError
 	}{
 		{"no time known", forever, time.Time{}, ""},
 		{"floor of 1970", forever, at(1970), ""},
@@ -257,7 +258,7 @@ func TestOpenManifest(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		signed time.Duration // after epoch
-		want   trust.Reason
+		want   trust.ReasonError
 	}{
 		{"48 hours before", 24 * time.Hour, ""},
 		{"more than 48 hours before", 24*time.Hour - time.Second, trust.ReasonCreated},
@@ -352,6 +353,53 @@ func TestReadKeys(t *testing.T) {
 		if keys, err := trust.ReadKeys(b); err == nil {
 			t.Errorf("%s: read as %+v", name, keys)
 		}
+	}
+}
+
+// The library does not see a revocation that it cannot read or that stands in another place. We do.
+func TestRevocationsAreNotLost(t *testing.T) {
+	now := epoch
+	ring := newSigner(t, 0, &now).Public().Raw
+	for name, body := range map[string][]byte{
+		"behind the user ID": {4, 0x20, 22, 8, 0, 0, 0, 0, 0, 0, 0, 0},
+		"of version 3":       {3, 5, 0x20, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 0, 0},
+		"of a subkey":        {4, 0x28, 22, 8, 0, 0, 0, 0, 0, 0, 0, 0},
+		"of unknown kind":    {9, 0x20, 99, 99},
+	} {
+		revoked := slices.Concat(ring, []byte{0xc2, byte(len(body))}, body)
+		if keys, err := trust.ReadKeys(revoked); err == nil {
+			t.Errorf("%s: read as %+v", name, keys)
+		}
+	}
+	// The positive control: another signature there is of no interest.
+	if _, err := trust.ReadKeys(slices.Concat(ring, []byte{0xc2, 4, 9, 0x10, 99, 99})); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNewRoleKeysRefuses(t *testing.T) {
+	h := gpghome.New(t)
+	for name, key := range map[string]string{
+		"RSA of 2048 bits": h.Key(time.Time{}, "rsa2048", "sign", "never"),
+		"certifies only":   h.Key(time.Time{}, "ed25519", "cert", "never"),
+		"bound with SHA-1": h.Key(time.Time{}, "ed25519", "sign", "never", "--cert-digest-algo", "SHA1"),
+	} {
+		keys, err := trust.ReadKeys(h.Export(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := trust.NewRoleKeys(1, keys...); !errors.Is(err, trust.ReasonWeakKey) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	key := h.Key(time.Time{}, "ed25519", "sign", "never")
+	h.Revoke(time.Time{}, key, "1")
+	keys, err := trust.ReadKeys(h.Export(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trust.NewRoleKeys(1, keys...); !errors.Is(err, trust.ReasonRevoked) {
+		t.Errorf("revoked: %v", err)
 	}
 }
 

@@ -74,10 +74,17 @@ func (h *Home) Run(at time.Time, stdin []byte, args ...string) []byte {
 
 var keyCreated = regexp.MustCompile(`KEY_CREATED \S ([0-9A-F]{40})`)
 
-// Key makes a key without passphrase, for example ("ed25519", "sign", "never"), and returns its fingerprint.
-func (h *Home) Key(at time.Time, algo, usage, expire string) string {
+// Key makes a key without passphrase, for example ("ed25519", "sign", "never"), and returns its fingerprint; extra
+// are more options of gpg.
+func (h *Home) Key(at time.Time, algo, usage, expire string, extra ...string) string {
 	h.t.Helper()
-	return h.created(h.Run(at, nil, "--status-fd", "1", "--quick-gen-key", algo+" "+usage+" "+expire+" <test@example.org>", algo, usage, expire))
+	args := append(slices.Clone(extra), "--status-fd", "1", "--quick-gen-key",
+		algo+" "+usage+" "+expire+" <test@example.org>", algo, usage, expire)
+	m := keyCreated.FindSubmatch(h.Run(at, nil, args...))
+	if m == nil {
+		h.t.Fatal("gpg made no key")
+	}
+	return string(m[1])
 }
 
 // Subkey adds a subkey and returns its fingerprint.
@@ -91,15 +98,6 @@ func (h *Home) Subkey(at time.Time, key, algo, usage, expire string) string {
 		}
 	}
 	return last
-}
-
-func (h *Home) created(status []byte) string {
-	h.t.Helper()
-	m := keyCreated.FindSubmatch(status)
-	if m == nil {
-		h.t.Fatalf("gpg made no key: %s", status)
-	}
-	return string(m[1])
 }
 
 // Revoke revokes a key with a reason code of RFC 4880: 0 none, 1 superseded, 2 compromised, 3 retired.
