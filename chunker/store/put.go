@@ -13,7 +13,8 @@ import (
 
 // Put stores plain bytes of 1 to chunk.MaxSize under their identity; added is false if the chunk was already held.
 // Errors: *CorruptError if the bytes have another identity; *problem.Error with code QuotaExceeded if nothing
-// unpinned is left to evict, or DiskFull. A Put that fails leaves nothing behind.
+// unpinned is left to evict, or DiskFull. A Put that fails leaves nothing behind; if only the Sync that it called
+// fails, added is true beside the error.
 func (s *Store) Put(id chunk.ID, plain []byte) (added bool, err error) {
 	if got := chunk.Sum(plain); got != id {
 		return false, &CorruptError{Want: id, Got: got}

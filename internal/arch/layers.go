@@ -27,9 +27,9 @@ func Layers() []Layer {
 		{"programs", []string{"cmd/*", "internal/cli"}},
 		{"daemons", []string{"node", "seeder"}},
 		{"engines", []string{"install", "install/*", "gossip", "gossip/*", "internal/xfer", "internal/xfer/*", "internal/api"}},
-		{"bundles", []string{"chunker", "chunker/*", "internal/signer", "internal/progress"}},
+		{"bundles", []string{"chunker", "chunker/*", "chunker/*/*", "internal/signer", "internal/progress"}},
 		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/enrol", "internal/roster", "internal/status", "node/*", "seeder/*"}},
-		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/durable"}},
+		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/durable", "internal/durable/*", "internal/encoding"}},
 	}
 }
 

@@ -36,10 +36,15 @@ func Temp(dir string, data []byte, perm os.FileMode) (name string, err error) {
 // Between the two a loss of power may leave a name with torn or no content: a Batch is only for files whose
 // content is verified whenever it is read. The zero value is ready. Safe for concurrent use.
 type Batch struct {
-	mu    sync.Mutex
-	names []string
-	dirs  map[string]bool
-	bytes int64
+	mu     sync.Mutex
+	placed []placed
+	dirs   map[string]bool
+	bytes  int64
+}
+
+type placed struct {
+	name string
+	size int64
 }
 
 // Place renames the temporary file tmp of size bytes to name.
@@ -49,8 +54,7 @@ func (b *Batch) Place(tmp, name string, size int64) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.names = append(b.names, name)
-	b.bytes += size
+	b.note(placed{name, size})
 	b.touch(filepath.Dir(name))
 	return nil
 }
@@ -60,6 +64,11 @@ func (b *Batch) Touch(dir string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.touch(dir)
+}
+
+func (b *Batch) note(p placed) {
+	b.placed = append(b.placed, p)
+	b.bytes += p.size
 }
 
 func (b *Batch) touch(dir string) {
@@ -76,46 +85,65 @@ func (b *Batch) Pending() int64 {
 	return b.bytes
 }
 
-// Sync flushes the files, then the directories. The names it returns could not be made durable: the caller must
-// remove them, because a second fsync would report success without having written anything. A file that was
-// removed since it was placed is not an error.
+// Sync flushes the files, then the directories. The names in lost could not be made durable: the caller must remove
+// them, because a second fsync would report success without having written anything. What could not even be opened
+// is still pending, and the next Sync tries again. A file that was removed since it was placed is no error.
 func (b *Batch) Sync() (lost []string, err error) {
 	b.mu.Lock()
-	names, dirs := b.names, b.dirs
-	b.names, b.dirs, b.bytes = nil, nil, 0
+	files, dirs := b.placed, b.dirs
+	b.placed, b.dirs, b.bytes = nil, nil, 0
 	b.mu.Unlock()
 
 	var errs []error
-	for _, n := range names {
-		if err := syncFile(n); err != nil {
-			lost = append(lost, n)
+	var again []placed
+	for _, f := range files {
+		switch opened, err := syncPath(f.name); {
+		case err == nil || errors.Is(err, os.ErrNotExist):
+		case opened:
+			lost = append(lost, f.name)
+			errs = append(errs, err)
+		default:
+			again = append(again, f)
 			errs = append(errs, err)
 		}
 	}
+	var dirsAgain []string
 	for d := range dirs {
-		if err := SyncDir(d); err != nil {
-			errs = append(errs, err)
-			for _, n := range names {
-				if filepath.Dir(n) == d && !slices.Contains(lost, n) {
-					lost = append(lost, n)
-				}
+		opened, err := syncPath(d)
+		if err == nil {
+			continue
+		}
+		errs = append(errs, err)
+		if !opened {
+			dirsAgain = append(dirsAgain, d)
+			continue
+		}
+		for _, f := range files {
+			if filepath.Dir(f.name) == d && !slices.Contains(lost, f.name) {
+				lost = append(lost, f.name)
 			}
 		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range again {
+		b.note(f)
+	}
+	for _, d := range dirsAgain {
+		b.touch(d)
 	}
 	return lost, errors.Join(errs...)
 }
 
-func syncFile(name string) error {
+// syncPath flushes a file or a directory; opened says whether it came so far that a second try would lie.
+func syncPath(name string) (opened bool, err error) {
 	f, err := os.Open(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", name, err)
+		return true, fmt.Errorf("sync %s: %w", name, err)
 	}
-	return nil
+	return true, nil
 }
