@@ -39,6 +39,9 @@ type session struct {
 	*Installer
 	state     *state
 	ledger    *ledger.Ledger
+	unsure    bool                 // a write of the ledger failed: the file may hold the old bytes or the new ones
+	open      *journal.Transaction // what an earlier run left
+	garbled   bool                 // a journal is there and cannot be read
 	recovered string
 	verified  *verified // of the request, while there is one
 	request   Request
@@ -109,7 +112,10 @@ func (in *Installer) with(f func(*session) Result) Result {
 		}
 		defer st.close()
 		s.state = st
-		if s.ledger, err = st.readLedger(in.Config.Root, in.Now()); err != nil {
+		if s.open, s.garbled, err = st.readJournal(); err != nil {
+			return s.refuse(err)
+		}
+		if s.ledger, err = st.readLedger(in.Config.Root, s.open, in.Now()); err != nil {
 			return s.refuse(err)
 		}
 		r := f(s)
@@ -129,15 +135,12 @@ func (in *Installer) with(f func(*session) Result) Result {
 
 // recover carries on an open transaction. Only when it returns true may another one be started.
 func (s *session) recover(ctx context.Context) (Result, bool) {
-	t, garbled, err := s.state.readJournal()
-	if err != nil {
-		return s.refuse(err), false
-	}
+	t := s.open
 	if t == nil {
-		if err := s.state.settle(s.Config.Root, s.ledger, garbled); err != nil {
+		if err := s.state.settle(s.Config.Root, s.ledger, s.garbled); err != nil {
 			return s.refuse(err), false
 		}
-		if garbled {
+		if s.garbled {
 			s.recovered = "the journal could not be read; what was in force before is in force"
 			s.Log.Warn("journal unreadable", "dir", s.state.dir)
 			if err := s.state.removeJournal(); err != nil {

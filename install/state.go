@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,75 +75,88 @@ func (s *state) path(elem ...string) string {
 }
 
 // readLedger reads what is remembered. A file that is lost or damaged is made again from the evidence, which holds
-// the signed manifest of every release that came into force and is still kept: so the floor does not fall.
-func (s *state) readLedger(root string, now time.Time) (*ledger.Ledger, error) {
+// the signed manifest of every release that is kept: so the floor does not fall. A machine on which nothing was ever
+// installed gets its file at once, so that a missing file always means a lost one where there is evidence.
+func (s *state) readLedger(root string, open *journal.Transaction, now time.Time) (*ledger.Ledger, error) {
 	b, err := os.ReadFile(s.path(installedName))
-	missing := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !missing {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	var damage error
-	if !missing {
+	if err == nil {
 		l, err := ledger.Parse(b)
 		if err == nil {
 			return l, nil
 		}
 		damage = err
 	}
-	l, found, err := s.rebuild(root, now)
-	switch {
-	case err != nil:
+	l, err := s.rebuild(root, open, now)
+	if err != nil {
 		return nil, err
-	case found:
-		return l, s.writeLedger(l)
-	case damage != nil:
+	}
+	if damage != nil && len(l.Bundles) == 0 {
 		return nil, problem.New(problem.StoreDamaged, "%s is damaged and there is nothing to make it again from", s.path(installedName)).
 			Because(damage).WithDone("nothing was changed").WithNext("restore the file, or remove it if this machine never had anything installed")
 	}
-	return ledger.New(), nil
+	return l, s.writeLedger(l)
 }
 
-func (s *state) rebuild(root string, now time.Time) (*ledger.Ledger, bool, error) {
+// rebuild makes the ledger from the evidence and the links. What an open transaction was about to bring is not taken
+// for something that was there before.
+func (s *state) rebuild(root string, open *journal.Transaction, now time.Time) (*ledger.Ledger, error) {
 	l := ledger.New()
 	names, err := dirNames(s.path(evidenceName))
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	found := false
 	for _, name := range names {
 		d, err := release.Open(root, name)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		current, err := d.Current()
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
-		dirs, err := dirNames(s.path(evidenceName, name))
+		coming := ""
+		if open != nil && open.New.Bundle == name && open.Step != journal.Prune {
+			if coming = open.New.Dir; current == coming {
+				current = open.Old
+			}
+		}
+		kept, err := s.keptReleases(d, name, coming)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
-		var kept []ledger.Release
-		for _, dir := range dirs {
-			r, err := s.evidenceRelease(name, dir)
-			if err != nil || !d.Has(dir) {
-				continue // half-written evidence of a release that never came into force
-			}
-			r.Since = now.UTC().Truncate(time.Second)
-			kept = append(kept, r)
-		}
-		slices.SortFunc(kept, func(a, b ledger.Release) int { return int(min(max(int64(a.Sequence)-int64(b.Sequence), -1), 1)) })
 		for _, r := range kept { // the oldest first, so that the newest becomes the first of the previous ones
+			r.Since = now.UTC().Truncate(time.Second)
 			l.Commit(r, len(kept), time.Time{})
-			found = true
 		}
-		for _, r := range kept {
-			if r.Dir == current {
-				l.Commit(r, len(kept), time.Time{})
-			}
+		i := slices.IndexFunc(kept, func(r ledger.Release) bool { return r.Dir == current })
+		if i >= 0 {
+			l.Commit(kept[i], len(kept), time.Time{})
+		} else if len(kept) > 0 {
+			l.Withdraw(kept[len(kept)-1], "")
 		}
 	}
-	return l, found, nil
+	return l, nil
+}
+
+// keptReleases are the releases of a name with a manifest in the evidence, by sequence. What cannot be read is
+// half-written evidence of a release that never came into force.
+func (s *state) keptReleases(d *release.Dir, name, coming string) ([]ledger.Release, error) {
+	dirs, err := dirNames(s.path(evidenceName, name))
+	if err != nil {
+		return nil, err
+	}
+	var kept []ledger.Release
+	for _, dir := range dirs {
+		if r, err := s.evidenceRelease(name, dir); err == nil && d.Has(dir) && dir != coming {
+			kept = append(kept, r)
+		}
+	}
+	slices.SortFunc(kept, func(a, b ledger.Release) int { return cmp.Compare(a.Sequence, b.Sequence) })
+	return kept, nil
 }
 
 func dirNames(dir string) ([]string, error) {
@@ -271,7 +285,8 @@ func (s *state) pruneEvidence(name string, keep []string) error {
 	return nil
 }
 
-// settle makes every link name what the ledger says: the oracle when no journal can be read.
+// settle makes every link name what the ledger says and sweeps, when there is no journal to go by. If there is one
+// that cannot be read, then whatever the ledger does not know was in the middle of coming and goes.
 func (s *state) settle(root string, l *ledger.Ledger, garbled bool) error {
 	names, err := dirNames(root)
 	if err != nil {
@@ -295,16 +310,14 @@ func (s *state) settle(root string, l *ledger.Ledger, garbled bool) error {
 		if err != nil {
 			return err
 		}
-		if garbled {
-			if err := d.Sweep(); err != nil {
-				return err
-			}
-			if err := d.Prune(l.Dirs(name)); err != nil {
-				return err
-			}
-			if err := s.pruneEvidence(name, l.Dirs(name)); err != nil {
-				return err
-			}
+		if err := d.Sweep(); err != nil {
+			return err
+		}
+		if !garbled {
+			continue
+		}
+		if err := errors.Join(d.Prune(l.Dirs(name)), s.pruneEvidence(name, l.Dirs(name))); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -129,7 +129,7 @@ func (s *session) commit(d *release.Dir, t journal.Transaction) error {
 	})
 }
 
-// change works on a copy of the ledger, writes it if f says so, and only then takes it over.
+// change works on a copy of the ledger, writes it if f changed it, and only then takes it over.
 func (s *session) change(f func(*ledger.Ledger) bool) error {
 	b, err := s.ledger.Encode()
 	if err != nil {
@@ -139,13 +139,14 @@ func (s *session) change(f func(*ledger.Ledger) bool) error {
 	if err != nil {
 		return err
 	}
-	if !f(l) {
+	if !f(l) && !s.unsure {
 		return nil
 	}
+	s.unsure = true
 	if err := s.state.writeLedger(l); err != nil {
 		return err
 	}
-	s.ledger = l
+	s.ledger, s.unsure = l, false
 	return nil
 }
 
