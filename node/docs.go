@@ -280,6 +280,8 @@ func (n *Node) docList() *wire.Docs {
 func (n *Node) onDocs(s *xfer.Session, list []wire.DocEntry) {
 	if nb := n.nb[s.Peer()]; nb != nil {
 		nb.docs = list
+	} else if s == n.seederS {
+		n.seederDocs = list
 	}
 	now := time.Now()
 	for _, e := range list {
@@ -364,8 +366,12 @@ func (n *Node) takePolicy(s trust.Signed) (accepted bool, err error) {
 	n.log.Info("policy", "name", d.Name, "revision", d.Revision, "deleted", d.Deleted)
 	n.retarget()
 	n.refreshDocs()
-	for _, nb := range n.nb { // a manifest that was not referenced before may be now
+	// A manifest that was not referenced before may be now.
+	for _, nb := range n.nb {
 		n.onDocs(nb.s, nb.docs)
+	}
+	if n.seederS != nil {
+		n.onDocs(n.seederS, n.seederDocs)
 	}
 	return true, nil
 }

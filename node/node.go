@@ -62,28 +62,29 @@ type Node struct {
 	servedB atomic.Int64                       // chunk bytes served to neighbours
 
 	// Owned by the loop.
-	rec      *record
-	dirty    bool // rec has changes that may wait
-	saved    time.Time
-	out      *outbox
-	policies map[string]*heldPolicy
-	bundles  map[manifest.Digest]*heldBundle
-	docs     map[manifest.Digest]heldDoc // everything we hand on, by digest
-	asked    map[manifest.Digest]time.Time
-	sw       *swarm.Swarm
-	steps    []swarm.Event // events that actions brought about, to be applied next
-	news     map[manifest.Digest][]uint32
-	nb       map[peer.ID]*neighbour
-	byName   map[string]*statement
-	seederS  *xfer.Session
-	relayed  map[relayKey]peer.ID
-	contacts map[peer.ID]*contact
-	busy     bool // the installer runs
-	alarms   map[string]status.Alarm
-	mine     status.Node
-	told     time.Time // when mine was last sent to neighbours
-	toldWAN  time.Time
-	active   bool
+	rec        *record
+	dirty      bool // rec has changes that may wait
+	saved      time.Time
+	out        *outbox
+	policies   map[string]*heldPolicy
+	bundles    map[manifest.Digest]*heldBundle
+	docs       map[manifest.Digest]heldDoc // everything we hand on, by digest
+	asked      map[manifest.Digest]time.Time
+	sw         *swarm.Swarm
+	steps      []swarm.Event // events that actions brought about, to be applied next
+	news       map[manifest.Digest][]uint32
+	nb         map[peer.ID]*neighbour
+	byName     map[string]*statement
+	seederS    *xfer.Session
+	seederDocs []wire.DocEntry // the seeder's last list
+	relayed    map[relayKey]peer.ID
+	contacts   map[peer.ID]*contact
+	busy       bool // the installer runs
+	alarms     map[string]status.Alarm
+	mine       status.Node
+	told       time.Time // when mine was last sent to neighbours
+	toldWAN    time.Time
+	active     bool
 }
 
 type rosterInForce struct {
