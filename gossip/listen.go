@@ -3,7 +3,6 @@ package gossip
 import (
 	"context"
 	"fmt"
-	"log"
 	"net"
 	"net/netip"
 	"strconv"
@@ -15,14 +14,14 @@ import (
 // lan is memberlist's own transport, except that dialling ends when it is shut down.
 type lan struct {
 	*memberlist.NetTransport
-	ctx    context.Context
+	dial   func(addr string, timeout time.Duration) (net.Conn, error)
 	cancel context.CancelFunc
 }
 
 // bindTries: with port 0 the kernel chooses a TCP port, and the UDP port of that number may be taken.
 const bindTries = 20
 
-func listen(addr string, allowed []netip.Prefix, logger *log.Logger) (*lan, netip.AddrPort, error) {
+func listen(addr string, allowed []netip.Prefix, logger *libraryLogger) (*lan, netip.AddrPort, error) {
 	ip, port, err := bindTo(addr, allowed)
 	if err != nil {
 		return nil, netip.AddrPort{}, err
@@ -36,7 +35,10 @@ func listen(addr string, allowed []netip.Prefix, logger *log.Logger) (*lan, neti
 		return nil, netip.AddrPort{}, fmt.Errorf("gossip listener %s: %w", addr, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &lan{t, ctx, cancel}, netip.AddrPortFrom(ip, uint16(t.GetAutoBindPort())), nil
+	dial := func(addr string, timeout time.Duration) (net.Conn, error) {
+		return (&net.Dialer{Timeout: timeout}).DialContext(ctx, "tcp", addr)
+	}
+	return &lan{t, dial, cancel}, netip.AddrPortFrom(ip, uint16(t.GetAutoBindPort())), nil
 }
 
 // bindTo finds the address to listen on: one of this machine inside the allowed networks, never all of them.
@@ -74,11 +76,11 @@ func bindTo(addr string, allowed []netip.Prefix) (netip.Addr, uint16, error) {
 }
 
 func (l *lan) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	return (&net.Dialer{Timeout: timeout}).DialContext(l.ctx, "tcp", a.Addr)
+	return l.dial(a.Addr, timeout)
 }
 
 func (l *lan) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
-	return l.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
+	return l.dial(addr, timeout)
 }
 
 func (l *lan) Shutdown() error {

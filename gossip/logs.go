@@ -3,7 +3,7 @@ package gossip
 import (
 	"bytes"
 	"context"
-	"log"
+	"log" //nolint:depguard // memberlist and mdns take nothing else; what they write goes to slog
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -17,7 +17,7 @@ const (
 	linesBurst     = 10
 )
 
-// bridge is the writer behind a library's *log.Logger. It lowers the levels by one, because what the library takes
+// bridge is the writer behind a library's logger. It lowers the levels by one, because what the library takes
 // for an error is a peer's doing, passes on a line each second and counts the rest.
 type bridge struct {
 	to         *slog.Logger
@@ -25,7 +25,10 @@ type bridge struct {
 	suppressed atomic.Uint64
 }
 
-func newBridge(to *slog.Logger, library string) (*bridge, *log.Logger) {
+// libraryLogger is the only kind of logger that memberlist and mdns take.
+type libraryLogger = log.Logger
+
+func newBridge(to *slog.Logger, library string) (*bridge, *libraryLogger) {
 	b := &bridge{to: to.With("library", library), limit: rate.NewLimiter(linesPerSecond, linesBurst)}
 	return b, log.New(b, "", 0)
 }

@@ -2,9 +2,11 @@ package gossip
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -39,6 +41,7 @@ type loop struct {
 	round   *time.Timer // next round of calls
 	calling bool        // one is out
 	again   bool        // and another is wanted as soon as it ends
+	grown   bool        // somebody appeared since the last one
 
 	futile map[string]uint64 // roster versions that a node claimed and did not have; forgotten every round
 	ask    *time.Timer       // next question for a newer roster
@@ -143,6 +146,7 @@ func (l *loop) report() {
 	var came []Peer
 	var gone []string
 	l.peers, came, gone = diff(l.peers, l.table.snapshot())
+	l.grown = l.grown || len(came) > 0
 	for _, p := range came {
 		l.cfg.Logger.Info("peer alive", "peer", p.Name, "addr", p.Addr)
 		l.cfg.OnPeer(p)
@@ -205,13 +209,18 @@ func (l *loop) call(ctx context.Context) {
 		}
 		hints = append(hints, a)
 	}
+	var friend []netip.AddrPort // has met others just now too, and its news may have been lost on the way
+	if l.grown {
+		friend = l.anyone()
+	}
+	l.grown = false
 	connected, rng := l.connected(), rand.New(rand.NewPCG(l.rng.Uint64(), l.rng.Uint64()))
 	l.spawn(ctx, func() func() {
 		targets := pick(append(resolve(ctx, seeds), hints...), connected, l.cfg.CIDRs, alive, rng)
-		reached := l.joinAll(targets)
+		reached := l.joinAll(append(targets, friend...))
 		return func() {
 			l.calling = false
-			connected, near := l.connected(), false
+			connected, near := l.connected(), l.grown
 			for _, a := range reached {
 				near = near || !connected[a]
 			}
@@ -222,6 +231,15 @@ func (l *loop) call(ctx context.Context) {
 			l.round.Reset(pause)
 		}
 	})
+}
+
+// anyone returns the address of one peer that is alive, if there is one.
+func (l *loop) anyone() []netip.AddrPort {
+	names := slices.Sorted(maps.Keys(l.peers))
+	if len(names) == 0 {
+		return nil
+	}
+	return []netip.AddrPort{l.peers[names[l.rng.IntN(len(names))]].GossipAddr}
 }
 
 // connected are our own address and those of everybody alive.

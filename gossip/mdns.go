@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"log"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -30,10 +29,10 @@ type beacon struct {
 	site     string // tag of the site, in the TXT record
 	instance string
 	iface    *net.Interface
-	log      *log.Logger
+	log      *libraryLogger
 }
 
-func newBeacon(cfg Config, addr netip.AddrPort, iface *net.Interface, logger *log.Logger) beacon {
+func newBeacon(cfg Config, addr netip.AddrPort, iface *net.Interface, logger *libraryLogger) beacon {
 	tag := func(what, name string) string {
 		h := hmac.New(sha256.New, cfg.Key)
 		h.Write([]byte("patchmesh mdns v1 " + what + " " + name))
@@ -61,7 +60,7 @@ func (l *loop) discover(ctx context.Context) {
 		return
 	}
 	l.wg.Go(func() {
-		defer server.Shutdown()
+		defer func() { _ = server.Shutdown() }()
 		b.ask(ctx, l.cfg.Timing.Discover, l.table, func(a netip.AddrPort) {
 			l.tell(ctx, func() {
 				if _, ok := l.found[a]; !ok && (len(l.found) >= maxFound || !allows(l.cfg.CIDRs, a.Addr())) {

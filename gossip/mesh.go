@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"net"
 	"net/netip"
 	"time"
@@ -29,7 +28,7 @@ type Mesh struct {
 	table   *table
 	guard   *guard.Transport
 	bridge  *bridge
-	library *log.Logger
+	library *libraryLogger
 	refresh chan struct{} // capacity 1
 }
 

@@ -17,7 +17,7 @@ func TestConvergeAndLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, 8)
 		until(t, "convergence", 15*time.Second, func() bool { return s.groups(together) })
-		p := s.all[0].peers[nodeName(3)]
+		p := s.all[0].told(nodeName(3))
 		want := Peer{nodeName(3), peerID(3), netip.AddrPortFrom(nodeAddr(3).Addr(), 4001), nodeAddr(3)}
 		if p != want {
 			t.Errorf("peer %+v, want %+v", p, want)
@@ -89,6 +89,17 @@ func TestOldRosterLearns(t *testing.T) {
 	})
 }
 
+// TestOneKnownAddress: everybody knows the address of node 0 and no other.
+func TestOneKnownAddress(t *testing.T) {
+	for range 5 {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSiteOf(t, 12, allSeeds(1))
+			until(t, "convergence", 20*time.Second, func() bool { return s.groups(together) })
+			s.stop()
+		})
+	}
+}
+
 // TestRosterSpreads: one node adopts a roster with a ninth node on it by other means; within seconds all have it,
 // each having verified it once.
 func TestRosterSpreads(t *testing.T) {
@@ -101,8 +112,8 @@ func TestRosterSpreads(t *testing.T) {
 			return s.groups(together) && !slices.ContainsFunc(s.all, func(m *member) bool { return m.rosterVersion() != 2 })
 		})
 		for _, m := range s.all {
-			if m.offered > 1 {
-				t.Errorf("%s was offered the roster %d times", nodeName(m.i), m.offered)
+			if n := locked(m, &m.offered); n > 1 {
+				t.Errorf("%s was offered the roster %d times", nodeName(m.i), n)
 			}
 		}
 		s.stop()
@@ -140,8 +151,8 @@ func TestForgedRoster(t *testing.T) {
 		liar.mesh.Refresh()
 		time.Sleep(10 * time.Minute)
 		for _, m := range s.all[:3] {
-			if m.rosterVersion() != 1 || m.offered == 0 || m.offered > 12 {
-				t.Errorf("%s: roster %d, verified %d times in 10 minutes", nodeName(m.i), m.rosterVersion(), m.offered)
+			if n := locked(m, &m.offered); m.rosterVersion() != 1 || n == 0 || n > 12 {
+				t.Errorf("%s: roster %d, verified %d times in 10 minutes", nodeName(m.i), m.rosterVersion(), n)
 			}
 		}
 		m := s.all[0]
@@ -168,7 +179,7 @@ func TestNameTheft(t *testing.T) {
 			t.Error("the site has changed")
 		}
 		for _, m := range s.all {
-			if p, ok := m.peers[nodeName(1)]; ok && p.PeerID != peerID(1) {
+			if p := m.told(nodeName(1)); p.Name != "" && p.PeerID != peerID(1) {
 				t.Errorf("%s believes the thief", nodeName(m.i))
 			}
 		}
@@ -176,7 +187,7 @@ func TestNameTheft(t *testing.T) {
 		if c["rejected_identity"] == 0 || c["rejected_unknown"] == 0 {
 			t.Errorf("not counted: %v", c)
 		}
-		if got := s.all[0].conflicts; len(got) == 0 || len(got) > 3 || got[0].Name != nodeName(1) || got[0].PeerID != peerID(77) {
+		if got := locked(s.all[0], &s.all[0].conflicts); len(got) == 0 || len(got) > 3 || got[0].Name != nodeName(1) || got[0].PeerID != peerID(77) {
 			t.Errorf("conflicts %+v", got)
 		}
 		s.all = append(s.all, thief, sybil)
@@ -212,7 +223,7 @@ func TestRestart(t *testing.T) {
 		s.all[1].stop()
 		moveTo(1, 41)
 		until(t, "left, another address", 10*time.Second, func() bool {
-			return s.groups(together) && s.all[0].peers[nodeName(1)].GossipAddr == nodeAddr(41)
+			return s.groups(together) && s.all[0].told(nodeName(1)).GossipAddr == nodeAddr(41)
 		})
 		s.lan.kill(nodeAddr(2))
 		s.all[2].stop()
@@ -229,7 +240,7 @@ func TestRestart(t *testing.T) {
 		s.all[3].stop()
 		moveTo(3, 43)
 		until(t, "killed, another address", 2*time.Minute, func() bool {
-			return s.groups(together) && s.all[0].peers[nodeName(3)].GossipAddr == nodeAddr(43)
+			return s.groups(together) && s.all[0].told(nodeName(3)).GossipAddr == nodeAddr(43)
 		})
 		s.stop()
 	})
@@ -246,8 +257,8 @@ func TestLoss(t *testing.T) {
 		until(t, "convergence", 30*time.Second, func() bool { return s.groups(together) })
 		time.Sleep(5 * time.Minute)
 		for _, m := range s.all {
-			if len(m.gone) > 0 {
-				t.Errorf("%s lost %v", nodeName(m.i), m.gone)
+			if gone := locked(m, &m.gone); len(gone) > 0 {
+				t.Errorf("%s lost %v", nodeName(m.i), gone)
 			}
 		}
 		s.stop()
@@ -260,10 +271,15 @@ func TestFigures(t *testing.T) {
 		return
 	}
 	for _, n := range []int{8, 30, 60} {
-		var converge, heal []time.Duration
+		var one, converge, heal []time.Duration
 		var rate []int64
 		for range *trials {
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newSiteOf(t, n, allSeeds(1))
+					one = append(one, until(t, "convergence", 30*time.Second, func() bool { return s.groups(together) }))
+					s.stop()
+				})
 				synctest.Test(t, func(t *testing.T) {
 					s := newSite(t, n)
 					converge = append(converge, until(t, "convergence", 30*time.Second, func() bool { return s.groups(together) }))
@@ -279,11 +295,12 @@ func TestFigures(t *testing.T) {
 				})
 			})
 		}
+		slices.Sort(one)
 		slices.Sort(converge)
 		slices.Sort(heal)
 		slices.Sort(rate)
 		mid := *trials / 2
-		t.Logf("%d nodes, %d trials: converged in %v (median), %v (worst); healed in %v (best) %v (median) %v (worst); idle %d bytes/s sent by each",
-			n, *trials, converge[mid], converge[*trials-1], heal[0], heal[mid], heal[*trials-1], rate[mid])
+		t.Logf("%d nodes, %d trials: converged in %v (median) %v (worst), from one known address in %v (median) %v (worst); healed in %v (best) %v (median) %v (worst); idle %d bytes/s sent by each",
+			n, *trials, converge[mid], converge[*trials-1], one[mid], one[*trials-1], heal[0], heal[mid], heal[*trials-1], rate[mid])
 	}
 }

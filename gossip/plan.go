@@ -77,13 +77,13 @@ const (
 type pace struct {
 	base  time.Duration
 	alone int // rounds in a row without company
-	near  int // rounds in a row that reached someone who then did not appear
+	near  int // rounds in a row after which more was to be expected
 }
 
-// next is the pause before the next round. Alone, it grows from a second to the base. After a round that reached
-// someone who is still not alive here it is short, a few times: two sides of a healed split refute each other's
-// obituaries in the first exchange and believe each other only in the second.
-func (p *pace) next(alive int, reached bool, rng *rand.Rand) time.Duration {
+// next is the pause before the next round. Alone, it grows from a second to the base. When more is to be expected it
+// is short, a few times: a round reached someone who is still not alive here (two sides of a healed split refute
+// each other's obituaries in the first exchange and believe each other only in the second), or somebody appeared.
+func (p *pace) next(alive int, more bool, rng *rand.Rand) time.Duration {
 	d := p.base
 	if alive > 0 {
 		p.alone = 0
@@ -91,7 +91,7 @@ func (p *pace) next(alive int, reached bool, rng *rand.Rand) time.Duration {
 		d = min(p.base, firstPause<<min(p.alone, 16))
 		p.alone++
 	}
-	if !reached {
+	if !more {
 		p.near = 0
 	} else if p.near++; p.near <= maxNear {
 		d = min(d, nearPause)

@@ -132,22 +132,36 @@ func (m *member) sees() []string {
 	return out
 }
 
+// told returns what the mesh told the member of one peer; the other fields are read through locked.
+func (m *member) told(name string) Peer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.peers[name]
+}
+
+func locked[T any](m *member, field *T) T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return *field
+}
+
 func (m *member) rosterVersion() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.roster.Version
 }
 
-// site is nodes 0 to n-1, all on roster 1 and knowing its addresses.
+// site is nodes 0 to n-1, all on roster 1; newSite's know all its addresses.
 type site struct {
 	t   testing.TB
 	lan *memnet
 	all []*member
 }
 
-func newSite(t testing.TB, n int) *site {
+func newSite(t testing.TB, n int) *site { return newSiteOf(t, n, allSeeds(n)) }
+
+func newSiteOf(t testing.TB, n int, seeds []string) *site {
 	s := &site{t: t, lan: newMemnet()}
-	seeds := allSeeds(n)
 	for i := range n {
 		s.all = append(s.all, newMember(i, 1, n, seeds...).start(t, s.lan, nil))
 	}

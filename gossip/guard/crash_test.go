@@ -5,7 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"log"
+	"log" //nolint:depguard // memberlist takes nothing else
 	"net"
 	"os"
 	"os/exec"

@@ -28,7 +28,7 @@ const (
 	reasons
 )
 
-var reasonNames = [reasons]string{"passed", "source", "size", "label", "version", "key", "content", "busy", "slow", "egress"}
+var reasonNames = [...]string{"passed", "source", "size", "label", "version", "key", "content", "busy", "slow", "egress"}
 
 func (r Reason) String() string { return reasonNames[r] }
 

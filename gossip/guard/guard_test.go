@@ -1,10 +1,12 @@
 package guard
 
 import (
+	"errors"
 	"io"
-	"log"
+	"log" //nolint:depguard // memberlist takes nothing else
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -51,7 +53,7 @@ func closedByPeer(t *testing.T, c net.Conn) {
 	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil {
 		t.Fatalf("read %d bytes, %v", n, err)
-	} else if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatal("still open")
 	}
 }
