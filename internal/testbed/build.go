@@ -1,0 +1,154 @@
+package testbed
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+)
+
+// build makes everything there is in a bed.
+func (b *Bed) build() error {
+	if err := b.host(DC, false); err != nil {
+		return err
+	}
+	if err := b.host(dcRouter, true); err != nil {
+		return err
+	}
+	dc, r := b.guard.namespace(DC), b.guard.namespace(dcRouter)
+	if err := ip(r, "link add eth0 type veth peer name eth0 netns "+dc,
+		"addr add 10.200.0.254/24 brd + dev eth0", "link set eth0 up"); err != nil {
+		return err
+	}
+	if err := ip(dc, "addr add "+DCAddr+"/24 brd + dev eth0", "link set eth0 up", "route add default via 10.200.0.254"); err != nil {
+		return err
+	}
+	for s := 1; s <= b.cfg.Sites; s++ {
+		if err := b.site(s); err != nil {
+			return fmt.Errorf("site %d: %w", s, err)
+		}
+	}
+	return nil
+}
+
+// host makes an empty namespace.
+func (b *Bed) host(name string, forwards bool) error {
+	ns, err := b.guard.note(name)
+	if err != nil {
+		return err
+	}
+	if _, err := command("ip", "netns", "add", ns); err != nil {
+		return err
+	}
+	values := map[string]string{
+		"ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1", // chatter that would be counted
+		"ipv4/tcp_no_metrics_save": "1", // a connection does not learn from the one before
+	}
+	if forwards {
+		values["ipv4/ip_forward"] = "1"
+	}
+	err = inside(ns, func() error {
+		for name, v := range values {
+			if err := os.WriteFile("/proc/sys/net/"+name, []byte(v), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return ip(ns, "link set lo up")
+}
+
+// site makes the WAN, the router, the LAN and the nodes of a site.
+func (b *Bed) site(s int) error {
+	if err := b.host(router(s), true); err != nil {
+		return err
+	}
+	if err := b.wan(s); err != nil {
+		return err
+	}
+	r := b.guard.namespace(router(s))
+	if err := ip(r, "link add br0 type bridge mcast_snooping 0 forward_delay 0 stp_state 0",
+		"addr add "+routerAddr(s)+"/24 dev br0", "link set br0 up"); err != nil {
+		return err
+	}
+	for n := 1; n <= b.cfg.Nodes; n++ {
+		if err := b.node(s, n); err != nil {
+			return err
+		}
+	}
+	return b.nft(s, counters(s, b.cfg.Nodes))
+}
+
+// wan joins a site's router to the data centre's. The shapers stand before the wire on both sides, as the modem's
+// queue does.
+func (b *Bed) wan(s int) error {
+	dc, r := b.guard.namespace(dcRouter), b.guard.namespace(router(s))
+	down, err := openTUN(dc, wanPort(s))
+	if err != nil {
+		return err
+	}
+	up, err := openTUN(r, "wan0")
+	if err != nil {
+		return err
+	}
+	wire, err := newRelay(settings{delay: b.cfg.RTT / 2, loss: b.cfg.Loss})
+	if err != nil {
+		return err
+	}
+	b.relays = append(b.relays, wire)
+	b.tasks.Go(func() { wire.run([2]int{down, up}, b.cfg.Seed+uint64(s)) })
+	near, far := wanAddrs(s)
+	if err := ip(dc, fmt.Sprintf("addr add %s peer %s dev %s", near, far, wanPort(s)),
+		fmt.Sprintf("link set %s mtu %d txqueuelen 5000 up", wanPort(s), mtu), fmt.Sprintf("route add %s via %s", SiteNet(s), far)); err != nil {
+		return err
+	}
+	if err := ip(r, fmt.Sprintf("addr add %s peer %s dev wan0", far, near),
+		fmt.Sprintf("link set wan0 mtu %d txqueuelen 5000 up", mtu), fmt.Sprintf("route add default via %s src %s", near, far)); err != nil {
+		return err
+	}
+	return b.setWAN(s, b.cfg.WAN)
+}
+
+// setWAN shapes both ends of a site's link. Bursts are 4 ms long, at least four packets.
+func (b *Bed) setWAN(s int, rate Rate) error {
+	burst := max(4*mtu, rate.Bytes(4*time.Millisecond))
+	return errors.Join(shape(b.guard.namespace(dcRouter), wanPort(s), rate, burst, b.cfg.Queue),
+		shape(b.guard.namespace(router(s)), "wan0", rate, burst, b.cfg.Queue))
+}
+
+// node makes a node and plugs it in.
+func (b *Bed) node(s, n int) error {
+	if err := b.host(Node(s, n), false); err != nil {
+		return err
+	}
+	r, x := b.guard.namespace(router(s)), b.guard.namespace(Node(s, n))
+	if err := ip(r, fmt.Sprintf("link add %s type veth peer name eth0 netns %s", lanPort(n), x), fmt.Sprintf("link set %s master br0 up", lanPort(n))); err != nil {
+		return err
+	}
+	if err := ip(x, "addr add "+NodeAddr(s, n)+"/24 brd + dev eth0", "link set eth0 up", "route add default via "+routerAddr(s)); err != nil {
+		return err
+	}
+	// One segment that the network card would have cut up passes whole.
+	burst := max(70_000, b.cfg.LAN.Bytes(2*time.Millisecond))
+	return errors.Join(shape(x, "eth0", b.cfg.LAN, burst, 20*time.Millisecond), shape(r, lanPort(n), b.cfg.LAN, burst, 20*time.Millisecond))
+}
+
+// shape bounds what leaves through an interface; 0 is no bound.
+func shape(ns, dev string, rate Rate, burst int64, queue time.Duration) error {
+	if rate == 0 {
+		return nil
+	}
+	_, err := command("tc", strings.Fields(fmt.Sprintf("-n %s qdisc replace dev %s root tbf rate %dbit burst %d latency %dus", ns, dev, rate, burst, queue.Microseconds()))...)
+	return err
+}
+
+// ip runs commands of ip in a namespace.
+func ip(ns string, lines ...string) error {
+	_, err := feed(strings.Join(lines, "\n")+"\n", "ip", "-n", ns, "-batch", "-")
+	return err
+}
