@@ -86,14 +86,14 @@ func (r Runner) Probe(ctx context.Context, c Check) error {
 	defer cancel()
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
-	last := errors.New("not asked")
+	var last error
 	for {
 		err := r.once(limited, c)
 		if err == nil {
 			return nil
 		}
 		// A try that was cut off by the end of time says less than the one before it.
-		if limited.Err() == nil || last.Error() == "not asked" {
+		if last == nil || limited.Err() == nil && !timedOut(err) {
 			last = err
 		}
 		select {
@@ -105,6 +105,11 @@ func (r Runner) Probe(ctx context.Context, c Check) error {
 		case <-tick.C:
 		}
 	}
+}
+
+func timedOut(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
 }
 
 func (r Runner) once(ctx context.Context, c Check) error {

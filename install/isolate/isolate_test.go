@@ -1,0 +1,174 @@
+package isolate_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/patchmesh/patchmesh/install/health"
+	"github.com/patchmesh/patchmesh/install/isolate"
+)
+
+// The test binary is its own worker.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "worker" {
+		os.Exit(worker(os.Args[2], os.Args[3], os.Args[4:]))
+	}
+	os.Exit(m.Run())
+}
+
+// worker says what it is, and whether it reaches the address it is given, directly and through its parent.
+func worker(outside, why string, args []string) int {
+	fmt.Println(isolate.Enter(outside, why))
+	switch args[0] {
+	case "dial":
+		conn, err := net.DialTimeout("tcp", args[1], 2*time.Second)
+		if err == nil {
+			conn.Close()
+		}
+		fmt.Println("reached:", err == nil)
+		udp, err := net.Dial("udp", "192.0.2.1:9")
+		if err == nil {
+			_, err = udp.Write([]byte("x"))
+		}
+		fmt.Println("sent:", err == nil)
+	case "probe":
+		p, err := isolate.Parent()
+		if err == nil {
+			err = p.Probe(context.Background(), health.Check{Bundle: "pos", URL: args[1], Timeout: time.Second})
+		}
+		var no *health.UnhealthyError
+		fmt.Println("healthy:", err == nil, "answered:", err == nil || errors.As(err, &no))
+	case "speak": // anything but the known form
+		os.NewFile(4, "requests").WriteString(args[1])
+		io.Copy(io.Discard, os.NewFile(3, "replies"))
+	case "hang":
+		os.NewFile(3, "replies").Read(make([]byte, 1))
+	}
+	return 7
+}
+
+func run(t *testing.T, ctx context.Context, require bool, args ...string) (string, int, error) {
+	t.Helper()
+	var out bytes.Buffer
+	w := isolate.Worker{
+		Program: "/proc/self/exe", Args: args, Stdout: &out, Stderr: os.Stderr, Require: require,
+		Answer: health.Runner{Pause: 10 * time.Millisecond}.Probe,
+	}
+	code, err := w.Run(ctx)
+	return out.String(), code, err
+}
+
+func listener(t *testing.T, answer string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { ln.Close(); <-done })
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			c.Read(make([]byte, 512))
+			io.WriteString(c, answer)
+			c.Close()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+// Inside, the outside cannot be reached, not even the loopback; the same dial outside reaches it.
+func TestNoNetworkInside(t *testing.T) {
+	addr := listener(t, "")
+	out, code, err := run(t, t.Context(), false, "dial", addr)
+	if err != nil || code != 7 {
+		t.Fatalf("%d, %v", code, err)
+	}
+	if !strings.HasPrefix(out, isolate.Isolated) {
+		t.Skip("needs network namespaces: run as root, or allow unprivileged user namespaces")
+	}
+	if !strings.Contains(out, "reached: false") || !strings.Contains(out, "sent: false") {
+		t.Errorf("the worker has a network:\n%s", out)
+	}
+	conn, err := net.Dial("tcp", addr) // the positive control
+	if err != nil {
+		t.Fatalf("nobody can reach it, so the test proves nothing: %v", err)
+	}
+	conn.Close()
+}
+
+// Through the parent the worker learns whether a service on the loopback is well, and nothing else.
+func TestProbeThroughParent(t *testing.T) {
+	for answer, want := range map[string]string{
+		"HTTP/1.1 204 No Content\r\n\r\n": "healthy: true answered: true",
+		"HTTP/1.1 503 No\r\n\r\n":         "healthy: false answered: true",
+	} {
+		out, code, err := run(t, t.Context(), false, "probe", "http://"+listener(t, answer)+"/")
+		if err != nil || code != 7 || !strings.Contains(out, want) {
+			t.Errorf("%q: %d, %v\n%s", answer, code, err, out)
+		}
+	}
+	out, _, err := run(t, t.Context(), false, "probe", "http://192.0.2.1/")
+	if err != nil || !strings.Contains(out, "healthy: false answered: false") {
+		t.Errorf("off the loopback: %v\n%s", err, out)
+	}
+}
+
+// What is not of the known form ends the conversation.
+func TestParentReadsOneForm(t *testing.T) {
+	for _, line := range []string{
+		"\n", "GET / HTTP/1.1\n", "check pos 1 - http://192.0.2.1/\n", "check ../x 1 - -\n", "check pos 99999999 - -\n",
+		"check pos 1 - http://127.0.0.1/ more\n", strings.Repeat("x", 10000), "check pos 1 - file:///etc/passwd\n",
+	} {
+		asked := false
+		err := isolate.Serve(t.Context(), strings.NewReader(line), io.Discard, func(context.Context, health.Check) error { asked = true; return nil })
+		if err == nil || asked {
+			t.Errorf("%.40q is accepted", line)
+		}
+	}
+	if _, _, err := run(t, t.Context(), false, "speak", "hello\n"); err != nil {
+		t.Logf("the worker ended with: %v", err)
+	}
+}
+
+// When the program is asked to end, the worker is asked as well; here it dies of it, and that is told.
+func TestEnd(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, _, err := run(t, ctx, false, "hang")
+	var killed *isolate.SignalError
+	if !errors.As(err, &killed) {
+		t.Errorf("%v", err)
+	}
+}
+
+func FuzzServe(f *testing.F) {
+	f.Add([]byte("check pos 120 - http://127.0.0.1:8080/healthz\n"))
+	f.Add([]byte("check pos 5 command -\ncheck pos 0 - -\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var out bytes.Buffer
+		asked := 0
+		isolate.Serve(context.Background(), bytes.NewReader(b), &out, func(_ context.Context, c health.Check) error {
+			asked++
+			if c.Validate() != nil {
+				t.Fatalf("%+v is asked", c)
+			}
+			return errors.New("line one\nline two")
+		})
+		if bytes.Count(out.Bytes(), []byte("\n")) != asked {
+			t.Fatalf("%d questions, answers %q", asked, out.String())
+		}
+	})
+}
