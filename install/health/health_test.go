@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseURL(t *testing.T) {
@@ -112,20 +113,21 @@ func TestCommandGroupDies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if alive(pid) {
+	if !dies(pid) {
 		t.Errorf("process %d is still there", pid)
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
 
-// alive: a zombie that nobody has waited for yet is dead.
-func alive(pid int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+// dies waits for the end of a process that is nobody's child here.
+func dies(pid int) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return false
+		return errors.Is(err, unix.ESRCH)
 	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
+	defer unix.Close(fd)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+	return n == 1 && err == nil
 }
 
 func TestGivenUp(t *testing.T) {
