@@ -180,7 +180,11 @@ func (n *Node) site() status.Site {
 		}
 		if w.Wanted > 0 {
 			out.Bundles = append(out.Bundles, w)
+			out.WAN.Needed += w.Bytes
 		}
 	}
+	// What a node can say without the seeder: by the nodes' own reports, and at least this much came twice.
+	out.WAN.Needed = min(out.WAN.Needed, out.WAN.Plain)
+	out.WAN.Duplicate = out.WAN.Plain - out.WAN.Needed
 	return out
 }
