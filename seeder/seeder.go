@@ -174,7 +174,7 @@ func (s *Seeder) listen(identity ed25519.PrivateKey) error {
 	if s.host.ID().String() != s.peerID {
 		return fmt.Errorf("identity: the mesh calls it %s, the API %s", s.host.ID(), s.peerID)
 	}
-	if s.meshAddrs, err = advertised("mesh", s.cfg.AdvertiseMesh, s.host.Addr()); err != nil {
+	if s.meshAddrs, err = advertised("mesh", s.cfg.AdvertiseMesh, s.MeshAddr()); err != nil {
 		return err
 	}
 	if s.cfg.ListenAPI != "" {
@@ -188,7 +188,7 @@ func (s *Seeder) listen(identity ed25519.PrivateKey) error {
 		}
 		s.tlsListener = tls.NewListener(bound(l, maxAPIConns), conf)
 		s.opened = append(s.opened, s.tlsListener)
-		addrs, err := advertised("api", s.cfg.AdvertiseAPI, l.Addr().(*net.TCPAddr).AddrPort())
+		addrs, err := advertised("api", s.cfg.AdvertiseAPI, unmap(l.Addr().(*net.TCPAddr).AddrPort()))
 		if err != nil {
 			return err
 		}
@@ -220,7 +220,10 @@ func (s *Seeder) Access() api.Access {
 }
 
 // MeshAddr is the address of the mesh listener.
-func (s *Seeder) MeshAddr() netip.AddrPort { return s.host.Addr() }
+func (s *Seeder) MeshAddr() netip.AddrPort { return unmap(s.host.Addr()) }
+
+// unmap turns an IPv4 address that came as IPv6 into what people write.
+func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // PeerID is the seeder's identity.
 func (s *Seeder) PeerID() string { return s.peerID }

@@ -38,7 +38,11 @@ func (s *Seeder) seen(n fleet.Node, uplink bool) status.Seen {
 	}
 	out.Site, out.Node.Node, out.PeerID, out.Uplink = n.Site, n.Name, n.PeerID, uplink
 	connected := s.sessions.peer(n.PeerID) != nil // its probes answer, or the session would have ended
-	out.Silent = !connected && s.now().Sub(x.Seen) > s.cfg.SilentAfter
+	heard := x.Seen
+	if n.Enrolled.After(heard) { // a node that has just joined may take its time
+		heard = n.Enrolled
+	}
+	out.Silent = !connected && s.now().Sub(heard) > s.cfg.SilentAfter
 	return out
 }
 
