@@ -179,8 +179,11 @@ func (n *Node) onPeer(p gossip.Peer) {
 	})
 }
 
-// onConflict is gossip's: two nodes use one name.
+// onConflict is gossip's: two nodes use one name. A node restarted on another port looks like that for a while.
 func (n *Node) onConflict(c gossip.Conflict) {
+	if c.Last.Sub(c.First) < 3*time.Minute {
+		return
+	}
 	n.group.Go(func() error {
 		n.post(func() {
 			n.alarm(string(problem.NameTaken), "the name %s is used by a second node at %s (peer ID %s)", c.Name, c.Addr, c.PeerID)
