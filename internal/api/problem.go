@@ -99,11 +99,14 @@ func readError(r *http.Response) *problem.Error {
 	return problem.New(code, "%s %s answered %s", r.Request.Method, r.Request.URL.Path, r.Status)
 }
 
+// maxRetryAfter bounds how long a client waits because a server says so.
+const maxRetryAfter = 30 * time.Second
+
 // retryAfter reads the header in its form of seconds; 0 when there is none.
 func retryAfter(h http.Header) time.Duration {
 	s, err := strconv.Atoi(h.Get("Retry-After"))
-	if err != nil || s < 0 || s > 3600 {
+	if err != nil || s < 0 {
 		return 0
 	}
-	return time.Duration(s) * time.Second
+	return min(time.Duration(min(s, 3600))*time.Second, maxRetryAfter)
 }
