@@ -69,8 +69,7 @@ func New(inner memberlist.NodeAwareTransport, cfg Config) (*Transport, error) {
 		closing: make(chan struct{}), stop: make(chan struct{}),
 		open: map[net.Conn]netip.Addr{}, perIP: map[netip.Addr]int{},
 	}
-	t.wg.Add(1)
-	go t.pump()
+	t.wg.Go(t.pump)
 	return t, nil
 }
 
@@ -90,7 +89,6 @@ func (t *Transport) count(r Reason) Reason { t.counts[r].Add(1); return r }
 
 // pump judges what comes in. It drains the inner transport until that is down, or its shutdown would wait forever.
 func (t *Transport) pump() {
-	defer t.wg.Done()
 	for {
 		select {
 		case p := <-t.inner.PacketCh():
