@@ -55,11 +55,11 @@ func sign(t *testing.T, k signer.Signer, doc []byte) trust.Signed {
 
 func TestDocument(t *testing.T) {
 	k, set := operator(t)
-	for name, make := range map[string]func() (*Document, error){
+	for name, build := range map[string]func() (*Document, error){
 		"policy":   func() (*Document, error) { return NewDocument(text(t), 7, epoch) },
 		"deletion": func() (*Document, error) { return NewDeletion("retail-pos-prod", 7, epoch) },
 	} {
-		d, err := make()
+		d, err := build()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,10 +123,10 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("%s: want %s, got %v", c.name, c.want, err)
 		}
 	}
-	if _, _, err := Open(set, sign(t, stranger, good), epoch); !errors.Is(err, trust.ReasonUnknownKey) {
+	if _, _, err := Open(set, sign(t, stranger, good), epoch); !errors.Is(err, trust.ErrUnknownKey) {
 		t.Errorf("signed by a stranger: %v", err)
 	}
-	if _, _, err := Open(&trust.Set{Release: set.Policy}, sign(t, k, good), epoch); !errors.Is(err, trust.ReasonKeys) {
+	if _, _, err := Open(&trust.Set{Release: set.Policy}, sign(t, k, good), epoch); !errors.Is(err, trust.ErrKeys) {
 		t.Errorf("signed by a build server: %v", err)
 	}
 	if _, _, err := Open(set, sign(t, k, good), epoch); err != nil { // the positive control

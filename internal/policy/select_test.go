@@ -13,17 +13,17 @@ import (
 )
 
 func TestSelect(t *testing.T) {
-	make := func(name, bundle string, match ...string) *policy.Policy {
+	build := func(name, bundle string, match ...string) *policy.Policy {
 		p := &policy.Policy{Name: name, Bundle: policy.BundleRef{Name: bundle}, Match: map[string]string{}}
 		for i := 0; i < len(match); i += 2 {
 			p.Match[match[i]] = match[i+1]
 		}
 		return p
 	}
-	pos := make("pos", "os", "role", "pos")
-	canary := make("canary", "os", "ring", "canary")
-	prices := make("prices", "prices", "role", "pos", "env", "prod")
-	nobody := make("nobody", "os")
+	pos := build("pos", "os", "role", "pos")
+	canary := build("canary", "os", "ring", "canary")
+	prices := build("prices", "prices", "role", "pos", "env", "prod")
+	nobody := build("nobody", "os")
 	all := []*policy.Policy{pos, canary, prices, nobody}
 	for _, c := range []struct {
 		name   string

@@ -125,15 +125,15 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	stranger, others := seeder(t, &now)
-	if _, err := roster.Open(set, sign(t, stranger, good), epoch); !errors.Is(err, trust.ReasonUnknownKey) {
+	if _, err := roster.Open(set, sign(t, stranger, good), epoch); !errors.Is(err, trust.ErrUnknownKey) {
 		t.Errorf("signed by another seeder: %v", err)
 	}
-	if _, err := roster.Open(&trust.Set{Release: others.Roster}, sign(t, stranger, good), epoch); !errors.Is(err, trust.ReasonKeys) {
+	if _, err := roster.Open(&trust.Set{Release: others.Roster}, sign(t, stranger, good), epoch); !errors.Is(err, trust.ErrKeys) {
 		t.Errorf("signed by a build server: %v", err)
 	}
 	d := sign(t, k, good)
 	d.Doc = replace(`"pos-2"`, `"pos-3"`)
-	if _, err := roster.Open(set, d, epoch); !errors.Is(err, trust.ReasonBad) || problem.CodeOf(err) != problem.SignatureInvalid {
+	if _, err := roster.Open(set, d, epoch); !errors.Is(err, trust.ErrBad) || problem.CodeOf(err) != problem.SignatureInvalid {
 		t.Errorf("changed after signing: %v", err)
 	}
 }

@@ -136,17 +136,17 @@ func TestAppend(t *testing.T) {
 	if only, err := signer.Append(nil, first); err != nil || !bytes.Equal(only, first) {
 		t.Errorf("appended to nothing: %v", err)
 	}
-	if _, err := signer.Append(nil, nil); !errors.Is(err, trust.ReasonNotSignatures) {
+	if _, err := signer.Append(nil, nil); !errors.Is(err, trust.ErrNotSignatures) {
 		t.Errorf("nothing and nothing: %v", err)
 	}
-	if _, err := signer.Append(first, []byte("garbage")); !errors.Is(err, trust.ReasonNotSignatures) {
+	if _, err := signer.Append(first, []byte("garbage")); !errors.Is(err, trust.ErrNotSignatures) {
 		t.Errorf("garbage: %v", err)
 	}
 	all := both
 	for i := 0; err == nil && i < 3; i++ {
 		all, err = signer.Append(all, mustSign(t, newKeyFile(t)))
 	}
-	if !errors.Is(err, trust.ReasonTooMany) {
+	if !errors.Is(err, trust.ErrTooMany) {
 		t.Errorf("five signatures: %v", err)
 	}
 
@@ -257,7 +257,7 @@ func TestGPG(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sig, err := g.Sign(context.Background(), doc); !errors.Is(err, trust.ReasonNotBinary) || sig != nil {
+	if sig, err := g.Sign(context.Background(), doc); !errors.Is(err, trust.ErrNotBinary) || sig != nil {
 		t.Errorf("text mode: %v", err)
 	}
 

@@ -36,7 +36,7 @@ func (v Verdict) CheckCreated(created time.Time) error {
 		if d := t.Sub(created).Abs(); d > MaxSkewFromCreated {
 			return problem.New(problem.SignatureInvalid, "the document says created %s, the signature by %s was made %s",
 				created.UTC().Format(time.RFC3339), v.Signers[i], t.Format(time.RFC3339)).
-				Because(ReasonCreated.because("%s apart, at most %s", d, MaxSkewFromCreated)).
+				Because(ErrCreated.because("%s apart, at most %s", d, MaxSkewFromCreated)).
 				WithDone("the document was not used").
 				WithNext("check the clock of the machine that signed, then build and sign again")
 		}

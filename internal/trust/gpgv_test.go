@@ -84,98 +84,98 @@ func fixtures(t *testing.T, h *gpghome.Home, now time.Time) []fixture {
 	add("good, by the library", signedByLibrary(t, mine, doc, lastMonth), public(t, mine), "", "")
 
 	// The wrong document or the wrong signer.
-	add("changed document", sig, ring, trust.ReasonBad, "good").doc = changed
-	add("empty document", sig, ring, trust.ReasonBad, "good").doc = nil
-	add("unknown signer", second, ring, trust.ReasonUnknownKey, "one of two keys")
-	add("unknown, then good", slices.Concat(second, sig), ring, trust.ReasonUnknownKey, library)
-	add("good, then unknown", slices.Concat(sig, second), ring, trust.ReasonUnknownKey, library)
+	add("changed document", sig, ring, trust.ErrBad, "good").doc = changed
+	add("empty document", sig, ring, trust.ErrBad, "good").doc = nil
+	add("unknown signer", second, ring, trust.ErrUnknownKey, "one of two keys")
+	add("unknown, then good", slices.Concat(second, sig), ring, trust.ErrUnknownKey, library)
+	add("good, then unknown", slices.Concat(sig, second), ring, trust.ErrUnknownKey, library)
 	bad := h.Sign(lastMonth, a, changed)
-	add("bad, then good", slices.Concat(bad, sig), ring, trust.ReasonBad, library)
-	add("good, then bad", slices.Concat(sig, bad), ring, trust.ReasonBad, library)
+	add("bad, then good", slices.Concat(bad, sig), ring, trust.ErrBad, library)
+	add("good, then bad", slices.Concat(sig, bad), ring, trust.ErrBad, library)
 
 	// Thresholds.
-	add("one of two needed", sig, both, trust.ReasonThreshold, "two of two").threshold = 2
-	add("the same signature twice, two needed", slices.Concat(sig, sig), both, trust.ReasonThreshold, counting).threshold = 2
-	add("signed twice, two needed", slices.Concat(sig, h.Sign(now, a, doc)), both, trust.ReasonThreshold, counting).threshold = 2
-	add("one signature and a bad one, two needed", slices.Concat(sig, h.Sign(lastMonth, b, changed)), both, trust.ReasonBad, "two of two").threshold = 2
+	add("one of two needed", sig, both, trust.ErrThreshold, "two of two").threshold = 2
+	add("the same signature twice, two needed", slices.Concat(sig, sig), both, trust.ErrThreshold, counting).threshold = 2
+	add("signed twice, two needed", slices.Concat(sig, h.Sign(now, a, doc)), both, trust.ErrThreshold, counting).threshold = 2
+	add("one signature and a bad one, two needed", slices.Concat(sig, h.Sign(lastMonth, b, changed)), both, trust.ErrBad, "two of two").threshold = 2
 
 	// Keys past their end.
 	short := h.Key(lastYear, "ed25519", "sign", "30d")
-	add("expired key, dated while valid", h.Sign(lastYear.AddDate(0, 0, 3), short, doc), h.Export(short), trust.ReasonKeyExpired, exitStatus)
+	add("expired key, dated while valid", h.Sign(lastYear.AddDate(0, 0, 3), short, doc), h.Export(short), trust.ErrKeyExpired, exitStatus)
 	sub := never("ed25519")
 	h.Subkey(lastYear, sub, "ed25519", "sign", "30d")
-	add("expired subkey, dated while valid", h.Sign(lastYear.AddDate(0, 0, 3), sub, doc), h.Export(sub), trust.ReasonKeyExpired, exitStatus)
+	add("expired subkey, dated while valid", h.Sign(lastYear.AddDate(0, 0, 3), sub, doc), h.Export(sub), trust.ErrKeyExpired, exitStatus)
 	two := newEntity(t, lastYear)
 	twoSig := signedByLibrary(t, two, doc, lastYear.AddDate(0, 0, 3))
 	cfg := &packet.Config{KeyLifetimeSecs: 30 * 24 * 3600, Time: func() time.Time { return lastYear.AddDate(0, 0, 2) }}
 	if err := two.AddUserId("second", "", "second@example.org", cfg); err != nil {
 		t.Fatal(err)
 	}
-	add("key that expired by its newer user ID", twoSig, public(t, two), trust.ReasonKeyExpired, library)
+	add("key that expired by its newer user ID", twoSig, public(t, two), trust.ErrKeyExpired, library)
 	for code, name := range map[string]string{"0": "without reason", "1": "superseded", "2": "compromised", "3": "retired"} {
 		k := never("ed25519")
 		s := h.Sign(now.AddDate(0, -6, 0), k, doc)
 		h.Revoke(now.AddDate(0, -3, 0), k, code)
-		add("key revoked as "+name+", dated before", s, h.Export(k), trust.ReasonRevoked, exitStatus)
+		add("key revoked as "+name+", dated before", s, h.Export(k), trust.ErrRevoked, exitStatus)
 	}
 	subSig, subRing := revokedSubkey(t, lastYear, now, doc)
-	add("revoked subkey, dated before", subSig, subRing, trust.ReasonRevoked, exitStatus)
-	add("expired signature", h.Sign(lastMonth, a, doc, "--default-sig-expire", "1d"), ring, trust.ReasonSignatureExpired, dateless)
+	add("revoked subkey, dated before", subSig, subRing, trust.ErrRevoked, exitStatus)
+	add("expired signature", h.Sign(lastMonth, a, doc, "--default-sig-expire", "1d"), ring, trust.ErrSignatureExpired, dateless)
 
 	// Weak or unusual signatures and keys.
-	add("SHA-1", h.Sign(lastMonth, a, doc, "--digest-algo", "SHA1"), ring, trust.ReasonWeakHash, stricter)
-	add("SHA-224", h.Sign(lastMonth, a, doc, "--digest-algo", "SHA224"), ring, trust.ReasonWeakHash, stricter)
+	add("SHA-1", h.Sign(lastMonth, a, doc, "--digest-algo", "SHA1"), ring, trust.ErrWeakHash, stricter)
+	add("SHA-224", h.Sign(lastMonth, a, doc, "--digest-algo", "SHA224"), ring, trust.ErrWeakHash, stricter)
 	for _, algo := range []string{"rsa1024", "rsa2048", "dsa2048", "secp256k1"} {
 		k := never(algo)
-		add(algo, h.Sign(lastMonth, k, doc, "--digest-algo", "SHA256"), h.Export(k), trust.ReasonWeakKey, stricter)
+		add(algo, h.Sign(lastMonth, k, doc, "--digest-algo", "SHA256"), h.Export(k), trust.ErrWeakKey, stricter)
 	}
 	sha1 := h.Key(lastYear, "ed25519", "sign", "never", "--cert-digest-algo", "SHA1")
-	add("key bound with SHA-1", h.Sign(lastMonth, sha1, doc), h.Export(sha1), trust.ReasonWeakKey, stricter)
+	add("key bound with SHA-1", h.Sign(lastMonth, sha1, doc), h.Export(sha1), trust.ErrWeakKey, stricter)
 	text := h.Sign(lastMonth, a, doc, "--textmode")
-	add("text mode", text, ring, trust.ReasonNotBinary, stricter)
-	add("text mode, line endings changed", text, ring, trust.ReasonNotBinary, stricter).doc = crlf
+	add("text mode", text, ring, trust.ErrNotBinary, stricter)
+	add("text mode, line endings changed", text, ring, trust.ErrNotBinary, stricter).doc = crlf
 	handmade := func(name string, hashed, unhashed []byte, want trust.ReasonError, control string) {
 		add(name, craft(t, mine, doc, hashed, unhashed), public(t, mine), want, control)
 	}
 	made := sub4(2, uint32(lastMonth.Unix()))
-	print := slices.Concat([]byte{22, 33, 4}, mine.PrimaryKey.Fingerprint)
+	issuer := slices.Concat([]byte{22, 33, 4}, mine.PrimaryKey.Fingerprint)
 	id := slices.Concat([]byte{9, 16}, mine.PrimaryKey.Fingerprint[12:])
-	handmade("good, by hand", slices.Concat(made, print), id, "", "")
-	handmade("no issuer fingerprint", made, id, trust.ReasonNoIssuer, stricter)
-	handmade("issuer fingerprint not signed", made, print, trust.ReasonNoIssuer, library)
-	handmade("no issuer", made, nil, trust.ReasonNoIssuer, "good, by hand")
-	handmade("made at two times", slices.Concat(made, print, sub4(2, uint32(now.Unix()))), id, trust.ReasonNotSignatures, stricter)
-	handmade("unknown field", slices.Concat(made, print, []byte{2, 99, 0}), id, "", "")
-	handmade("unknown critical field", slices.Concat(made, print, []byte{2, 0x80 | 99, 0}), id, trust.ReasonNotSignatures, "unknown field")
-	handmade("unknown critical field, not signed", slices.Concat(made, print), slices.Concat(id, []byte{2, 0x80 | 99, 0}), trust.ReasonNotSignatures, library)
-	handmade("unknown field, not signed", slices.Concat(made, print), slices.Concat(id, []byte{2, 99, 0}), trust.ReasonNotSignatures, stricter)
+	handmade("good, by hand", slices.Concat(made, issuer), id, "", "")
+	handmade("no issuer fingerprint", made, id, trust.ErrNoIssuer, stricter)
+	handmade("issuer fingerprint not signed", made, issuer, trust.ErrNoIssuer, library)
+	handmade("no issuer", made, nil, trust.ErrNoIssuer, "good, by hand")
+	handmade("made at two times", slices.Concat(made, issuer, sub4(2, uint32(now.Unix()))), id, trust.ErrNotSignatures, stricter)
+	handmade("unknown field", slices.Concat(made, issuer, []byte{2, 99, 0}), id, "", "")
+	handmade("unknown critical field", slices.Concat(made, issuer, []byte{2, 0x80 | 99, 0}), id, trust.ErrNotSignatures, "unknown field")
+	handmade("unknown critical field, not signed", slices.Concat(made, issuer), slices.Concat(id, []byte{2, 0x80 | 99, 0}), trust.ErrNotSignatures, library)
+	handmade("unknown field, not signed", slices.Concat(made, issuer), slices.Concat(id, []byte{2, 99, 0}), trust.ErrNotSignatures, stricter)
 	notation := append([]byte{20, 0, 0, 0, 0, 0, 13, 0, 1}, "n@example.orgv"...)
-	handmade("notation", slices.Concat(made, print, []byte{byte(len(notation))}, notation), id, "", "")
+	handmade("notation", slices.Concat(made, issuer, []byte{byte(len(notation))}, notation), id, "", "")
 	notation[0] |= 0x80
-	handmade("critical notation", slices.Concat(made, print, []byte{byte(len(notation))}, notation), id, trust.ReasonBad, "notation")
-	add("a certification of the key", certification(t, ring), ring, trust.ReasonNotBinary, "good")
+	handmade("critical notation", slices.Concat(made, issuer, []byte{byte(len(notation))}, notation), id, trust.ErrBad, "notation")
+	add("a certification of the key", certification(t, ring), ring, trust.ErrNotBinary, "good")
 
 	// Files that are more than signatures.
-	add("five signatures", bytes.Repeat(sig, 5), ring, trust.ReasonTooMany, stricter)
-	add("fifty signatures", bytes.Repeat(sig, 50), ring, trust.ReasonTooMany, stricter)
-	add("a marker behind", append(slices.Clone(sig), 0xca, 3, 'P', 'G', 'P'), ring, trust.ReasonNotSignatures, stricter)
-	add("a private packet behind", append(slices.Clone(sig), 0xc0|60, 2, 0, 0), ring, trust.ReasonNotSignatures, stricter)
-	add("a user ID behind", append(slices.Clone(sig), 0xcd, 1, 'x'), ring, trust.ReasonNotSignatures, stricter)
-	add("a literal packet behind", append(slices.Clone(sig), 0xcb, 7, 'b', 0, 0, 0, 0, 0, 'x'), ring, trust.ReasonNotSignatures, "good")
-	add("the key behind", slices.Concat(sig, ring), ring, trust.ReasonNotSignatures, stricter)
-	add("a stray byte behind", append(slices.Clone(sig), 0), ring, trust.ReasonNotSignatures, stricter)
-	add("bytes inside the packet, behind the signature", longer(sig), ring, trust.ReasonNotSignatures, stricter)
-	add("a packet of indefinite length", append([]byte{0x8b}, sig[2:]...), ring, trust.ReasonNotSignatures, "good")
+	add("five signatures", bytes.Repeat(sig, 5), ring, trust.ErrTooMany, stricter)
+	add("fifty signatures", bytes.Repeat(sig, 50), ring, trust.ErrTooMany, stricter)
+	add("a marker behind", append(slices.Clone(sig), 0xca, 3, 'P', 'G', 'P'), ring, trust.ErrNotSignatures, stricter)
+	add("a private packet behind", append(slices.Clone(sig), 0xc0|60, 2, 0, 0), ring, trust.ErrNotSignatures, stricter)
+	add("a user ID behind", append(slices.Clone(sig), 0xcd, 1, 'x'), ring, trust.ErrNotSignatures, stricter)
+	add("a literal packet behind", append(slices.Clone(sig), 0xcb, 7, 'b', 0, 0, 0, 0, 0, 'x'), ring, trust.ErrNotSignatures, "good")
+	add("the key behind", slices.Concat(sig, ring), ring, trust.ErrNotSignatures, stricter)
+	add("a stray byte behind", append(slices.Clone(sig), 0), ring, trust.ErrNotSignatures, stricter)
+	add("bytes inside the packet, behind the signature", longer(sig), ring, trust.ErrNotSignatures, stricter)
+	add("a packet of indefinite length", append([]byte{0x8b}, sig[2:]...), ring, trust.ErrNotSignatures, "good")
 	arm := armoured(t, sig, true)
-	add("text before the armour", append([]byte("read me first\n"), arm...), ring, trust.ReasonNotSignatures, stricter)
-	add("text behind the armour", append(slices.Clone(arm), "and this\n"...), ring, trust.ReasonNotSignatures, stricter)
-	add("two armoured blocks", slices.Concat(arm, arm), ring, trust.ReasonNotSignatures, stricter)
-	add("armour of another kind", bytes.ReplaceAll(arm, []byte("SIGNATURE"), []byte("MESSAGE")), ring, trust.ReasonNotSignatures, stricter)
-	add("armour with a wrong checksum", wrongChecksum(arm), ring, trust.ReasonNotSignatures, library)
-	add("clear-signed text", h.Run(lastMonth, doc, "--local-user", a, "--output", "-", "--clearsign"), ring, trust.ReasonNotSignatures, "good")
-	add("signed message with the document inside", h.Run(lastMonth, doc, "--local-user", a, "--output", "-", "--sign"), ring, trust.ReasonNotSignatures, "good")
-	add("cut off", sig[:len(sig)-1], ring, trust.ReasonNotSignatures, "good")
-	add("empty file", nil, ring, trust.ReasonNotSignatures, "good")
+	add("text before the armour", append([]byte("read me first\n"), arm...), ring, trust.ErrNotSignatures, stricter)
+	add("text behind the armour", append(slices.Clone(arm), "and this\n"...), ring, trust.ErrNotSignatures, stricter)
+	add("two armoured blocks", slices.Concat(arm, arm), ring, trust.ErrNotSignatures, stricter)
+	add("armour of another kind", bytes.ReplaceAll(arm, []byte("SIGNATURE"), []byte("MESSAGE")), ring, trust.ErrNotSignatures, stricter)
+	add("armour with a wrong checksum", wrongChecksum(arm), ring, trust.ErrNotSignatures, library)
+	add("clear-signed text", h.Run(lastMonth, doc, "--local-user", a, "--output", "-", "--clearsign"), ring, trust.ErrNotSignatures, "good")
+	add("signed message with the document inside", h.Run(lastMonth, doc, "--local-user", a, "--output", "-", "--sign"), ring, trust.ErrNotSignatures, "good")
+	add("cut off", sig[:len(sig)-1], ring, trust.ErrNotSignatures, "good")
+	add("empty file", nil, ring, trust.ErrNotSignatures, "good")
 	return fs
 }
 
@@ -252,7 +252,7 @@ func TestDatedInTheFuture(t *testing.T) {
 	}
 	set := trust.Set{Release: roleKeys(t, ring, 1)}
 	_, _, err := set.OpenManifest(trust.Signed{Doc: doc, Sig: sig}, now)
-	checkReason(t, err, trust.ReasonCreated)
+	checkReason(t, err, trust.ErrCreated)
 }
 
 // What a mutated signature file may still be accepted as, gpgv accepts too, with the same signer: only bytes that the

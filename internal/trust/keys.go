@@ -112,7 +112,7 @@ func readEntity(raw []byte) (*openpgp.Entity, error) {
 	if e.PrimaryKey.Version != 4 {
 		return nil, fmt.Errorf("key of version %d: stock gpg reads version 4 only", e.PrimaryKey.Version)
 	}
-	if _, err := r.Next(); err != io.EOF {
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("bytes after the end of the key")
 	}
 	// The library passes over signatures that it cannot read or does not expect where they stand. A revocation
@@ -189,27 +189,27 @@ var fingerprintRE = regexp.MustCompile(`^[0-9A-F]{40}$`)
 func (k *RoleKeys) entities() (openpgp.EntityList, error) {
 	switch n := len(k.Fingerprints); {
 	case k.Threshold < 1:
-		return nil, ReasonKeys.because("threshold %d is below 1", k.Threshold)
+		return nil, ErrKeys.because("threshold %d is below 1", k.Threshold)
 	case n > MaxKeys:
-		return nil, ReasonKeys.because("%d fingerprints: at most %d", n, MaxKeys)
+		return nil, ErrKeys.because("%d fingerprints: at most %d", n, MaxKeys)
 	case k.Threshold > n:
-		return nil, ReasonKeys.because("threshold %d is above the number of keys, %d", k.Threshold, n)
+		return nil, ErrKeys.because("threshold %d is above the number of keys, %d", k.Threshold, n)
 	case len(k.Keyring) > MaxKeyringBytes:
-		return nil, ReasonKeys.because("keyring of %d bytes: at most %d", len(k.Keyring), MaxKeyringBytes)
+		return nil, ErrKeys.because("keyring of %d bytes: at most %d", len(k.Keyring), MaxKeyringBytes)
 	}
 	raws, err := splitKeys(k.Keyring)
 	if err != nil {
-		return nil, ReasonKeys.because("keyring: %w", err)
+		return nil, ErrKeys.because("keyring: %w", err)
 	}
 	byPrint := make(map[string]*openpgp.Entity, len(raws))
 	for _, raw := range raws {
 		e, err := readEntity(raw)
 		if err != nil {
-			return nil, ReasonKeys.because("keyring: %w", err)
+			return nil, ErrKeys.because("keyring: %w", err)
 		}
 		fp := fingerprint(e.PrimaryKey)
 		if byPrint[fp] != nil {
-			return nil, ReasonKeys.because("key %s occurs twice in the keyring", fp)
+			return nil, ErrKeys.because("key %s occurs twice in the keyring", fp)
 		}
 		byPrint[fp] = e
 	}
@@ -217,16 +217,16 @@ func (k *RoleKeys) entities() (openpgp.EntityList, error) {
 	for i, fp := range k.Fingerprints {
 		switch {
 		case !ValidFingerprint(fp):
-			return nil, ReasonKeys.because("fingerprint %.60q is not 40 upper-case hex digits", fp)
+			return nil, ErrKeys.because("fingerprint %.60q is not 40 upper-case hex digits", fp)
 		case slices.Contains(k.Fingerprints[:i], fp):
-			return nil, ReasonKeys.because("fingerprint %s is listed twice", fp)
+			return nil, ErrKeys.because("fingerprint %s is listed twice", fp)
 		case byPrint[fp] == nil:
-			return nil, ReasonKeys.because("key %s is not in the keyring", fp)
+			return nil, ErrKeys.because("key %s is not in the keyring", fp)
 		}
 		list = append(list, byPrint[fp])
 	}
 	if len(list) != len(byPrint) {
-		return nil, ReasonKeys.because("the keyring holds keys whose fingerprints are not listed")
+		return nil, ErrKeys.because("the keyring holds keys whose fingerprints are not listed")
 	}
 	return list, nil
 }

@@ -32,7 +32,7 @@ func split(b []byte, limit int) ([]frame, error) {
 	var out []frame
 	for len(b) > 0 {
 		if len(out) == limit {
-			return nil, ReasonTooMany.because("more than %d", limit)
+			return nil, ErrTooMany.because("more than %d", limit)
 		}
 		tag, n, _, err := header(b)
 		if err != nil {
@@ -99,26 +99,26 @@ func header(b []byte) (tag, n int, body []byte, err error) {
 // Each packet is a binary signature file of its own.
 func SplitSignatures(file []byte) ([][]byte, error) {
 	if len(file) > MaxSignatureBytes {
-		return nil, ReasonTooLarge.because("%d bytes, at most %d", len(file), MaxSignatureBytes)
+		return nil, ErrTooLarge.because("%d bytes, at most %d", len(file), MaxSignatureBytes)
 	}
 	b := file
 	if len(b) == 0 || b[0]&0x80 == 0 {
 		var err error
 		if b, err = unarmour(file, "PGP SIGNATURE"); err != nil {
-			return nil, ReasonNotSignatures.because("%w", err)
+			return nil, ErrNotSignatures.because("%w", err)
 		}
 	}
 	frames, err := split(b, MaxSignaturePackets)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ReasonNotSignatures, err)
+		return nil, fmt.Errorf("%w: %w", ErrNotSignatures, err)
 	}
 	if len(frames) == 0 {
-		return nil, ReasonNotSignatures.because("it is empty")
+		return nil, ErrNotSignatures.because("it is empty")
 	}
 	out := make([][]byte, len(frames))
 	for i, f := range frames {
 		if f.tag != tagSignature {
-			return nil, ReasonNotSignatures.because("packet %d has tag %d", i+1, f.tag)
+			return nil, ErrNotSignatures.because("packet %d has tag %d", i+1, f.tag)
 		}
 		if err := checkForm(f.raw); err != nil {
 			return nil, fmt.Errorf("signature %d: %w", i+1, err)
@@ -133,22 +133,22 @@ func checkForm(raw []byte) error {
 	r := bytes.NewReader(raw)
 	p, err := packet.Read(r)
 	if err != nil {
-		return ReasonNotSignatures.because("%w", err)
+		return ErrNotSignatures.because("%w", err)
 	}
 	sig, ok := p.(*packet.Signature)
 	switch {
 	// Bytes that the parser leaves behind inside the packet would be read as packets by one program and
 	// skipped by another.
 	case !ok || r.Len() != 0:
-		return ReasonNotSignatures.because("%d bytes after its end", r.Len())
+		return ErrNotSignatures.because("%d bytes after its end", r.Len())
 	case sig.Version != 4:
-		return ReasonVersion.because("version %d", sig.Version)
+		return ErrVersion.because("version %d", sig.Version)
 	case sig.SigType != packet.SigTypeBinary:
-		return ReasonNotBinary.because("type %#02x", uint8(sig.SigType))
+		return ErrNotBinary.because("type %#02x", uint8(sig.SigType))
 	case !slices.Contains([]crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512}, sig.Hash):
-		return ReasonWeakHash.because("%s", sig.Hash)
+		return ErrWeakHash.because("%s", sig.Hash)
 	case len(sig.IssuerFingerprint) != 20:
-		return ReasonNoIssuer
+		return ErrNoIssuer
 	}
 	return checkSubpackets(raw)
 }

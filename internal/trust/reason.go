@@ -10,22 +10,22 @@ type ReasonError string
 
 // The reasons.
 const (
-	ReasonTooLarge         ReasonError = "the signature file is too large"
-	ReasonTooMany          ReasonError = "the signature file has too many packets"
-	ReasonNotSignatures    ReasonError = "the file is not a plain list of OpenPGP signatures"
-	ReasonVersion          ReasonError = "the signature is not of OpenPGP version 4"
-	ReasonNotBinary        ReasonError = "the signature is not over the exact bytes (text mode, or not over a document)"
-	ReasonWeakHash         ReasonError = "the signature uses a hash other than SHA-256, SHA-384 or SHA-512"
-	ReasonNoIssuer         ReasonError = "the signature does not carry the fingerprint of its issuer"
-	ReasonUnknownKey       ReasonError = "the signer is not among the keys allowed for this role"
-	ReasonWeakKey          ReasonError = "the key is of a kind that is refused"
-	ReasonRevoked          ReasonError = "the key is revoked"
-	ReasonKeyExpired       ReasonError = "the key is expired"
-	ReasonSignatureExpired ReasonError = "the signature is expired"
-	ReasonBad              ReasonError = "the signature does not match the document"
-	ReasonThreshold        ReasonError = "too few different keys have signed"
-	ReasonCreated          ReasonError = "the signature was made at another time than the document says"
-	ReasonKeys             ReasonError = "the trusted keys cannot be used"
+	ErrTooLarge         ReasonError = "the signature file is too large"
+	ErrTooMany          ReasonError = "the signature file has too many packets"
+	ErrNotSignatures    ReasonError = "the file is not a plain list of OpenPGP signatures"
+	ErrVersion          ReasonError = "the signature is not of OpenPGP version 4"
+	ErrNotBinary        ReasonError = "the signature is not over the exact bytes (text mode, or not over a document)"
+	ErrWeakHash         ReasonError = "the signature uses a hash other than SHA-256, SHA-384 or SHA-512"
+	ErrNoIssuer         ReasonError = "the signature does not carry the fingerprint of its issuer"
+	ErrUnknownKey       ReasonError = "the signer is not among the keys allowed for this role"
+	ErrWeakKey          ReasonError = "the key is of a kind that is refused"
+	ErrRevoked          ReasonError = "the key is revoked"
+	ErrKeyExpired       ReasonError = "the key is expired"
+	ErrSignatureExpired ReasonError = "the signature is expired"
+	ErrBad              ReasonError = "the signature does not match the document"
+	ErrThreshold        ReasonError = "too few different keys have signed"
+	ErrCreated          ReasonError = "the signature was made at another time than the document says"
+	ErrKeys             ReasonError = "the trusted keys cannot be used"
 )
 
 // Error makes a reason an error.
@@ -37,7 +37,7 @@ func (r ReasonError) because(format string, args ...any) error {
 }
 
 // RefusedError is why a document was refused: one error for each signature that did not count, in the order of the
-// file, and then ReasonThreshold where too few were left.
+// file, and then ErrThreshold where too few were left.
 type RefusedError struct {
 	Errors []error
 }

@@ -26,21 +26,21 @@ type subpacket struct {
 func checkSubpackets(raw []byte) error {
 	hashed, unhashed, err := fields(raw)
 	if err != nil {
-		return ReasonNotSignatures.because("%w", err)
+		return ErrNotSignatures.because("%w", err)
 	}
 	var seen [128]bool
 	for _, s := range hashed {
 		if seen[s.kind] && s.kind != subNotation {
-			return ReasonNotSignatures.because("field %d is there twice", s.kind)
+			return ErrNotSignatures.because("field %d is there twice", s.kind)
 		}
 		seen[s.kind] = true
 	}
 	if !seen[subIssuerFingerprint] {
-		return ReasonNoIssuer
+		return ErrNoIssuer
 	}
 	for i, s := range unhashed {
 		if i > 0 || s.kind != subIssuerKeyID || s.critical {
-			return ReasonNotSignatures.because("field %d is in the part that is not signed", s.kind)
+			return ErrNotSignatures.because("field %d is in the part that is not signed", s.kind)
 		}
 	}
 	return nil

@@ -63,13 +63,13 @@ func (k *RoleKeys) verify(d Signed, at time.Time) (Verdict, error) {
 	cfg := config()
 	md, err := openpgp.VerifyDetachedSignatureReader(ring, bytes.NewReader(d.Doc), bytes.NewReader(slices.Concat(sigs...)), cfg)
 	if err != nil {
-		return Verdict{}, ReasonBad.because("%w", err)
+		return Verdict{}, ErrBad.because("%w", err)
 	}
 	if _, err := io.Copy(io.Discard, md.UnverifiedBody); err != nil {
-		return Verdict{}, ReasonBad.because("%w", err)
+		return Verdict{}, ErrBad.because("%w", err)
 	}
 	if len(md.SignatureCandidates) != len(sigs) {
-		return Verdict{}, ReasonNotSignatures.because("%d packets give %d signatures", len(sigs), len(md.SignatureCandidates))
+		return Verdict{}, ErrNotSignatures.because("%d packets give %d signatures", len(sigs), len(md.SignatureCandidates))
 	}
 	var v Verdict
 	var refusal RefusedError
@@ -85,7 +85,7 @@ func (k *RoleKeys) verify(d Signed, at time.Time) (Verdict, error) {
 		}
 	}
 	if len(v.Signers) < k.Threshold {
-		refusal.Errors = append(refusal.Errors, ReasonThreshold.because("%d of %d", len(v.Signers), k.Threshold))
+		refusal.Errors = append(refusal.Errors, ErrThreshold.because("%d of %d", len(v.Signers), k.Threshold))
 	}
 	if len(refusal.Errors) > 0 {
 		return Verdict{}, &refusal
@@ -97,7 +97,7 @@ func (k *RoleKeys) verify(d Signed, at time.Time) (Verdict, error) {
 func judge(c *openpgp.SignatureCandidate, at time.Time) error {
 	e := c.SignedByEntity
 	if e == nil {
-		return ReasonUnknownKey
+		return ErrUnknownKey
 	}
 	if err := usable(e); err != nil {
 		return err
@@ -105,23 +105,23 @@ func judge(c *openpgp.SignatureCandidate, at time.Time) error {
 	switch err := c.SignatureError; {
 	case err == nil:
 	case errors.Is(err, pgperrors.ErrKeyRevoked):
-		return ReasonRevoked
+		return ErrRevoked
 	case errors.Is(err, pgperrors.ErrKeyExpired):
-		return ReasonKeyExpired.because("at %s, when it signed", c.CorrespondingSig.CreationTime.UTC().Format(time.RFC3339))
+		return ErrKeyExpired.because("at %s, when it signed", c.CorrespondingSig.CreationTime.UTC().Format(time.RFC3339))
 	default:
-		return ReasonBad.because("%w", err)
+		return ErrBad.because("%w", err)
 	}
 	if c.SignedBy == nil || !bytes.Equal(c.IssuerFingerprint, c.SignedBy.PublicKey.Fingerprint) {
-		return ReasonUnknownKey
+		return ErrUnknownKey
 	}
 	end := keyEnd(e)
 	if !c.SignedBy.IsPrimary() {
 		i := slices.IndexFunc(e.Subkeys, func(s openpgp.Subkey) bool { return s.PublicKey == c.SignedBy.PublicKey })
 		if i < 0 {
-			return ReasonUnknownKey
+			return ErrUnknownKey
 		}
 		if len(e.Subkeys[i].Revocations) > 0 {
-			return ReasonRevoked.because("subkey %s", fingerprint(e.Subkeys[i].PublicKey))
+			return ErrRevoked.because("subkey %s", fingerprint(e.Subkeys[i].PublicKey))
 		}
 		if err := strong(e.Subkeys[i].PublicKey); err != nil {
 			return err
@@ -129,10 +129,10 @@ func judge(c *openpgp.SignatureCandidate, at time.Time) error {
 		end = earlier(end, subkeyEnd(&e.Subkeys[i]))
 	}
 	if past(end, at) {
-		return ReasonKeyExpired.because("since %s", end.Format(time.RFC3339))
+		return ErrKeyExpired.because("since %s", end.Format(time.RFC3339))
 	}
 	if end := lifetimeEnd(c.CorrespondingSig.CreationTime, c.CorrespondingSig.SigLifetimeSecs); past(end, at) {
-		return ReasonSignatureExpired.because("since %s", end.Format(time.RFC3339))
+		return ErrSignatureExpired.because("since %s", end.Format(time.RFC3339))
 	}
 	return nil
 }
@@ -141,16 +141,16 @@ func judge(c *openpgp.SignatureCandidate, at time.Time) error {
 // made to sign in the past), a weak or unusual primary key, or nothing in it that can sign.
 func usable(e *openpgp.Entity) error {
 	if len(e.Revocations) > 0 {
-		return ReasonRevoked
+		return ErrRevoked
 	}
 	if err := strong(e.PrimaryKey); err != nil {
 		return err
 	}
 	if _, err := e.PrimarySelfSignature(time.Time{}, config()); err != nil {
-		return ReasonWeakKey.because("it is not bound to its user ID with a strong hash")
+		return ErrWeakKey.because("it is not bound to its user ID with a strong hash")
 	}
 	if _, ok := e.SigningKey(time.Time{}, config()); !ok {
-		return ReasonWeakKey.because("it cannot sign")
+		return ErrWeakKey.because("it cannot sign")
 	}
 	return nil
 }
@@ -161,21 +161,21 @@ func strong(k *packet.PublicKey) error {
 	switch k.PubKeyAlgo {
 	case packet.PubKeyAlgoRSA:
 		if n, err := k.BitLength(); err != nil || n < config().MinRSABits {
-			return ReasonWeakKey.because("RSA of %d bits, at least %d", n, config().MinRSABits)
+			return ErrWeakKey.because("RSA of %d bits, at least %d", n, config().MinRSABits)
 		}
 		return nil
 	case packet.PubKeyAlgoEdDSA:
 		if curve, err := k.Curve(); err != nil || curve != packet.Curve25519 {
-			return ReasonWeakKey.because("EdDSA on the curve %q", curve)
+			return ErrWeakKey.because("EdDSA on the curve %q", curve)
 		}
 		return nil
 	case packet.PubKeyAlgoECDSA:
 		if curve, err := k.Curve(); err != nil || config().RejectCurve(curve) {
-			return ReasonWeakKey.because("ECDSA on the curve %q", curve)
+			return ErrWeakKey.because("ECDSA on the curve %q", curve)
 		}
 		return nil
 	}
-	return ReasonWeakKey.because("public-key algorithm %d", k.PubKeyAlgo)
+	return ErrWeakKey.because("public-key algorithm %d", k.PubKeyAlgo)
 }
 
 // keyEnd is when the primary key expires; zero: never. Programs differ in which of several self-signatures they

@@ -88,18 +88,18 @@ func TestCapsComeFirst(t *testing.T) {
 		copies int
 		want   trust.ReasonError
 	}{
-		{4, trust.ReasonKeys}, // the positive control: within the caps the keyring is looked at
-		{5, trust.ReasonTooMany},
-		{5000, trust.ReasonTooLarge},
+		{4, trust.ErrKeys}, // the positive control: within the caps the keyring is looked at
+		{5, trust.ErrTooMany},
+		{5000, trust.ErrTooLarge},
 	} {
 		many := trust.Signed{Doc: d.Doc, Sig: bytes.Repeat(sigs[0], c.copies)}
 		_, err := garbage.Verify(trust.RoleRelease, many, epoch)
 		checkReason(t, err, c.want)
-		if c.want == trust.ReasonKeys {
+		if c.want == trust.ErrKeys {
 			continue
 		}
-		if n := testing.AllocsPerRun(10, func() { garbage.Verify(trust.RoleRelease, many, epoch) }); n > 20 {
-			t.Errorf("%d signatures cost %v allocations", c.copies, n)
+		if n := testing.AllocsPerRun(10, func() { garbage.Verify(trust.RoleRelease, many, epoch) }); n > 50 {
+			t.Errorf("%d signatures cost %v allocations", c.copies, n) // one check costs about 200
 		}
 	}
 	// The positive control: without the caps the library checks all 5,000.
@@ -118,13 +118,13 @@ func TestRoles(t *testing.T) {
 		t.Errorf("verdict %+v, %v", v, err)
 	}
 	_, err = set.Verify(trust.RolePolicy, d, epoch)
-	checkReason(t, err, trust.ReasonUnknownKey)
+	checkReason(t, err, trust.ErrUnknownKey)
 	_, err = set.Verify(trust.RoleRoster, d, epoch) // no keys at all
-	checkReason(t, err, trust.ReasonKeys)
+	checkReason(t, err, trust.ErrKeys)
 	_, err = set.Verify("", d, epoch)
-	checkReason(t, err, trust.ReasonKeys)
+	checkReason(t, err, trust.ErrKeys)
 	_, err = set.Verify("root", d, epoch)
-	checkReason(t, err, trust.ReasonKeys)
+	checkReason(t, err, trust.ErrKeys)
 }
 
 // What a seeder or a disk may hand us as the keys of a role, and must not get through.
@@ -138,22 +138,22 @@ func TestRoleKeys(t *testing.T) {
 		want trust.ReasonError
 	}{
 		"good":                          {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp}, Keyring: ring}, ""},
-		"threshold 0":                   {trust.RoleKeys{Threshold: 0, Fingerprints: []string{fp}, Keyring: ring}, trust.ReasonKeys},
-		"threshold below 0":             {trust.RoleKeys{Threshold: -1, Fingerprints: []string{fp}, Keyring: ring}, trust.ReasonKeys},
-		"threshold above the keys":      {trust.RoleKeys{Threshold: 2, Fingerprints: []string{fp}, Keyring: ring}, trust.ReasonKeys},
-		"no keys":                       {trust.RoleKeys{Threshold: 1}, trust.ReasonKeys},
-		"fingerprint listed twice":      {trust.RoleKeys{Threshold: 2, Fingerprints: []string{fp, fp}, Keyring: ring}, trust.ReasonKeys},
-		"key twice in the keyring":      {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp}, Keyring: slices.Concat(ring, ring)}, trust.ReasonKeys},
-		"listed key missing":            {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp, b.Fingerprint()}, Keyring: ring}, trust.ReasonKeys},
-		"key that is not listed":        {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp}, Keyring: slices.Concat(ring, b.Public().Raw)}, trust.ReasonKeys},
-		"another key than listed":       {trust.RoleKeys{Threshold: 1, Fingerprints: []string{b.Fingerprint()}, Keyring: ring}, trust.ReasonKeys},
-		"short fingerprint":             {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp[24:]}, Keyring: ring}, trust.ReasonKeys},
-		"keyring too large":             {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp}, Keyring: bytes.Repeat(ring, 1+trust.MaxKeyringBytes/len(ring))}, trust.ReasonKeys},
-		"keyring cut off":               {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp}, Keyring: ring[:len(ring)-1]}, trust.ReasonKeys},
-		"too many fingerprints":         {trust.RoleKeys{Threshold: 1, Fingerprints: make([]string, trust.MaxKeys+1), Keyring: ring}, trust.ReasonKeys},
+		"threshold 0":                   {trust.RoleKeys{Threshold: 0, Fingerprints: []string{fp}, Keyring: ring}, trust.ErrKeys},
+		"threshold below 0":             {trust.RoleKeys{Threshold: -1, Fingerprints: []string{fp}, Keyring: ring}, trust.ErrKeys},
+		"threshold above the keys":      {trust.RoleKeys{Threshold: 2, Fingerprints: []string{fp}, Keyring: ring}, trust.ErrKeys},
+		"no keys":                       {trust.RoleKeys{Threshold: 1}, trust.ErrKeys},
+		"fingerprint listed twice":      {trust.RoleKeys{Threshold: 2, Fingerprints: []string{fp, fp}, Keyring: ring}, trust.ErrKeys},
+		"key twice in the keyring":      {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp}, Keyring: slices.Concat(ring, ring)}, trust.ErrKeys},
+		"listed key missing":            {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp, b.Fingerprint()}, Keyring: ring}, trust.ErrKeys},
+		"key that is not listed":        {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp}, Keyring: slices.Concat(ring, b.Public().Raw)}, trust.ErrKeys},
+		"another key than listed":       {trust.RoleKeys{Threshold: 1, Fingerprints: []string{b.Fingerprint()}, Keyring: ring}, trust.ErrKeys},
+		"short fingerprint":             {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp[24:]}, Keyring: ring}, trust.ErrKeys},
+		"keyring too large":             {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp}, Keyring: bytes.Repeat(ring, 1+trust.MaxKeyringBytes/len(ring))}, trust.ErrKeys},
+		"keyring cut off":               {trust.RoleKeys{Threshold: 1, Fingerprints: []string{fp}, Keyring: ring[:len(ring)-1]}, trust.ErrKeys},
+		"too many fingerprints":         {trust.RoleKeys{Threshold: 1, Fingerprints: make([]string, trust.MaxKeys+1), Keyring: ring}, trust.ErrKeys},
 		"the signer and somebody else":  {newRole(t, 1, a, b), ""},
 		"the signer given twice":        {newRole(t, 1, a, a), ""},
-		"two needed, one of them there": {newRole(t, 2, a, b), trust.ReasonThreshold},
+		"two needed, one of them there": {newRole(t, 2, a, b), trust.ErrThreshold},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set := trust.Set{Release: c.keys}
@@ -161,10 +161,10 @@ func TestRoleKeys(t *testing.T) {
 			checkReason(t, err, c.want)
 		})
 	}
-	if _, err := trust.NewRoleKeys(2, a.Public(), a.Public()); !errors.Is(err, trust.ReasonKeys) {
+	if _, err := trust.NewRoleKeys(2, a.Public(), a.Public()); !errors.Is(err, trust.ErrKeys) {
 		t.Errorf("one key given twice makes a threshold of two: %v", err)
 	}
-	if _, err := trust.NewRoleKeys(0, a.Public()); !errors.Is(err, trust.ReasonKeys) {
+	if _, err := trust.NewRoleKeys(0, a.Public()); !errors.Is(err, trust.ErrKeys) {
 		t.Errorf("threshold 0: %v", err)
 	}
 }
@@ -185,7 +185,7 @@ func TestReasonsAreKept(t *testing.T) {
 	if !errors.As(err, &refusal) || len(refusal.Errors) != 3 {
 		t.Fatalf("error %v", err)
 	}
-	for i, want := range []trust.ReasonError{trust.ReasonBad, trust.ReasonUnknownKey, trust.ReasonThreshold} {
+	for i, want := range []trust.ReasonError{trust.ErrBad, trust.ErrUnknownKey, trust.ErrThreshold} {
 		if !errors.Is(refusal.Errors[i], want) {
 			t.Errorf("reason %d is %v, want %s", i, refusal.Errors[i], want)
 		}
@@ -212,8 +212,8 @@ func TestTimes(t *testing.T) {
 		{"key with an end, no time known", year, time.Time{}, ""},
 		{"key with an end, floor of 1970", year, at(1970), ""},
 		{"key with an end, last second", year, end.Add(-time.Second), ""},
-		{"key with an end, at its end", year, end, trust.ReasonKeyExpired},
-		{"key with an end, floor of 2099", year, at(2099), trust.ReasonKeyExpired},
+		{"key with an end, at its end", year, end, trust.ErrKeyExpired},
+		{"key with an end, floor of 2099", year, at(2099), trust.ErrKeyExpired},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			set := trust.Set{Release: newRole(t, 1, c.key)}
@@ -261,11 +261,11 @@ func TestOpenManifest(t *testing.T) {
 		want   trust.ReasonError
 	}{
 		{"48 hours before", 24 * time.Hour, ""},
-		{"more than 48 hours before", 24*time.Hour - time.Second, trust.ReasonCreated},
+		{"more than 48 hours before", 24*time.Hour - time.Second, trust.ErrCreated},
 		{"at once", 72 * time.Hour, ""},
 		{"48 hours after", 120 * time.Hour, ""},
-		{"more than 48 hours after", 120*time.Hour + time.Second, trust.ReasonCreated},
-		{"in 2030", 4 * 365 * 24 * time.Hour, trust.ReasonCreated},
+		{"more than 48 hours after", 120*time.Hour + time.Second, trust.ErrCreated},
+		{"in 2030", 4 * 365 * 24 * time.Hour, trust.ErrCreated},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now = epoch.Add(c.signed)
@@ -299,7 +299,7 @@ func TestOpenManifest(t *testing.T) {
 	d := sign(t, k, newManifest(t, epoch))
 	d.Doc = bytes.Replace(d.Doc, []byte(`"pos"`), []byte(`"pot"`), 1)
 	_, _, err := set.OpenManifest(d, epoch)
-	checkReason(t, err, trust.ReasonBad)
+	checkReason(t, err, trust.ErrBad)
 }
 
 func TestFloor(t *testing.T) {
@@ -388,7 +388,7 @@ func TestNewRoleKeysRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := trust.NewRoleKeys(1, keys...); !errors.Is(err, trust.ReasonWeakKey) {
+		if _, err := trust.NewRoleKeys(1, keys...); !errors.Is(err, trust.ErrWeakKey) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -398,7 +398,7 @@ func TestNewRoleKeysRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := trust.NewRoleKeys(1, keys...); !errors.Is(err, trust.ReasonRevoked) {
+	if _, err := trust.NewRoleKeys(1, keys...); !errors.Is(err, trust.ErrRevoked) {
 		t.Errorf("revoked: %v", err)
 	}
 }
@@ -435,7 +435,7 @@ func TestSetFile(t *testing.T) {
 		}
 	}
 	set.Roster = trust.RoleKeys{}
-	if _, err := set.Encode(); !errors.Is(err, trust.ReasonKeys) {
+	if _, err := set.Encode(); !errors.Is(err, trust.ErrKeys) {
 		t.Errorf("a set without roster keys: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ package gpghome
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -35,7 +36,8 @@ func New(t testing.TB) *Home {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if out, err := exec.Command("gpgconf", "--homedir", dir, "--kill", "all").CombinedOutput(); err != nil {
+		// The test's own context has ended by now.
+		if out, err := exec.CommandContext(context.Background(), "gpgconf", "--homedir", dir, "--kill", "all").CombinedOutput(); err != nil {
 			t.Errorf("gpgconf --kill all: %v\n%s", err, out)
 		}
 		if err := os.RemoveAll(dir); err != nil {
@@ -52,7 +54,7 @@ func (h *Home) Try(at time.Time, stdin []byte, args ...string) ([]byte, error) {
 	if !at.IsZero() {
 		base = append(base, "--faked-system-time", at.UTC().Format("20060102T150405")+"!")
 	}
-	cmd := exec.Command("gpg", append(base, args...)...)
+	cmd := exec.CommandContext(h.t.Context(), "gpg", append(base, args...)...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -151,7 +153,7 @@ func (h *Home) Verify(keyring, sig, doc []byte) Outcome {
 			h.t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("gpgv", "--homedir", h.Dir, "--status-fd", "1", "--keyring", paths[0], paths[1], paths[2])
+	cmd := exec.CommandContext(h.t.Context(), "gpgv", "--homedir", h.Dir, "--status-fd", "1", "--keyring", paths[0], paths[1], paths[2])
 	out, err := cmd.Output()
 	var o Outcome
 	var exit *exec.ExitError
