@@ -157,7 +157,13 @@ func (s *session) recover(ctx context.Context) (Result, bool) {
 	end, err := s.run(ctx, next)
 	r := s.resultOf(end, err)
 	s.recovered = fmt.Sprintf("%s %s, cut off before %s: %s, %s", t.New.Bundle, t.New.Version, was, r.Outcome, r.Reason)
-	return r, err == nil
+	if err != nil {
+		return r, false
+	}
+	if err := s.state.settle(s.Config.Root, s.ledger, false); err != nil {
+		return s.refuse(err), false
+	}
+	return r, true
 }
 
 func (s *session) apply(ctx context.Context, r Request) Result {

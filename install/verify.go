@@ -126,6 +126,7 @@ func faultOf(err error) *journal.Fault {
 	var file *release.FileError
 	var no *health.UnhealthyError
 	var p *problem.Error
+	outer, coded := err.(*problem.Error) // somebody has said already what it is
 	switch {
 	case errors.As(err, &no): // first: it may wrap the end of its own time
 		f.Class, f.Reason, f.Code = journal.Unhealthy, ReasonHealthCheck, problem.HealthFailed
@@ -133,6 +134,8 @@ func faultOf(err error) *journal.Fault {
 		f.Class, f.Reason, f.Code = journal.Deferred, ReasonInterrupted, problem.Timeout
 	case diskFull(err):
 		f.Class, f.Reason, f.Code = journal.Deferred, ReasonDiskFull, problem.DiskFull
+	case coded:
+		f.Code, f.Reason = outer.Code, reasonOf(outer.Code)
 	case errors.Is(err, store.ErrNotFound):
 		f.Class, f.Reason, f.Code = journal.Deferred, ReasonNotStaged, problem.NotFound
 	case errors.As(err, &corrupt) || errors.Is(err, release.ErrWrongBytes):

@@ -130,8 +130,8 @@ func Advance(t Transaction, f *Fault) Transaction {
 // are used up. That the ledger may name the new release already makes no difference: Discard takes it out again.
 func Resume(t Transaction) Transaction {
 	switch t.Step {
-	case Stage:
-		t.Step = Discard
+	case Stage: // nothing was switched; that Undo makes sure of it costs nothing
+		t.Step = Undo
 		t.Fault = &Fault{Class: Failed, Reason: "Interrupted", Code: problem.InstallFailed, Detail: "the run before was cut off while it wrote the new release"}
 	case Switch, Check, Commit:
 		t.Step = Switch

@@ -37,7 +37,7 @@ func TestAdvance(t *testing.T) {
 		}
 	}
 	want := `
-apply    stage    well: switch   not: discard  after a crash: discard
+apply    stage    well: switch   not: discard  after a crash: undo
 apply    switch   well: check    not: undo     after a crash: switch
 apply    check    well: commit   not: undo     after a crash: switch
 apply    commit   well: prune    not: undo     after a crash: switch
@@ -45,7 +45,7 @@ apply    prune    well: close    not: close    after a crash: prune
 apply    undo     well: discard  not: undo     after a crash: undo
 apply    discard  well: close    not: discard  after a crash: discard
 apply    close    well: close    not: close    after a crash: close
-rollback stage    well: switch   not: discard  after a crash: discard
+rollback stage    well: switch   not: discard  after a crash: undo
 rollback switch   well: commit   not: undo     after a crash: switch
 rollback check    well: commit   not: undo     after a crash: switch
 rollback commit   well: prune    not: undo     after a crash: switch
