@@ -29,6 +29,7 @@ type uplink struct {
 	until   time.Time
 	renewAt time.Time
 	split   bool
+	active  bool // what the seeder was last told
 
 	refusedBy   Peer      // the holder a refusal named
 	outOfReach  time.Time // since when that holder is not among us
@@ -155,9 +156,11 @@ func (s *Swarm) elect() {
 			s.loseLease()
 			return
 		}
-		if !s.now.Before(u.renewAt) && u.link == linkUp {
-			u.renewAt = s.now.Add(askTimeout)
-			s.do(RenewLease{u.lease, s.Active(), u.split && !split && seen != ""})
+		// When work begins the short lease is asked for at once: it is how a silent death is noticed soon.
+		active := s.Active()
+		if (!s.now.Before(u.renewAt) || active && !u.active) && u.link == linkUp {
+			u.renewAt, u.active = s.now.Add(askTimeout), active
+			s.do(RenewLease{u.lease, active, u.split && !split && seen != ""})
 		}
 		return
 	}
@@ -185,7 +188,8 @@ func (s *Swarm) elect() {
 		if !u.asked.IsZero() && s.now.Sub(u.asked) < askTimeout || s.now.Before(u.askNext) {
 			return
 		}
-		ask := AskLease{Active: s.Active()}
+		u.active = s.Active()
+		ask := AskLease{Active: u.active}
 		if u.refusedBy != "" && !s.reach(u.refusedBy) && s.now.Sub(u.outOfReach) >= s.cfg.SplitAfter {
 			ask.Unreachable = u.refusedBy
 		}
