@@ -57,10 +57,24 @@ func compressed(head []byte) bool {
 		string(head[:4]) == "RIFF" && string(head[8:12]) == "WEBP"
 }
 
+// cutter cuts one file after another. It holds the buffer, which a tree of small files must not pay for file by
+// file. Not safe for concurrent use.
+type cutter struct {
+	opts chunkers.ChunkerOpts
+	buf  []byte
+}
+
+func newCutter() *cutter {
+	return &cutter{
+		opts: chunkers.ChunkerOpts{MinSize: cdcMin, NormalSize: cdcNormal, MaxSize: cdcMax},
+		buf:  make([]byte, 2*cdcMax),
+	}
+}
+
 // cut reads r to its end and calls emit for each chunk in order; the slice is only valid during the call. Files that
 // are compressed already are cut at fixed offsets, others where their content says. The same bytes are always cut
 // at the same places.
-func cut(r io.Reader, emit func(plain []byte) error) error {
+func (c *cutter) cut(r io.Reader, emit func(plain []byte) error) error {
 	head := make([]byte, sniffBytes)
 	n, err := io.ReadFull(r, head)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
@@ -69,17 +83,17 @@ func cut(r io.Reader, emit func(plain []byte) error) error {
 	head = head[:n]
 	r = io.MultiReader(bytes.NewReader(head), r)
 	if compressed(head) {
-		return cutFixed(r, chunk.DefaultSize, emit)
+		return c.fixed(r, emit)
 	}
-	return cutByContent(r, &chunkers.ChunkerOpts{MinSize: cdcMin, NormalSize: cdcNormal, MaxSize: cdcMax}, emit)
+	return c.byContent(r, emit)
 }
 
-func cutFixed(r io.Reader, size int, emit func([]byte) error) error {
-	buf := make([]byte, size)
+// fixed cuts at multiples of chunk.DefaultSize.
+func (c *cutter) fixed(r io.Reader, emit func([]byte) error) error {
 	for {
-		n, err := io.ReadFull(r, buf)
+		n, err := io.ReadFull(r, c.buf[:chunk.DefaultSize])
 		if n > 0 {
-			if err := emit(buf[:n]); err != nil {
+			if err := emit(c.buf[:n]); err != nil {
 				return err
 			}
 		}
@@ -92,13 +106,13 @@ func cutFixed(r io.Reader, size int, emit func([]byte) error) error {
 	}
 }
 
-func cutByContent(r io.Reader, opts *chunkers.ChunkerOpts, emit func([]byte) error) error {
-	c, err := chunkers.NewChunker(cdcAlgorithm, r, opts)
+func (c *cutter) byContent(r io.Reader, emit func([]byte) error) error {
+	cdc, err := chunkers.NewChunkerBuffer(cdcAlgorithm, r, &c.opts, c.buf)
 	if err != nil {
 		return err
 	}
 	for {
-		b, err := c.Next()
+		b, err := cdc.Next()
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}

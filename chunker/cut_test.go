@@ -15,7 +15,7 @@ import (
 
 func cutAll(t rapid.TB, b []byte) (refs []manifest.ChunkRef, together []byte) {
 	t.Helper()
-	err := cut(bytes.NewReader(b), func(plain []byte) error {
+	err := newCutter().cut(bytes.NewReader(b), func(plain []byte) error {
 		refs = append(refs, manifest.ChunkRef{ID: chunk.Sum(plain), Size: int64(len(plain))})
 		together = append(together, plain...)
 		return nil
@@ -54,7 +54,7 @@ func TestCutDoesNotDependOnReads(t *testing.T) {
 	b := noise(3, 3<<20)
 	want, _ := cutAll(t, []byte(b))
 	var got []manifest.ChunkRef
-	err := cut(iotest.HalfReader(iotest.DataErrReader(strings.NewReader(b))), func(plain []byte) error {
+	err := newCutter().cut(iotest.HalfReader(iotest.DataErrReader(strings.NewReader(b))), func(plain []byte) error {
 		got = append(got, manifest.ChunkRef{ID: chunk.Sum(plain), Size: int64(len(plain))})
 		return nil
 	})

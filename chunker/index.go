@@ -22,8 +22,9 @@ func indexTree(ctx context.Context, content *os.Root, files []source, p *progres
 	}
 	p.Stage("cut", total, progress.Bytes)
 	x := &manifest.Index{Schema: manifest.SchemaIndex, Files: make([]manifest.File, 0, len(files))}
+	c := newCutter()
 	for _, f := range files {
-		e, err := indexFile(ctx, content, f, p)
+		e, err := indexFile(ctx, c, content, f, p)
 		if err != nil {
 			return nil, fmt.Errorf("file %s: %w", f.path, err)
 		}
@@ -33,7 +34,7 @@ func indexTree(ctx context.Context, content *os.Root, files []source, p *progres
 	return x, nil
 }
 
-func indexFile(ctx context.Context, content *os.Root, s source, p *progress.Reporter) (manifest.File, error) {
+func indexFile(ctx context.Context, c *cutter, content *os.Root, s source, p *progress.Reporter) (manifest.File, error) {
 	e := manifest.File{Path: s.path, Mode: s.mode}
 	f, err := openFile(content, s.path)
 	if err != nil {
@@ -41,7 +42,7 @@ func indexFile(ctx context.Context, content *os.Root, s source, p *progress.Repo
 	}
 	defer f.Close()
 	sum := sha256.New()
-	e.Chunks, err = refs(io.TeeReader(f, sum), func(n int64) error {
+	e.Chunks, err = c.refs(io.TeeReader(f, sum), func(n int64) error {
 		e.Size += n
 		p.Add(n)
 		return ctx.Err()
@@ -51,9 +52,9 @@ func indexFile(ctx context.Context, content *os.Root, s source, p *progress.Repo
 }
 
 // refs cuts r and names its chunks; each is called with the size of each.
-func refs(r io.Reader, each func(n int64) error) ([]manifest.ChunkRef, error) {
+func (c *cutter) refs(r io.Reader, each func(n int64) error) ([]manifest.ChunkRef, error) {
 	out := []manifest.ChunkRef{}
-	err := cut(r, func(plain []byte) error {
+	err := c.cut(r, func(plain []byte) error {
 		out = append(out, manifest.ChunkRef{ID: chunk.Sum(plain), Size: int64(len(plain))})
 		return each(int64(len(plain)))
 	})
@@ -62,6 +63,6 @@ func refs(r io.Reader, each func(n int64) error) ([]manifest.ChunkRef, error) {
 
 // indexRef names the index by its bytes, which are cut like those of any file.
 func indexRef(b []byte) (manifest.IndexRef, error) {
-	chunks, err := refs(bytes.NewReader(b), func(int64) error { return nil })
+	chunks, err := newCutter().refs(bytes.NewReader(b), func(int64) error { return nil })
 	return manifest.IndexRef{ID: chunk.Sum(b), Size: int64(len(b)), Chunks: chunks}, err
 }
