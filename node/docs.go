@@ -155,8 +155,15 @@ func (n *Node) takeRoster(s trust.Signed) error {
 	return nil
 }
 
+// maxFloorStep is how far one document may raise the floor: a signer whose clock is decades ahead must not make this
+// node refuse, for ever, every key that has an end date.
+const maxFloorStep = 400 * 24 * time.Hour
+
 // trustedTime raises the floor of trusted time; see trust.Floor.
 func (n *Node) trustedTime(at time.Time) {
+	if most := n.rec.Floor.Add(maxFloorStep); at.After(most) {
+		at = most
+	}
 	if f := trust.Floor(n.rec.Floor, at); f.After(n.rec.Floor) {
 		n.rec.Floor, n.dirty = f, true
 	}
