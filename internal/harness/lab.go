@@ -1,6 +1,6 @@
-// Package harness runs the real programs on the loopback interface: a seeder and sites of nodes, each a process with
-// its own state directory and its own address in 127.0.0.0/8. The examples and the end-to-end tests are built on it.
-// It imitates nothing: what it knows of the system it learns from the programs' own output. It needs no root.
+// Package harness runs the real programs: a seeder and sites of nodes, each a process with its own state directory and
+// its own address, on the loopback interface or on another [Ground]. The examples and the end-to-end tests are built
+// on it. It imitates nothing: what it knows of the system it learns from the programs' own output. It needs no root.
 //
 // A [Lab] owns every process it starts. Close ends them, and so does the death of the program that made the lab. Its
 // methods may be used from any goroutine.
@@ -12,13 +12,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -31,18 +30,26 @@ type Lab struct {
 	Dir string // everything that is written stands below it
 
 	env    []string
-	subnet string // "127.A.B."
-	start  chan func()
-	work   sync.WaitGroup // the starter and one waiter for each process
+	ground Ground
+	work   sync.WaitGroup // one waiter for each process
 
 	mu     sync.Mutex // guards the fields below
 	procs  []*Proc
-	hosts  int
 	closed bool
 }
 
-// New makes a lab in a new temporary directory. bin holds the programs.
+// New makes a lab on the loopback interface, in a new temporary directory. bin holds the programs.
 func New(bin string) (*Lab, error) {
+	g := newLoopback()
+	l, err := NewOn(g, bin)
+	if err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return l, nil
+}
+
+// NewOn makes a lab on another ground, which is closed with the lab.
+func NewOn(g Ground, bin string) (*Lab, error) {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
 		return nil, err
@@ -56,23 +63,10 @@ func New(bin string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	pid := os.Getpid()
-	l := &Lab{
-		Bin: bin, Dir: dir, start: make(chan func()),
-		// Addresses of its own for each lab, so that two at a time do not meet.
-		subnet: fmt.Sprintf("127.%d.%d.", 64+(pid>>8)%128, pid&255),
-		env:    append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME=", "MESHCTL_SERVER=", "MESHCTL_CONFIG=", "MESHCTL_CONTEXT=", "MESHCTL_TOKEN_FILE=", "MESHCTL_PIN="),
-	}
-	// The kernel ends a child when the thread that started it ends (Pdeathsig), so all are started by one thread that
-	// lives as long as the lab.
-	l.work.Go(func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		for f := range l.start {
-			f()
-		}
-	})
-	return l, nil
+	return &Lab{
+		Bin: bin, Dir: dir, ground: g,
+		env: append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME=", "MESHCTL_SERVER=", "MESHCTL_CONFIG=", "MESHCTL_CONTEXT=", "MESHCTL_TOKEN_FILE=", "MESHCTL_PIN="),
+	}, nil
 }
 
 // Close kills every process that is left and removes the directory.
@@ -88,41 +82,13 @@ func (l *Lab) Close() error {
 	for _, p := range procs {
 		p.Kill()
 	}
-	close(l.start)
 	l.work.Wait()
-	return os.RemoveAll(l.Dir)
+	return errors.Join(l.ground.Close(), os.RemoveAll(l.Dir))
 }
 
 // Path is a path below the lab's directory.
 func (l *Lab) Path(elem ...string) string {
 	return filepath.Join(append([]string{l.Dir}, elem...)...)
-}
-
-// Host returns an address of 127.0.0.0/8 that no other host of the lab has.
-func (l *Lab) Host() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.hosts++
-	return l.subnet + fmt.Sprint(l.hosts)
-}
-
-// Port asks the system for a port that is free on the host, for TCP and for UDP. Nothing else uses the host's address,
-// so the port stays free until it is listened on.
-func Port(ctx context.Context, host string) (string, error) {
-	var lc net.ListenConfig
-	for range 16 {
-		t, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, "0"))
-		if err != nil {
-			return "", err
-		}
-		u, err := lc.ListenPacket(ctx, "udp", t.Addr().String())
-		t.Close()
-		if err == nil {
-			u.Close()
-			return t.Addr().String(), nil
-		}
-	}
-	return "", fmt.Errorf("host %s: no port is free", host)
 }
 
 // ExitError is a program that ended with another status than 0.
@@ -138,15 +104,19 @@ func (e *ExitError) Error() string {
 
 // Run runs a program to its end and returns what it wrote to standard output, also beside an *ExitError.
 func (l *Lab) Run(ctx context.Context, program string, args ...string) ([]byte, error) {
-	return l.run(ctx, nil, program, args...)
+	return l.run(ctx, seederHost, nil, program, args...)
 }
 
-func (l *Lab) run(ctx context.Context, env []string, program string, args ...string) ([]byte, error) {
+func (l *Lab) run(ctx context.Context, host string, env []string, program string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(l.Bin, program), args...)
 	cmd.Env, cmd.Dir = append(l.env, env...), l.Dir
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	err := l.launch(host, cmd, func() {})
+	if err == nil {
+		err = cmd.Wait()
+	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && ctx.Err() == nil {
 		err = &ExitError{strings.Join(append([]string{program}, args...), " "), exit.ExitCode(), stderr.String()}

@@ -19,12 +19,12 @@ type Proc struct {
 	err  error         // how it ended; read it after done
 }
 
-// Start starts a daemon under a name for its log. It runs until it is stopped or killed, or the lab is closed.
-func (l *Lab) Start(name, program string, args ...string) (*Proc, error) {
+// Start starts a daemon on a host, which is also the name of its log. It runs until it is stopped or killed, or the lab is closed.
+func (l *Lab) Start(host, program string, args ...string) (*Proc, error) {
 	if err := os.MkdirAll(l.Path("log"), 0o755); err != nil {
 		return nil, err
 	}
-	logName := l.Path("log", name+".log")
+	logName := l.Path("log", host+".log")
 	f, err := os.OpenFile(logName, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
@@ -32,26 +32,34 @@ func (l *Lab) Start(name, program string, args ...string) (*Proc, error) {
 	defer f.Close()
 	cmd := exec.Command(filepath.Join(l.Bin, program), args...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = l.env, l.Dir, f, f
-	// A group of its own, so that a kill takes its children along; and none of them outlives the lab's program.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a group of its own, so that a kill takes its children along
 	p := &Proc{log: logName, cmd: cmd, done: make(chan struct{})}
 
+	err = l.launch(host, cmd, func() {
+		l.work.Go(func() {
+			p.err = cmd.Wait()
+			close(p.done)
+		})
+		l.procs = append(l.procs, p)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// launch starts a command and does what belongs to that, unless the lab is closed.
+func (l *Lab) launch(host string, cmd *exec.Cmd, then func()) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil, fmt.Errorf("start %s: the lab is closed", name)
+		return fmt.Errorf("start %s: the lab is closed", filepath.Base(cmd.Path))
 	}
-	started := make(chan error)
-	l.start <- func() { started <- cmd.Start() }
-	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+	if err := l.ground.Start(host, cmd); err != nil {
+		return fmt.Errorf("start %s on %s: %w", filepath.Base(cmd.Path), host, err)
 	}
-	l.work.Go(func() {
-		p.err = cmd.Wait()
-		close(p.done)
-	})
-	l.procs = append(l.procs, p)
-	return p, nil
+	then()
+	return nil
 }
 
 // Running reports whether the process has not ended.

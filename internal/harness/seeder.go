@@ -15,6 +15,9 @@ import (
 // pollEvery is how often the harness looks whether something has become true.
 const pollEvery = 100 * time.Millisecond
 
+// seederHost is the seeder's host and the administrator's.
+const seederHost = "seeder"
+
 // Seeder is a seeder with its two signing keys.
 type Seeder struct {
 	lab       *Lab
@@ -29,13 +32,12 @@ func (l *Lab) NewSeeder(ctx context.Context) (*Seeder, error) {
 			return nil, err
 		}
 	}
-	host := l.Host()
 	s := &Seeder{lab: l}
 	var err error
-	if s.mesh, err = Port(ctx, host); err != nil {
+	if s.mesh, err = l.ground.Addr(ctx, seederHost); err != nil {
 		return nil, err
 	}
-	if s.api, err = Port(ctx, host); err != nil {
+	if s.api, err = l.ground.Addr(ctx, seederHost); err != nil {
 		return nil, err
 	}
 	return s, s.Start(ctx)
@@ -50,7 +52,7 @@ func (s *Seeder) Start(ctx context.Context) error {
 		return err
 	}
 	var err error
-	s.proc, err = s.lab.Start("seeder", "seeder", "serve", "--state", s.lab.Path("seeder"), "--listen-mesh", s.mesh, "--listen-api", s.api,
+	s.proc, err = s.lab.Start(seederHost, "seeder", "serve", "--state", s.lab.Path("seeder"), "--listen-mesh", s.mesh, "--listen-api", s.api,
 		"--release-key", s.lab.Path("release.gpg"), "--policy-key", s.lab.Path("operator.gpg"))
 	if err != nil {
 		return err
@@ -77,7 +79,7 @@ func (s *Seeder) Kill() { s.proc.Kill() }
 
 // Meshctl runs meshctl as the administrator of this seeder.
 func (s *Seeder) Meshctl(ctx context.Context, args ...string) ([]byte, error) {
-	return s.lab.run(ctx, []string{"MESHCTL_CONFIG=" + s.Admin()}, "meshctl", args...)
+	return s.lab.run(ctx, seederHost, []string{"MESHCTL_CONFIG=" + s.Admin()}, "meshctl", args...)
 }
 
 // Build builds and signs a bundle from a directory and returns its directory and checksum. It targets any machine.

@@ -35,17 +35,16 @@ type Node struct {
 // join redeems a token for a new node and writes its installer's configuration.
 func (s *Seeder) join(ctx context.Context, site, name string) (*Node, error) {
 	l := s.lab
-	host := l.Host()
 	dir := l.Path(site, name)
 	n := &Node{
 		Name: name, Site: site, State: filepath.Join(dir, "state"), Root: filepath.Join(dir, "root"), Socket: filepath.Join(dir, "meshd.sock"),
 		install: filepath.Join(dir, "mesh-install.yaml"), lab: l,
 	}
 	var err error
-	if n.peer, err = Port(ctx, host); err != nil {
+	if n.peer, err = l.ground.Addr(ctx, n.host()); err != nil {
 		return nil, err
 	}
-	if n.gossip, err = Port(ctx, host); err != nil {
+	if n.gossip, err = l.ground.Addr(ctx, n.host()); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(n.Root, 0o755); err != nil {
@@ -55,7 +54,7 @@ func (s *Seeder) join(ctx context.Context, site, name string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := l.Run(ctx, "meshd", "join", "--state", n.State, "--name", name, "--listen-peer", n.peer, "--listen-gossip", n.gossip,
+	if _, err := l.run(ctx, n.host(), nil, "meshd", "join", "--state", n.State, "--name", name, "--listen-peer", n.peer, "--listen-gossip", n.gossip,
 		strings.TrimSpace(string(token))); err != nil {
 		return nil, err
 	}
@@ -68,9 +67,11 @@ func (n *Node) Start(flags ...string) error {
 	args := append([]string{"run", "--state", n.State, "--socket", n.Socket, "--listen-peer", n.peer, "--listen-gossip", n.gossip, "--no-mdns",
 		"--installer", filepath.Join(n.lab.Bin, "mesh-install"), "--install-config", n.install}, flags...)
 	var err error
-	n.proc, err = n.lab.Start(n.Site+"-"+n.Name, "meshd", args...)
+	n.proc, err = n.lab.Start(n.host(), "meshd", args...)
 	return err
 }
+
+func (n *Node) host() string { return n.Site + "-" + n.Name }
 
 // Ready waits until the daemon answers on its socket.
 func (n *Node) Ready(ctx context.Context) error {
