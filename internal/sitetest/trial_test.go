@@ -1,0 +1,332 @@
+package sitetest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/patchmesh/patchmesh/chunker"
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/harness"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/testbed"
+)
+
+// programs are built once for all tests.
+var programs struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func build() (dir string, err error) {
+	p := &programs
+	p.once.Do(func() {
+		if p.dir, p.err = os.MkdirTemp("", "patchmesh-programs-"); p.err != nil {
+			return
+		}
+		args := []string{"build", "-trimpath", "-o", p.dir + "/"}
+		for _, name := range harness.Programs() {
+			args = append(args, "github.com/patchmesh/patchmesh/cmd/"+name)
+		}
+		cmd := exec.Command("go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			p.err = fmt.Errorf("build: %w: %s", err, out)
+		}
+	})
+	return p.dir, p.err
+}
+
+func TestMain(m *testing.M) {
+	code := testbed.Main(m)
+	os.RemoveAll(programs.dir)
+	os.Exit(code)
+}
+
+// ground lets a lab's programs run in a bed: the seeder in the data centre, node N of site S in its host.
+type ground struct {
+	bed *testbed.Bed
+
+	mu    sync.Mutex
+	ports map[string]int
+}
+
+var nodeName = regexp.MustCompile(`^site(\d+)-node-(\d+)$`)
+
+// find returns the bed's name of a host, and its address.
+func find(host string) (name, addr string, err error) {
+	if host == "seeder" {
+		return testbed.DC, testbed.DCAddr, nil
+	}
+	m := nodeName.FindStringSubmatch(host)
+	if m == nil {
+		return "", "", fmt.Errorf("host %q has no place in the bed", host)
+	}
+	s, _ := strconv.Atoi(m[1])
+	n, _ := strconv.Atoi(m[2])
+	return testbed.Node(s, n), testbed.NodeAddr(s, n), nil
+}
+
+// Addr implements harness.Ground. A host of the bed is all ours: any port is free.
+func (g *ground) Addr(_ context.Context, host string) (string, error) {
+	_, addr, err := find(host)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ports[host]++
+	return fmt.Sprintf("%s:%d", addr, 7400+g.ports[host]), err
+}
+
+// Start implements harness.Ground.
+func (g *ground) Start(host string, cmd *exec.Cmd) error {
+	name, _, err := find(host)
+	if err != nil {
+		return err
+	}
+	return g.bed.Exec(name, cmd)
+}
+
+// Close implements harness.Ground.
+func (g *ground) Close() error { return nil }
+
+// full: take the time for the figures as they are published.
+func full() bool { return os.Getenv("PATCHMESH_FULL") == "1" }
+
+// nodes is how many nodes a site has where the number is not what is tested.
+func nodes() int {
+	if full() {
+		return 8
+	}
+	return 4
+}
+
+const (
+	app      = "app"
+	version  = "1.0"
+	siteName = "site1"
+	chunk    = 256 << 10
+	patience = 4 * time.Minute // of a whole trial, on a busy machine
+)
+
+// link is the WAN of most trials.
+var link = testbed.Config{WAN: 50 * testbed.Mbit, RTT: 40 * time.Millisecond}
+
+// trial is a site of nodes that have joined and do not run yet, and a bundle that its policy wants on all of them.
+type trial struct {
+	*testing.T
+	ctx    context.Context
+	bed    *testbed.Bed
+	lab    *harness.Lab
+	seeder *harness.Seeder
+	site   *harness.Site
+	wan    testbed.Config
+	tree   string
+	bytes  int64 // of the bundle: its distinct chunks, the index's included
+	start  testbed.SiteStats
+	began  time.Time
+}
+
+func newTrial(t *testing.T, n int, wan testbed.Config) *trial {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs minutes: run without -short")
+	}
+	wan.Nodes = n
+	bed := testbed.New(t, wan)
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lab, err := harness.NewOn(&ground{bed: bed, ports: map[string]int{}}, bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	tr := &trial{T: t, ctx: ctx, bed: bed, lab: lab, wan: wan}
+	t.Cleanup(func() {
+		cancel()
+		if t.Failed() {
+			lab.Tail(os.Stderr, 25)
+		}
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	size := int64(16 << 20)
+	if full() {
+		size = 64 << 20
+	}
+	tr.tree = lab.Path("tree")
+	tr.must(incompressible(tr.tree, size))
+	tr.seeder, err = lab.NewSeeder(ctx)
+	tr.must(err)
+	dir, sum, err := tr.seeder.Build(ctx, app, version, 1, tr.tree)
+	tr.must(err)
+	b, err := chunker.Open(dir)
+	tr.must(err)
+	tr.bytes = b.Catalog().Bytes()
+	tr.must(tr.seeder.Push(ctx, dir))
+	tr.site, err = tr.seeder.Site(ctx, siteName, "0", n)
+	tr.must(err)
+	tr.must(tr.seeder.Policy(ctx, app, version, sum))
+	return tr
+}
+
+// incompressible writes random files of size bytes in all: one large, some of medium size, many small.
+func incompressible(dir string, size int64) error {
+	src := rand.NewChaCha8([32]byte{7})
+	sizes := []int64{size / 2}
+	for rest := size - size/2; rest > 0; rest -= sizes[len(sizes)-1] {
+		n := size / 16
+		if len(sizes)%2 == 0 {
+			n = 5000
+		}
+		sizes = append(sizes, min(n, rest))
+	}
+	for i, n := range sizes {
+		b := make([]byte, n)
+		src.Read(b)
+		name := filepath.Join(dir, fmt.Sprintf("%02d", i%7), fmt.Sprintf("file-%03d.bin", i))
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, b, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (tr *trial) must(err error) {
+	tr.Helper()
+	if err != nil {
+		tr.Fatal(err)
+	}
+}
+
+// stats are the bytes since go.
+func (tr *trial) stats() testbed.SiteStats {
+	tr.Helper()
+	s, err := tr.bed.Stats(1)
+	tr.must(err)
+	return s.Sub(tr.start)
+}
+
+// run starts every node at once.
+func (tr *trial) run() {
+	tr.Helper()
+	var err error
+	tr.start, err = tr.bed.Stats(1)
+	tr.must(err)
+	tr.began = time.Now()
+	for _, n := range tr.site.Nodes {
+		tr.must(n.Start())
+	}
+}
+
+// await waits until check says true; state says how far it is.
+func (tr *trial) await(what string, check func() (bool, string)) {
+	tr.Helper()
+	tr.must(harness.Await(tr.ctx, what, 100*time.Millisecond, func() (bool, string, error) {
+		done, state := check()
+		return done, state, nil
+	}))
+}
+
+// awaitWAN waits until that share of the bundle has crossed the WAN.
+func (tr *trial) awaitWAN(share float64) {
+	tr.Helper()
+	tr.await("bytes over the WAN", func() (bool, string) {
+		n := tr.stats().DownArrived
+		return float64(n) >= share*float64(tr.bytes), fmt.Sprintf("%d of %d", n, tr.bytes)
+	})
+}
+
+// view is the site as the seeder sees it.
+func (tr *trial) view() status.Site {
+	tr.Helper()
+	v, err := tr.site.View(tr.ctx)
+	tr.must(err)
+	return v
+}
+
+// self is what a node says of itself on its own socket.
+func (tr *trial) self(n *harness.Node) (status.Node, error) {
+	c, err := api.NewNodeClient(n.Socket)
+	if err != nil {
+		return status.Node{}, err
+	}
+	defer c.CloseIdle()
+	ctx, cancel := context.WithTimeout(tr.ctx, 5*time.Second)
+	defer cancel()
+	return c.Node(ctx)
+}
+
+// awaitInstalled waits until these nodes say themselves that they have installed the bundle.
+func (tr *trial) awaitInstalled(nodes ...*harness.Node) {
+	tr.Helper()
+	tr.must(harness.Await(tr.ctx, fmt.Sprintf("%d nodes Installed", len(nodes)), 250*time.Millisecond, func() (bool, string, error) {
+		done := 0
+		var states []string
+		for _, node := range nodes {
+			self, err := tr.self(node)
+			if err != nil {
+				states = append(states, fmt.Sprintf("%s: %v", node.Name, err))
+				continue
+			}
+			k, err := harness.Installed(status.Site{Nodes: []status.Seen{{Node: self}}}, app, version)
+			if err != nil {
+				return false, "", err
+			}
+			done += k
+			states = append(states, fmt.Sprintf("%s: %s %s %d/%d chunks", node.Name, self.Phase, self.Reason, self.Transfer.ChunksHave, self.Transfer.Chunks))
+		}
+		return done == len(nodes), strings.Join(states, "; "), nil
+	}))
+}
+
+// figures of a trial that is over.
+type figures struct {
+	wan  status.WAN
+	link testbed.SiteStats
+	took time.Duration
+}
+
+// finish waits until every node has installed, compares what they have with what went in, lets all of them stop,
+// checks every store, and logs the figures.
+func (tr *trial) finish() figures {
+	tr.Helper()
+	n := len(tr.site.Nodes)
+	tr.awaitInstalled(tr.site.Nodes...)
+	took := time.Since(tr.began)
+	tr.await("every node Installed at the seeder", func() (bool, string) { // reports may be on their way
+		k, err := harness.Installed(tr.view(), app, version)
+		return k == n, fmt.Sprintf("%d of %d (%v)", k, n, err)
+	})
+	f := figures{wan: tr.view().WAN, link: tr.stats(), took: took}
+	for _, node := range tr.site.Nodes {
+		tr.must(harness.SameTree(tr.tree, node.Current(app)))
+		tr.must(node.Stop(tr.ctx))
+		if _, err := tr.lab.Run(tr.ctx, "meshd", "fsck", "--state", node.State); err != nil {
+			tr.Error(err)
+		}
+	}
+	var lan int64
+	for _, x := range f.link.Nodes {
+		lan += x.LANReceived - x.WANDown
+	}
+	ratio := func(a int64) float64 { return float64(a) / float64(tr.bytes) }
+	tr.Logf("%d nodes, bundle %d bytes: WAN payload %.4f, of it twice %d bytes (%.1f chunks), on the interface %.4f, upwards %.4f; LAN %.3f of (N-1) copies; last node after %.1f s, size/rate %.1f s; split leases %d",
+		n, tr.bytes, ratio(f.wan.Plain), f.wan.Duplicate, float64(f.wan.Duplicate)/chunk, ratio(f.link.DownArrived), ratio(f.link.UpArrived),
+		ratio(lan)/float64(max(1, n-1)), took.Seconds(), float64(tr.bytes)*8/float64(tr.wan.WAN), f.wan.LeaseSplit)
+	return f
+}
