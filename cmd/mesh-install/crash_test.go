@@ -150,58 +150,16 @@ func count(log, call string) int {
 	return most
 }
 
-// copyTree copies a directory with links and modes; what is missing stays missing.
-func copyTree(t *testing.T, from, to string) {
-	t.Helper()
-	if err := os.RemoveAll(to); err != nil {
-		t.Fatal(err)
-	}
-	err := filepath.WalkDir(from, func(p string, e fs.DirEntry, err error) error {
-		if os.IsNotExist(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(from, p)
-		if err != nil {
-			return err
-		}
-		q := filepath.Join(to, rel)
-		fi, err := e.Info()
-		switch {
-		case err != nil:
-			return err
-		case e.IsDir():
-			return os.MkdirAll(q, fi.Mode().Perm())
-		case fi.Mode()&fs.ModeSymlink != 0:
-			target, err := os.Readlink(p)
-			if err != nil {
-				return err
-			}
-			return os.Symlink(target, q)
-		}
-		data, err := os.ReadFile(p)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(q, data, fi.Mode().Perm())
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // enumerate goes through the calls and returns how many runs were made and what went wrong.
 func (s *scene) enumerate(t *testing.T, all bool, faults []string) (runs, hits int, wrong []string) {
 	t.Helper()
 	template := t.TempDir()
 	for i, d := range s.dirs() {
-		copyTree(t, d, filepath.Join(template, fmt.Sprint(i)))
+		installtest.CopyTree(t, d, filepath.Join(template, fmt.Sprint(i)))
 	}
 	restore := func() {
 		for i, d := range s.dirs() {
-			copyTree(t, filepath.Join(template, fmt.Sprint(i)), d)
+			installtest.CopyTree(t, filepath.Join(template, fmt.Sprint(i)), d)
 		}
 	}
 	calls := append(append([]string{}, naming...), others...)
