@@ -225,6 +225,11 @@ func TestBuildRefuses(t *testing.T) {
 		{"expired", func(o *BuildOptions) { o.Expires = created.Add(-time.Hour) }, problem.Usage, []string{"expires"}},
 		{"no date", func(o *BuildOptions) { o.Created = time.Time{} }, problem.Usage, []string{"created"}},
 		{"no source", func(o *BuildOptions) { o.From = filepath.Join(o.From, "none") }, problem.InvalidFile, []string{"none"}},
+		{"source is a file", func(o *BuildOptions) { o.From += "/empty" }, problem.InvalidFile, []string{"not a directory"}},
+		{"date of last month", func(o *BuildOptions) {
+			release, _, _ := keys(t)
+			o.Created, o.Signers = created.AddDate(0, -1, 0), []signer.Signer{release}
+		}, problem.SignatureInvalid, []string{"check the clock"}},
 		{"exists", func(o *BuildOptions) { os.Mkdir(o.Out, 0o755) }, problem.AlreadyExists, nil},
 		{"symlink", func(o *BuildOptions) { os.Symlink("empty", o.From+"/link") }, problem.InvalidFile, []string{"/link", "symbolic link", "replace it"}},
 		{"symlinked directory", func(o *BuildOptions) { os.Symlink("/etc", o.From+"/conf") }, problem.InvalidFile, []string{"/conf", "symbolic link"}},

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
@@ -44,7 +45,7 @@ func Export(ctx context.Context, b *Bundle, policies []trust.Signed, w io.Writer
 	}
 	defer p.Stop()
 	p.Stage("export", b.Manifest.TotalBytes, progress.Bytes)
-	e := exporter{ctx: ctx, b: b, root: root, tar: tar.NewWriter(w), progress: p}
+	e := exporter{ctx: ctx, b: b, root: root, tar: tar.NewWriter(w), buf: make([]byte, chunk.MaxSize), progress: p}
 	if err := e.head(sums, policies); err != nil {
 		return err
 	}
@@ -68,6 +69,7 @@ type exporter struct {
 	b        *Bundle
 	root     *os.Root
 	tar      *tar.Writer
+	buf      []byte // one chunk
 	progress *progress.Reporter
 }
 
@@ -120,7 +122,7 @@ func (e *exporter) file(f *manifest.File) error {
 	if err := e.header(contentPath(f), f.Size, f.Mode); err != nil {
 		return err
 	}
-	return e.b.readFile(e.ctx, e.root, f, e.progress, func(plain []byte) error {
+	return e.b.readFile(e.ctx, e.root, f, e.buf, e.progress, func(plain []byte) error {
 		if _, err := e.tar.Write(plain); err != nil {
 			return fmt.Errorf("stick file: %s: %w", f.Path, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/patchmesh/patchmesh/internal/durable"
+	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/signer"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -32,6 +33,9 @@ func Sign(ctx context.Context, dir string, s signer.Signer) error {
 		if err != nil {
 			return fmt.Errorf("sign %s: %w", filepath.Join(dir, f.name), err)
 		}
+		if err := usable(b.Manifest, s, trust.Signed{Doc: f.Doc, Sig: sig}); err != nil {
+			return err
+		}
 		all, err := signer.Append(f.Sig, sig)
 		if err != nil {
 			return problem.New(problem.SignatureInvalid, "%s cannot take another signature", filepath.Join(dir, f.name+SignatureSuffix)).Because(err)
@@ -41,4 +45,18 @@ func Sign(ctx context.Context, dir string, s signer.Signer) error {
 		}
 	}
 	return nil
+}
+
+// usable checks a new signature as nodes will: one made days after the date of the bundle would be refused by all.
+func usable(m *manifest.Manifest, s signer.Signer, signed trust.Signed) error {
+	keys, err := trust.NewRoleKeys(1, s.Public())
+	if err != nil {
+		return fmt.Errorf("key %s: %w", s.Fingerprint(), err)
+	}
+	set := trust.Set{Release: keys}
+	v, err := set.Verify(trust.RoleRelease, signed, m.Created)
+	if err != nil {
+		return err
+	}
+	return v.CheckCreated(m.Created)
 }

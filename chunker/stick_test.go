@@ -350,7 +350,7 @@ func TestImportFlippedBits(t *testing.T) {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(3, 4))
-	for range 400 {
+	for range 200 {
 		n := rng.IntN(len(file))
 		file[n] ^= 1 << (n % 8)
 		got := &shelf{t: t}

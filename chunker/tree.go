@@ -27,9 +27,16 @@ type source struct {
 // names it: a link, device, set-user-id file, empty directory, or odd name that were left out silently would be
 // missing on every machine.
 func scan(ctx context.Context, dir string) ([]source, error) {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return nil, problem.New(problem.InvalidFile, "%s is not a directory", dir).Because(err).WithDone("nothing was built")
+	}
+	dir, err := filepath.EvalSymlinks(dir) // the top may be a link: it is the caller's word
+	if err != nil {
+		return nil, err
+	}
 	var files []source
 	folded := make(map[string]string) // lower-case path of every file and directory
-	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return problem.New(problem.InvalidFile, "%s cannot be read", name).Because(err)
 		}

@@ -48,14 +48,15 @@ func (b *Bundle) Verify(ctx context.Context, set *trust.Set, at time.Time, p *pr
 	defer root.Close()
 	defer p.Stop()
 	p.Stage("verify", b.Manifest.TotalBytes, progress.Bytes)
-	if err := eachChunk(bytes.NewReader(b.indexBytes), b.Manifest.Index.Chunks, nil, nil); err != nil {
+	buf := make([]byte, chunk.MaxSize)
+	if err := eachChunk(bytes.NewReader(b.indexBytes), b.Manifest.Index.Chunks, buf, nil); err != nil {
 		return problem.New(problem.IndexInvalid, "bundle %s: the chunks of the index are not those of the manifest", b.Dir).Because(err)
 	}
 	listed := make(map[string]bool, len(b.Index.Files))
 	for i := range b.Index.Files {
 		f := &b.Index.Files[i]
 		listed[f.Path] = true
-		if err := b.readFile(ctx, root, f, p, nil); err != nil {
+		if err := b.readFile(ctx, root, f, buf, p, nil); err != nil {
 			return err
 		}
 	}
@@ -66,8 +67,8 @@ func (b *Bundle) Verify(ctx context.Context, set *trust.Set, at time.Time, p *pr
 	return nil
 }
 
-// readFile verifies one file of the content and hands its chunks to each, if that is not nil.
-func (b *Bundle) readFile(ctx context.Context, root *os.Root, e *manifest.File, p *progress.Reporter, each func(plain []byte) error) error {
+// readFile verifies one file of the content and hands its chunks to each, if that is not nil. buf holds one chunk.
+func (b *Bundle) readFile(ctx context.Context, root *os.Root, e *manifest.File, buf []byte, p *progress.Reporter, each func(plain []byte) error) error {
 	name := filepath.Join(b.Dir, contentPath(e))
 	f, err := openFile(root, contentPath(e))
 	if err != nil {
@@ -77,7 +78,7 @@ func (b *Bundle) readFile(ctx context.Context, root *os.Root, e *manifest.File, 
 	defer f.Close()
 	sum := sha256.New()
 	var at int64
-	err = eachChunk(f, e.Chunks, nil, func(plain []byte) error {
+	err = eachChunk(f, e.Chunks, buf, func(plain []byte) error {
 		sum.Write(plain)
 		at += int64(len(plain))
 		p.Add(int64(len(plain)))
@@ -133,12 +134,9 @@ func (e *badChunk) Error() string { return fmt.Sprintf("the bytes are not chunk 
 var errLonger = errors.New("there are more bytes than the index says")
 
 // eachChunk reads exactly the chunks refs from r, which must end with the last one, verifies each and hands it to
-// each, if that is not nil. buf is used if it is large enough.
+// each, if that is not nil. buf holds one chunk and has chunk.MaxSize bytes.
 func eachChunk(r io.Reader, refs []manifest.ChunkRef, buf []byte, each func(plain []byte) error) error {
 	for _, ref := range refs {
-		if int64(cap(buf)) < ref.Size {
-			buf = make([]byte, max(ref.Size, chunk.DefaultSize)) // at most chunk.MaxSize: the index was validated
-		}
 		plain := buf[:ref.Size]
 		if _, err := io.ReadFull(r, plain); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return &badChunk{want: ref.ID, short: true}

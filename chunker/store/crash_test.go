@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,44 +77,45 @@ func TestStoreAtEveryCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	var dir string
-	runs := crashtest.Each(t,
-		[]string{"openat", "mkdirat", "write", "fsync", "renameat", "unlinkat", "close"},
-		[]string{"signal=KILL", "error=EIO", "error=ENOSPC"},
-		func() string {
-			dir = t.TempDir()
-			if err := os.CopyFS(dir, os.DirFS(template)); err != nil {
-				t.Fatal(err)
-			}
-			return dir + "|work"
-		}, func(o crashtest.Outcome) {
-			s, err := Open(dir, Options{})
-			if err != nil {
-				t.Errorf("%s: %v", o.Fault, err)
-				return
-			}
-			defer s.Close()
-			for line := range strings.Lines(o.Stdout) {
-				if cid, ok := strings.CutPrefix(strings.TrimSpace(line), "put "); ok {
-					id, err := chunk.Parse(cid)
-					if err != nil {
-						t.Fatal(err)
-					}
-					// An fsync that fails takes the chunk back, and says so.
-					if _, err := s.Get(id, nil); err != nil && (o.Call != "fsync" || o.Exit != 3) {
-						t.Errorf("%s: a chunk that was put: %v", o.Fault, err)
-					}
+	prepare := func() string {
+		dir = t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS(template)); err != nil {
+			t.Fatal(err)
+		}
+		return dir + "|work"
+	}
+	check := func(o crashtest.Outcome) {
+		s, err := Open(dir, Options{})
+		if err != nil {
+			t.Errorf("%s: %v", o.Fault, err)
+			return
+		}
+		defer s.Close()
+		for line := range strings.Lines(o.Stdout) {
+			if cid, ok := strings.CutPrefix(strings.TrimSpace(line), "put "); ok {
+				id, err := chunk.Parse(cid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				// An fsync that fails takes the chunk back, and says so.
+				if _, err := s.Get(id, nil); err != nil && (o.Call != "fsync" || o.Exit != 3) {
+					t.Errorf("%s: a chunk that was put: %v", o.Fault, err)
 				}
 			}
-			if strings.Contains(o.Stdout, "pinned") && !slices.Contains(s.Owners(), "new") {
-				t.Errorf("%s: the pins are gone", o.Fault)
-			}
-			if slices.Contains(s.Owners(), "old") && len(which(s, old[1:])) != 2 {
-				t.Errorf("%s: a pinned chunk is gone", o.Fault)
-			}
-			if r, err := s.Fsck(context.Background(), false, nil); err != nil || !r.Clean() {
-				t.Errorf("%s: %+v, %v", o.Fault, r, err)
-			}
-		})
+		}
+		if strings.Contains(o.Stdout, "pinned") && !slices.Contains(s.Owners(), "new") {
+			t.Errorf("%s: the pins are gone", o.Fault)
+		}
+		if slices.Contains(s.Owners(), "old") && len(which(s, old[1:])) != 2 {
+			t.Errorf("%s: a pinned chunk is gone", o.Fault)
+		}
+		if r, err := s.Fsck(context.Background(), false, nil); err != nil || !r.Clean() {
+			t.Errorf("%s: %+v, %v", o.Fault, r, err)
+		}
+	}
+	runs := crashtest.Each(t, []string{"openat", "mkdirat", "write", "fsync", "renameat", "unlinkat", "close"},
+		[]string{"signal=KILL", "error=EIO"}, prepare, check)
+	runs += crashtest.Each(t, []string{"mkdirat", "write"}, []string{"error=ENOSPC"}, prepare, check)
 	t.Logf("%d runs with a fault", runs)
 	if runs < 100 {
 		t.Errorf("only %d runs", runs)
@@ -156,7 +157,7 @@ func TestPowerLoss(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var said, lost, torn int
 			for round := range 4 {
-				s, l, d := powerLoss(t, c.name, time.Duration(150+70*round)*time.Millisecond)
+				s, l, d := powerLoss(t, c.name, 20+37*round)
 				said, lost, torn = said+s, lost+l, torn+d
 			}
 			t.Logf("%d chunks said to be durable, %d of them lost, %d torn ones noticed", said, lost, torn)
@@ -173,7 +174,8 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
-func powerLoss(t *testing.T, what string, after time.Duration) (said, lost, torn int) {
+// powerLoss cuts the power when that many chunks were said to be durable.
+func powerLoss(t *testing.T, what string, after int) (said, lost, torn int) {
 	t.Helper()
 	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
 		t.Skip("needs mkfs.ext4: apt-get install e2fsprogs")
@@ -190,20 +192,37 @@ func powerLoss(t *testing.T, what string, after time.Duration) (said, lost, torn
 	}
 	umount := mount(t, disk, mnt)
 
-	var stdout bytes.Buffer
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "PATCHMESH_CRASHTEST_CHILD="+mnt+"/store|"+what)
-	cmd.Stdout, cmd.Stderr = &stdout, os.Stderr
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(after) // the instant of the loss is the one thing here that is left to chance
+	var ids []chunk.ID
+	lines := bufio.NewScanner(stdout)
+	hear := func() bool {
+		if !lines.Scan() {
+			return false
+		}
+		if id, err := chunk.Parse(lines.Text()); err == nil { // the last line may be cut
+			ids = append(ids, id)
+		}
+		return true
+	}
+	for len(ids) < after && hear() {
+	}
 	cmd.Process.Signal(syscall.SIGSTOP)
 	waitStopped(t, cmd.Process.Pid)
 	cut := filepath.Join(dir, "cut")
 	out, err := exec.Command("cp", "--sparse=always", disk, cut).CombinedOutput()
 	cmd.Process.Kill()
-	cmd.Wait() // and only now is what it said complete
+	for hear() { // what it said before it was stopped counts
+	}
+	cmd.Wait()
 	umount()
 	if err != nil {
 		t.Fatalf("cp: %v\n%s", err, out)
@@ -217,12 +236,7 @@ func powerLoss(t *testing.T, what string, after time.Duration) (said, lost, torn
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for line := range strings.Lines(stdout.String()) {
-		id, err := chunk.Parse(strings.TrimSpace(line))
-		if err != nil {
-			continue // the last line may be cut
-		}
-		said++
+	for _, id := range ids {
 		if _, err := s.Get(id, nil); err != nil {
 			lost++
 		}
@@ -233,7 +247,7 @@ func powerLoss(t *testing.T, what string, after time.Duration) (said, lost, torn
 	if r, err := s.Fsck(context.Background(), false, nil); err != nil || !r.Clean() {
 		t.Errorf("after the repair: %+v, %v", r, err)
 	}
-	return said, lost, damaged
+	return len(ids), lost, damaged
 }
 
 func mount(t *testing.T, disk, mnt string) (umount func()) {

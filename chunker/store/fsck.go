@@ -113,21 +113,14 @@ func (f *fsck) top(ctx context.Context) error {
 }
 
 func (f *fsck) shard(ctx context.Context, shard string) error {
-	// No write is under way while this lock is held, so that every temporary file is a stray.
-	f.s.writing.Lock()
-	es, err := os.ReadDir(filepath.Join(f.s.dir, shard))
-	var rest []fs.DirEntry
-	for _, e := range es {
-		if !strings.HasPrefix(e.Name(), durable.TempPrefix) {
-			rest = append(rest, e)
-			continue
-		}
-		rel := filepath.Join(shard, e.Name())
-		err = errors.Join(err, f.found(Temporary, rel, nil, f.remove(rel)))
-	}
-	f.s.writing.Unlock()
+	rest, strays, err := f.list(shard)
 	if err != nil {
 		return err
+	}
+	for _, stray := range strays {
+		if err := f.found(Temporary, stray, nil, f.remove(stray)); err != nil {
+			return err
+		}
 	}
 	for _, e := range rest {
 		if err := ctx.Err(); err != nil {
@@ -148,6 +141,22 @@ func (f *fsck) shard(ctx context.Context, shard string) error {
 		}
 	}
 	return nil
+}
+
+// list lists a shard, temporary files apart. No write is under way while the lock is held, so that those are strays:
+// a write that begins later has a file of another name.
+func (f *fsck) list(shard string) (rest []fs.DirEntry, strays []string, err error) {
+	f.s.writing.Lock()
+	defer f.s.writing.Unlock()
+	es, err := os.ReadDir(filepath.Join(f.s.dir, shard))
+	for _, e := range es {
+		if strings.HasPrefix(e.Name(), durable.TempPrefix) {
+			strays = append(strays, filepath.Join(shard, e.Name()))
+		} else {
+			rest = append(rest, e)
+		}
+	}
+	return rest, strays, err
 }
 
 func (f *fsck) remove(rel string) func() error {
