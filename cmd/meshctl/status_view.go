@@ -314,6 +314,9 @@ func nextTry(t *time.Time) string {
 
 func reason(n status.Seen) string {
 	r := cli.Printable(n.Reason)
+	if n.Reason == string(n.Phase) {
+		r = ""
+	}
 	if n.Code != "" {
 		r += " (" + cli.Printable(n.Code) + ")"
 	}

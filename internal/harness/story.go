@@ -97,20 +97,19 @@ func (s *Story) AwaitInstalled(ctx context.Context, view func(context.Context) (
 
 // Summary is a site in one line: how far the wanted bundle is on all nodes together, and what the WAN carried.
 func Summary(v status.Site, bundle, version string) string {
-	var have, all int
-	var lan int64
+	var have, all, lan int64
 	for _, n := range v.Nodes {
 		if n.Desired != nil && n.Desired.Bundle == bundle && n.Desired.Version == version {
-			have += n.Transfer.ChunksHave
-			all += n.Transfer.Chunks
+			have += n.Transfer.BytesHave
+			all += n.Transfer.Bytes
 			lan += n.Transfer.FromLAN
 		}
 	}
-	percent := 0
+	var percent int64
 	if all > 0 {
 		percent = 100 * have / all
 	}
 	installed, _ := Installed(v, bundle, version) // a failure is reported by who asked for it
-	return fmt.Sprintf("%-8s %3d %% of all chunks there   WAN %.1f MB   LAN %.1f MB   uplink %-8s %d of %d installed", v.Site, percent,
+	return fmt.Sprintf("%-8s %3d %% there   WAN %.1f MB   LAN %.1f MB   uplink %-8s %d of %d installed", v.Site, percent,
 		float64(v.WAN.Payload)/1e6, float64(lan)/1e6, v.Uplink, installed, len(v.Nodes))
 }
