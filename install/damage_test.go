@@ -16,6 +16,7 @@ import (
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/install/health"
 	"github.com/patchmesh/patchmesh/install/installtest"
+	"github.com/patchmesh/patchmesh/install/journal"
 	"github.com/patchmesh/patchmesh/install/ledger"
 )
 
@@ -269,7 +270,7 @@ func FuzzJournal(f *testing.F) {
 	}
 	b, v1, v2 := cutAtCheck(f)
 	template := f.TempDir()
-	journal, err := os.ReadFile(filepath.Join(b.Config.State, "journal.json"))
+	good, err := os.ReadFile(filepath.Join(b.Config.State, "journal.json"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -277,10 +278,10 @@ func FuzzJournal(f *testing.F) {
 	for from, to := range parts {
 		installtest.CopyTree(f, from, filepath.Join(template, to))
 	}
-	doc := journal[65:]
-	f.Add(journal)
+	doc := good[65:]
+	f.Add(good)
 	f.Add(doc)
-	f.Add(journal[:100])
+	f.Add(good[:100])
 	f.Add([]byte{})
 	for _, step := range []string{"stage", "switch", "commit", "prune", "undo", "discard", "close"} {
 		f.Add(bytes.Replace(doc, []byte(`"check"`), []byte(`"`+step+`"`), 1))
@@ -311,4 +312,83 @@ func FuzzJournal(f *testing.F) {
 			}
 		}
 	})
+}
+
+// From every step that a journal can name, with link and ledger at either release and any answer about health, the
+// machine comes to one release, whole, and the ledger names it: also from states that no crash is known to leave.
+func TestAnyState(t *testing.T) {
+	b, v1, v2 := cutAtCheck(t)
+	template := t.TempDir()
+	parts := map[string]string{b.Config.Root: "root", b.Config.State: "state"}
+	for from, to := range parts {
+		installtest.CopyTree(t, from, filepath.Join(template, to))
+	}
+	sealed, err := os.ReadFile(filepath.Join(b.Config.State, "journal.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, err := journal.Parse(sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	releases := map[string]*installtest.Bundle{"v1": v1, "v2": v2}
+	for _, step := range []journal.Step{journal.Stage, journal.Switch, journal.Check, journal.Commit, journal.Prune, journal.Undo, journal.Discard, journal.Close} {
+		for link, linked := range releases {
+			for named, inLedger := range releases {
+				for _, well := range []bool{true, false} {
+					name := fmt.Sprintf("%s, link %s, ledger %s, healthy %t", step, link, named, well)
+					for to, from := range parts {
+						installtest.CopyTree(t, filepath.Join(template, from), to)
+					}
+					tr := open
+					if tr.Step = step; step == journal.Undo || step == journal.Discard {
+						tr.Fault = &journal.Fault{Class: journal.Failed, Reason: "test"}
+					}
+					j, err := tr.Encode()
+					if err != nil {
+						t.Fatal(err)
+					}
+					installtest.WriteFile(t, filepath.Join(b.Config.State, "journal.json"), j)
+					l := ledger.New()
+					l.Commit(ledger.ReleaseOf(v1.Manifest, v1.Digest), 2, installtest.Created)
+					if inLedger == v2 {
+						l.Commit(tr.New, 2, installtest.Created)
+					}
+					lb, err := l.Encode()
+					if err != nil {
+						t.Fatal(err)
+					}
+					installtest.WriteFile(t, filepath.Join(b.Config.State, "installed.json"), lb)
+					current := filepath.Join(b.Config.Root, "pos", "current")
+					if err := errors.Join(os.Remove(current), os.Symlink("releases/"+linked.Dir(), current)); err != nil {
+						t.Fatal(err)
+					}
+					in := installer(b)
+					in.Prober = proberFunc(func(context.Context, health.Check) error {
+						if well {
+							return nil
+						}
+						return &health.UnhealthyError{Last: errors.New("not well")}
+					})
+					r := in.Recover(t.Context())
+					if r.Exit == install.ExitDeferred && r.Reason != install.ReasonInterrupted || r.Exit == install.ExitRollbackFailed {
+						t.Errorf("%s: %+v", name, r)
+					}
+					now, err := b.InForce("pos", v1, v2)
+					if err != nil || now == nil {
+						t.Errorf("%s: in force %s, %v", name, version(now), err)
+						continue
+					}
+					litter, err := b.Litter()
+					if err != nil || len(litter) > 0 {
+						t.Errorf("%s: litter %v, %v", name, litter, err)
+					}
+					st, err := install.ReadStatus(b.Config)
+					if cur := st.Installed.Bundle("pos").Current; err != nil || cur == nil || cur.Dir != now.Dir() {
+						t.Errorf("%s: the ledger names %+v, in force is %s (%v)", name, cur, now.Version, err)
+					}
+				}
+			}
+		}
+	}
 }

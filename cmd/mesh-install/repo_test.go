@@ -136,8 +136,9 @@ func TestDnfAcceptsIt(t *testing.T) {
 		sh(t, repo, env, "createrepo_c", "-q", ".")
 		layOut(t, b, repo, manifest.FormatRPM, uint64(n+1))
 		verb := []string{"install", "upgrade"}[n]
+		// --refresh: metadata_expire=0 in the fragment lets a cache live for a second, and this test is quicker.
 		sh(t, "/", env, "dnf", "--installroot="+root, "--releasever=1", "--setopt=reposdir="+filepath.Join(b.Config.Root, "os"), "--setopt=cachedir="+b.Dir+"/cache",
-			"--setopt=plugins=0", "--setopt=install_weak_deps=0", "--disablerepo=*", "--enablerepo=patchmesh-os", "-y", verb, "demo")
+			"--setopt=plugins=0", "--setopt=install_weak_deps=0", "--disablerepo=*", "--enablerepo=patchmesh-os", "--refresh", "-y", verb, "demo")
 		if got, err := os.ReadFile(root + "/usr/share/demo/version"); err != nil || string(got) != "demo "+version+"\n" {
 			t.Fatalf("installed %q, %v", got, err)
 		}

@@ -126,8 +126,8 @@ func Advance(t Transaction, f *Fault) Transaction {
 }
 
 // Resume returns the transaction as the next run takes it up after a crash. What was half written is thrown away.
-// What was complete is carried on from the switch, whose effect the crash may have taken with it, until the attempts
-// are used up. That the ledger may name the new release already makes no difference: Discard takes it out again.
+// What was complete is carried on until the attempts are used up. Either way it starts at the step that moves the
+// link, whose effect the crash may have taken with it. That the ledger may name the new release already makes no difference: Discard takes it out again.
 func Resume(t Transaction) Transaction {
 	switch t.Step {
 	case Stage: // nothing was switched; that Undo makes sure of it costs nothing
@@ -139,7 +139,9 @@ func Resume(t Transaction) Transaction {
 			t.Step = Undo
 			t.Fault = &Fault{Class: Unhealthy, Reason: "TooManyAttempts", Code: problem.InstallFailed, Detail: fmt.Sprintf("cut off %d times between switch and commit", ledger.MaxAttempts)}
 		}
-	case Prune, Undo, Discard, Close:
+	case Discard:
+		t.Step = Undo
+	case Prune, Undo, Close:
 	}
 	return t
 }

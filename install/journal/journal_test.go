@@ -43,7 +43,7 @@ apply    check    well: commit   not: undo     after a crash: switch
 apply    commit   well: prune    not: undo     after a crash: switch
 apply    prune    well: close    not: close    after a crash: prune
 apply    undo     well: discard  not: undo     after a crash: undo
-apply    discard  well: close    not: discard  after a crash: discard
+apply    discard  well: close    not: discard  after a crash: undo
 apply    close    well: close    not: close    after a crash: close
 rollback stage    well: switch   not: discard  after a crash: undo
 rollback switch   well: commit   not: undo     after a crash: switch
@@ -51,7 +51,7 @@ rollback check    well: commit   not: undo     after a crash: switch
 rollback commit   well: prune    not: undo     after a crash: switch
 rollback prune    well: close    not: close    after a crash: prune
 rollback undo     well: discard  not: undo     after a crash: undo
-rollback discard  well: close    not: discard  after a crash: discard
+rollback discard  well: close    not: discard  after a crash: undo
 rollback close    well: close    not: close    after a crash: close
 `
 	if got.String() != want[1:] {
