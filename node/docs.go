@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/patchmesh/patchmesh/gossip"
+	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
@@ -210,6 +212,7 @@ func (n *Node) loadContacts() {
 	if err := readJSON(n.d.path("peers.json"), &m); err != nil {
 		m = map[string]where{}
 	}
+	n.where = m
 	n.seedFrom(m)
 	for _, r := range n.inForce.Load().r.Nodes {
 		if w, ok := m[r.Name]; ok && w.Peer.IsValid() {
@@ -240,8 +243,7 @@ func (n *Node) seedFrom(m map[string]where) {
 }
 
 func (n *Node) saveContacts(name string, p, g netip.AddrPort) {
-	m := map[string]where{}
-	_ = readJSON(n.d.path("peers.json"), &m)
+	m := n.where
 	if m[name] == (where{p, g}) {
 		return
 	}
@@ -251,9 +253,18 @@ func (n *Node) saveContacts(name string, p, g netip.AddrPort) {
 			delete(m, k)
 		}
 	}
-	if err := writeJSON(n.d.path("peers.json"), m, 0o600); err != nil {
-		n.log.Warn("peers.json cannot be written", "err", err)
-	}
+	n.where = m
+	b, err := json.Marshal(m)
+	n.disk.add(func() error {
+		if err != nil {
+			return err
+		}
+		return durable.WriteFile(n.d.path("peers.json"), b, 0o600)
+	}, func(err error) {
+		if err != nil {
+			n.log.Warn("peers.json cannot be written", "err", err)
+		}
+	})
 	n.seedFrom(m)
 }
 
@@ -449,7 +460,7 @@ func (n *Node) retarget() {
 	}
 	for name, l := range n.rec.Lives {
 		if l.aim(targets[name]) {
-			n.lifeChanged(name, l)
+			n.lifeChanged(name, l, nil)
 		}
 	}
 	n.reconcileBundles()

@@ -143,18 +143,24 @@ func (l *Life) refuse(now time.Time, reason string, code problem.Code) {
 	l.Phase, l.Reason, l.Code, l.Outcome, l.Next = status.Deferred, reason, code, string(install.Deferred), now.Add(retryMost)
 }
 
+// found notes what the installer says is in force, whatever became of the request.
+func (l *Life) found(r install.Result) {
+	i := r.Installed
+	if i == nil || i.Format != manifest.FormatFiles { // a repository that was laid out is not installed
+		return
+	}
+	if l.Installed != nil && l.Installed.Checksum != i.Checksum {
+		p := l.Installed.Checksum
+		l.Previous = &p
+	}
+	l.Installed = &status.InstalledItem{Bundle: i.Bundle, Version: i.Version, Sequence: i.Sequence, Checksum: i.Checksum, Since: i.Since.UTC().Truncate(time.Second)}
+}
+
 // finish takes the installer's result.
 func (l *Life) finish(now time.Time, r install.Result) {
+	l.found(r)
 	l.Phase, l.Reason, l.Code, l.Detail, l.Outcome = r.Phase, r.Reason, r.Code, r.Detail, string(r.Outcome)
-	if r.Installed != nil && r.Checksum != nil && l.Target != nil && r.Installed.Checksum == l.Target.Checksum && r.Phase == status.Installed {
-		if l.Installed != nil && l.Installed.Checksum != r.Installed.Checksum {
-			p := l.Installed.Checksum
-			l.Previous = &p
-		}
-		l.Installed = &status.InstalledItem{Bundle: r.Bundle, Version: r.Installed.Version, Sequence: r.Installed.Sequence,
-			Checksum: r.Installed.Checksum, Since: now.UTC().Truncate(time.Second)}
-	}
 	if !Final(l.Phase) {
-		l.Next = now.Add(min(retryMost, retryFirst<<min(l.Tries-1, 10)))
+		l.Next = now.Add(min(retryMost, retryFirst<<min(max(l.Tries-1, 0), 10)))
 	}
 }

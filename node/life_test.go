@@ -24,7 +24,7 @@ func TestLife(t *testing.T) {
 	machine := manifest.Facts{OS: "debian", Release: "12", Arch: "amd64"}
 	done := func(d manifest.Digest, v string, seq uint64) install.Result {
 		return install.Result{Outcome: install.Success, Phase: status.Installed, Reason: "Installed", Bundle: "app", Version: v, Checksum: &d,
-			Installed: &ledger.Release{Bundle: "app", Version: v, Sequence: seq, Checksum: d}}
+			Installed: &ledger.Release{Bundle: "app", Version: v, Sequence: seq, Checksum: d, Format: manifest.FormatFiles}}
 	}
 	type turn struct {
 		after   time.Duration

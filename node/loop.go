@@ -2,10 +2,13 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/patchmesh/patchmesh/internal/durable"
+	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/roster"
 	"github.com/patchmesh/patchmesh/internal/wire"
 	"github.com/patchmesh/patchmesh/node/swarm"
@@ -17,6 +20,7 @@ const (
 	tickIdle   = time.Second
 	saveEvery  = 2 * time.Second
 	actBatch   = 128 // functions run before the consequences are sent
+	lateAfter  = 500 * time.Millisecond
 )
 
 // loop owns the node's state. It runs what others post and lets time pass.
@@ -26,8 +30,10 @@ func (n *Node) loop(ctx context.Context) error {
 	fast := true
 	n.retarget()
 	for {
+		var began time.Time
 		select {
 		case f := <-n.do:
+			began = time.Now()
 			f()
 			for range actBatch {
 				select {
@@ -39,11 +45,16 @@ func (n *Node) loop(ctx context.Context) error {
 				break
 			}
 		case <-t.C:
+			began = time.Now()
 			n.tick()
 		case <-ctx.Done():
-			return n.save()
+			n.save(nil)
+			return nil
 		}
 		n.settle()
+		if d := time.Since(began); d > lateAfter {
+			n.log.Warn("the loop was held up: the disk may be slow", "for", d.Round(time.Millisecond))
+		}
 		if n.active != fast {
 			fast = n.active
 			if fast {
@@ -59,10 +70,9 @@ func (n *Node) tick() {
 	now := time.Now()
 	n.step(swarm.Tick{})
 	n.dialNeighbours(now)
-	if n.dirty && now.Sub(n.saved) >= saveEvery {
-		if err := n.save(); err != nil {
-			n.log.Error("state cannot be saved", "err", err)
-		}
+	if n.dirty && !n.saving && now.Sub(n.saved) >= saveEvery {
+		n.saving = true
+		n.save(func() { n.saving = false })
 	}
 }
 
@@ -89,10 +99,25 @@ func (n *Node) settle() {
 	}
 }
 
-// save writes state.json.
-func (n *Node) save() error {
+// save writes state.json as it is now; then, if not nil, runs on the loop once it is durable, or could not be made so.
+func (n *Node) save(then func()) {
 	n.dirty, n.saved = false, time.Now()
-	return writeJSON(n.d.path("state.json"), n.rec, 0o600)
+	b, err := json.Marshal(n.rec)
+	n.disk.add(func() error {
+		if err != nil {
+			return err
+		}
+		return durable.WriteFile(n.d.path("state.json"), b, 0o600)
+	}, func(err error) {
+		if err != nil {
+			n.log.Error("state cannot be saved", "err", err)
+			n.alarm(string(problem.CodeOf(err)), "state cannot be saved: %v", err)
+			n.dirty = true
+		}
+		if then != nil {
+			then()
+		}
+	})
 }
 
 // step gives the swarm an event and carries out what it decides.

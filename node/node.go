@@ -65,6 +65,8 @@ type Node struct {
 	rec        *record
 	dirty      bool // rec has changes that may wait
 	saved      time.Time
+	disk       *disk
+	saving     bool // a periodic write of rec is queued
 	out        *outbox
 	policies   map[string]*heldPolicy
 	bundles    map[manifest.Digest]*heldBundle
@@ -79,7 +81,8 @@ type Node struct {
 	seederDocs []wire.DocEntry // the seeder's last list
 	relayed    map[relayKey]peer.ID
 	contacts   map[peer.ID]*contact
-	busy       bool // the installer runs
+	where      map[string]where // peers.json
+	busy       bool             // the installer runs
 	alarms     map[string]status.Alarm
 	mine       status.Node
 	told       time.Time // when mine was last sent to neighbours
@@ -120,7 +123,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: log, d: dir(cfg.State), do: make(chan func(), 256), pend: pending{by: map[uint32]want{}},
+	n := &Node{cfg: cfg, log: log, d: dir(cfg.State), do: make(chan func(), 256), disk: newDisk(), pend: pending{by: map[uint32]want{}},
 		policies: map[string]*heldPolicy{}, bundles: map[manifest.Digest]*heldBundle{}, docs: map[manifest.Digest]heldDoc{},
 		asked: map[manifest.Digest]time.Time{}, news: map[manifest.Digest][]uint32{}, nb: map[peer.ID]*neighbour{},
 		byName: map[string]*statement{}, relayed: map[relayKey]peer.ID{}, contacts: map[peer.ID]*contact{}, alarms: map[string]status.Alarm{}}
@@ -341,7 +344,11 @@ func (n *Node) Run(ctx context.Context) error {
 	n.group, n.ctx, n.done = g, gctx, gctx.Done()
 	g.Go(func() error { return n.host.Run(gctx) })
 	g.Go(func() error { return n.mesh.Run(gctx) })
-	g.Go(func() error { return n.loop(gctx) })
+	g.Go(func() error {
+		defer n.disk.close() // after the last save is queued
+		return n.loop(gctx)
+	})
+	g.Go(func() error { return n.disk.run(n.post) })
 	if n.sock != nil {
 		srv := api.NewServer(n.localAPI(), n.log)
 		g.Go(func() error {

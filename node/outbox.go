@@ -57,29 +57,30 @@ func openOutbox(d dir, key crypto.PrivKey) (*outbox, uint64, error) {
 
 func (o *outbox) file(seq uint64) string { return o.d.path("outbox", fmt.Sprintf("%020d.json", seq)) }
 
-// add signs a statement and keeps it; it is durable on return.
-func (o *outbox) add(body status.ReportBody) error {
+// seal signs a statement.
+func (o *outbox) seal(body status.ReportBody) (status.Report, error) {
 	b, err := json.Marshal(body)
 	if err != nil {
-		return err
+		return status.Report{}, err
 	}
 	sig, err := o.key.Sign(b)
-	if err != nil {
-		return err
-	}
-	r := status.Report{Site: body.Site, Node: body.Node, Seq: body.Seq, Body: b, Sig: sig}
-	if err := writeJSON(o.file(r.Seq), r, 0o600); err != nil {
-		return err
-	}
-	o.waiting = append(o.waiting, r)
-	return nil
+	return status.Report{Site: body.Site, Node: body.Node, Seq: body.Seq, Body: b, Sig: sig}, err
 }
 
-// acked forgets a report. Deleting the file may be lost in a crash: then it is sent and acknowledged again.
-func (o *outbox) acked(seq uint64) error {
+// write makes a report durable, forget removes it again; both run beside the loop. A removal that a crash undoes is
+// harmless: the report is sent and acknowledged again.
+func (o *outbox) write(r status.Report) error { return writeJSON(o.file(r.Seq), r, 0o600) }
+func (o *outbox) forget(seq uint64) error     { return durable.Remove(o.file(seq)) }
+
+// keep makes a durable report one to send.
+func (o *outbox) keep(r status.Report) { o.waiting = append(o.waiting, r) }
+
+// acked: the seeder holds the report. It reports whether we still had it.
+func (o *outbox) acked(seq uint64) bool {
 	delete(o.sent, seq)
+	n := len(o.waiting)
 	o.waiting = slices.DeleteFunc(o.waiting, func(r status.Report) bool { return r.Seq == seq })
-	return durable.Remove(o.file(seq))
+	return len(o.waiting) < n
 }
 
 // due returns the reports to send now, oldest first, and notes them as sent.

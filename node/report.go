@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/wire"
 	"github.com/patchmesh/patchmesh/internal/xfer"
@@ -20,9 +21,19 @@ func (n *Node) report(name string, l *Life) {
 	if t := l.Target; t != nil {
 		body.Policy, body.Revision, body.Version, body.Checksum = t.Policy, t.Revision, t.Version, t.Checksum
 	}
-	if err := n.out.add(body); err != nil {
-		n.log.Error("report cannot be kept", "err", err)
-	}
+	r, err := n.out.seal(body)
+	n.disk.add(func() error {
+		if err != nil {
+			return err
+		}
+		return n.out.write(r)
+	}, func(err error) {
+		if err != nil {
+			n.log.Error("report is not durable; it is sent all the same", "err", err)
+			n.alarm(string(problem.CodeOf(err)), "a report could not be kept on disk: %v", err)
+		}
+		n.out.keep(r)
+	})
 }
 
 // sendReports sends what is due towards the seeder: there if we are the uplink, else through the uplink.
@@ -69,8 +80,8 @@ func (n *Node) relay(from *xfer.Session, m *wire.Report) {
 // onAck forgets our own report, or hands the acknowledgement back to whose it is.
 func (n *Node) onAck(m *wire.ReportAck) {
 	if m.Node == n.e.Node {
-		if err := n.out.acked(m.Seq); err != nil {
-			n.log.Warn("outbox", "err", err)
+		if n.out.acked(m.Seq) {
+			n.disk.add(func() error { return n.out.forget(m.Seq) }, nil)
 		}
 		return
 	}

@@ -211,11 +211,13 @@ func (n *Node) live() {
 				l.Phase, l.Reason, l.Next, l.Tries = status.Staged, "Queued", time.Now().Add(time.Second), l.Tries-1
 				break
 			}
-			n.lifeChanged(name, l)
-			if v.install {
-				n.install(name, l)
-				break
+			if !v.install {
+				n.lifeChanged(name, l, nil)
+				continue
 			}
+			n.busy = true
+			n.lifeChanged(name, l, func() { n.install(name) })
+			break
 		}
 	}
 }
@@ -228,26 +230,28 @@ func (n *Node) targetFacts(l *Life) *targetFacts {
 	return &targetFacts{manifest: b.m, machine: n.facts, staged: b.staged, bad: b.bad}
 }
 
-// lifeChanged persists a phase and reports it. Only then is anything done about it.
-func (n *Node) lifeChanged(name string, l *Life) {
-	if err := n.save(); err != nil {
-		n.log.Error("state cannot be saved", "err", err)
-		n.alarm(string(problem.CodeOf(err)), "state cannot be saved: %v", err)
-	}
+// lifeChanged persists a phase and reports it; then does something about it, if anything.
+func (n *Node) lifeChanged(name string, l *Life, then func()) {
+	n.save(then)
 	n.log.Info("phase", "bundle", name, "phase", l.Phase, "reason", l.Reason, "code", l.Code, "detail", l.Detail)
 	n.report(name, l)
 }
 
 // install starts mesh-install and waits for it beside the loop.
-func (n *Node) install(name string, l *Life) {
-	b, p := n.bundles[l.Target.Checksum], n.policies[l.Target.Policy]
-	if len(n.cfg.Installer) == 0 || p == nil {
-		l.finish(time.Now(), install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: install.ReasonInstallerMissing,
-			Detail: "no installer is configured"})
-		n.lifeChanged(name, l)
+func (n *Node) install(name string) {
+	l := n.rec.Lives[name]
+	if l.Target == nil || l.Phase != status.Installing {
+		n.busy = false // the target changed while the phase was being written
 		return
 	}
-	n.busy = true
+	b, p := n.bundles[l.Target.Checksum], n.policies[l.Target.Policy]
+	if len(n.cfg.Installer) == 0 || b == nil || p == nil {
+		n.busy = false
+		l.finish(time.Now(), install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: install.ReasonInstallerMissing,
+			Detail: "no installer is configured"})
+		n.lifeChanged(name, l, nil)
+		return
+	}
 	req, err := install.NewRequest(b.s, p.s, n.d.path("chunks")).Encode()
 	if err == nil {
 		err = durable.WriteFile(n.d.path("request.json"), req, 0o644)
@@ -302,8 +306,13 @@ func (l *limited) Write(p []byte) (int, error) {
 func (n *Node) installed(name string, r install.Result) {
 	n.busy = false
 	l := n.rec.Lives[name]
-	if l == nil || l.Target == nil || r.Checksum != nil && *r.Checksum != l.Target.Checksum {
-		return // the target changed meanwhile; the next attempt finds what is installed
+	if l == nil {
+		return
+	}
+	if l.Target == nil || r.Checksum != nil && *r.Checksum != l.Target.Checksum {
+		l.found(r) // the target changed meanwhile, but this is what is in force
+		n.save(nil)
+		return
 	}
 	if r.Chunk != "" {
 		n.recheck(r.Chunk)
@@ -313,7 +322,7 @@ func (n *Node) installed(name string, r install.Result) {
 		}
 	}
 	l.finish(time.Now(), r)
-	n.lifeChanged(name, l)
+	n.lifeChanged(name, l, nil)
 	n.reconcileBundles()
 }
 
