@@ -242,7 +242,7 @@ func (s *session) rollback(ctx context.Context, name string) Result {
 		err = d.Verify(ctx, x, to.Dir)
 	}
 	if err != nil {
-		return s.about(v, s.refuse(problem.New(problem.ChecksumMismatch, "release %s of %s is damaged", to.Dir, name).Because(err).
+		return s.about(v, s.refuse(problem.New(problem.ChecksumMismatch, "release %s of %s is damaged: %v", to.Dir, name, err).
 			WithDone("nothing was changed").WithNext("build the older content again under a higher sequence")))
 	}
 	t := journal.Transaction{
@@ -286,8 +286,6 @@ func (s *session) refuse(err error) Result {
 	case problem.SignatureInvalid, problem.ManifestInvalid, problem.SequenceTooOld, problem.TargetMismatch,
 		problem.InvalidPolicy, problem.UnsupportedField, problem.Denied:
 		r.Outcome, r.Exit, r.Phase = VerificationFailure, ExitSignature, status.Quarantined
-	case problem.Locked:
-		r.Reason = ReasonLocked
 	case problem.InstallFailed:
 		r.Reason = ReasonUnusable
 	}

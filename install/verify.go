@@ -3,7 +3,6 @@ package install
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/patchmesh/patchmesh/chunker/store"
@@ -126,7 +125,6 @@ func faultOf(err error) *journal.Fault {
 	var file *release.FileError
 	var no *health.UnhealthyError
 	var p *problem.Error
-	outer, coded := err.(*problem.Error) // somebody has said already what it is
 	switch {
 	case errors.As(err, &no): // first: it may wrap the end of its own time
 		f.Class, f.Reason, f.Code = journal.Unhealthy, ReasonHealthCheck, problem.HealthFailed
@@ -134,8 +132,6 @@ func faultOf(err error) *journal.Fault {
 		f.Class, f.Reason, f.Code = journal.Deferred, ReasonInterrupted, problem.Timeout
 	case diskFull(err):
 		f.Class, f.Reason, f.Code = journal.Deferred, ReasonDiskFull, problem.DiskFull
-	case coded:
-		f.Code, f.Reason = outer.Code, reasonOf(outer.Code)
 	case errors.Is(err, store.ErrNotFound):
 		f.Class, f.Reason, f.Code = journal.Deferred, ReasonNotStaged, problem.NotFound
 	case errors.As(err, &corrupt) || errors.Is(err, release.ErrWrongBytes):
@@ -150,16 +146,34 @@ func faultOf(err error) *journal.Fault {
 	return f
 }
 
-var reasons = map[problem.Code]string{
-	problem.ChecksumMismatch: "ChecksumMismatch", problem.SignatureInvalid: "SignatureInvalid", problem.IndexInvalid: "IndexInvalid",
-	problem.ManifestInvalid: "ManifestInvalid", problem.SequenceTooOld: "SequenceTooOld", problem.TargetMismatch: "TargetMismatch",
-	problem.InvalidPolicy: "InvalidPolicy", problem.UnsupportedField: "UnsupportedField", problem.Denied: "NotSelected",
-	problem.InvalidFile: ReasonUnusable, problem.StoreDamaged: ReasonStateDamaged, problem.NotFound: "NotFound",
-}
-
 func reasonOf(c problem.Code) string {
-	if r, ok := reasons[c]; ok {
-		return r
+	switch c {
+	case problem.ChecksumMismatch:
+		return "ChecksumMismatch"
+	case problem.SignatureInvalid:
+		return "SignatureInvalid"
+	case problem.IndexInvalid:
+		return "IndexInvalid"
+	case problem.ManifestInvalid:
+		return "ManifestInvalid"
+	case problem.SequenceTooOld:
+		return "SequenceTooOld"
+	case problem.TargetMismatch:
+		return "TargetMismatch"
+	case problem.InvalidPolicy:
+		return "InvalidPolicy"
+	case problem.UnsupportedField:
+		return "UnsupportedField"
+	case problem.Denied:
+		return "NotSelected"
+	case problem.InvalidFile:
+		return ReasonUnusable
+	case problem.StoreDamaged:
+		return ReasonStateDamaged
+	case problem.NotFound:
+		return "NotFound"
+	case problem.Locked:
+		return ReasonLocked
 	}
-	return fmt.Sprintf("Code%s", c)
+	return string(c)
 }

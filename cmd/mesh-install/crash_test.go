@@ -81,14 +81,14 @@ type prober func(context.Context, health.Check) error
 
 func (p prober) Probe(ctx context.Context, c health.Check) error { return p(ctx, c) }
 
-// run runs the worker under strace with one injection. It returns the exit status, -1 for a death by signal.
+// run runs the worker under strace with injections, one a line. It returns the exit status, -1 for a death by signal.
 func (s *scene) run(t *testing.T, trace, inject string) (exit int, result install.Result, log string) {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "trace")
 	args := []string{"-f", "-qq", "-o", file, "-e", "trace=" + trace}
-	if inject != "" {
-		args = append(args, "-e", "inject="+inject)
+	for line := range strings.Lines(inject) {
+		args = append(args, "-e", "inject="+strings.TrimSpace(line))
 	}
 	var stdout, stderr bytes.Buffer
 	var cmd *exec.Cmd
@@ -265,7 +265,12 @@ func needStrace(t *testing.T) {
 // upgrade is a machine with one release kept, one in force and a third asked for, so that one is pruned.
 func upgrade(t *testing.T, well func(context.Context, health.Check) error) *scene {
 	t.Helper()
-	b := installtest.New(t, func(c *install.Config) { c.Keep = 1; c.Health.Command = []string{"/bin/true"} })
+	return upgradeOn(t, well, func(*install.Config) {})
+}
+
+func upgradeOn(t *testing.T, well func(context.Context, health.Check) error, change func(*install.Config)) *scene {
+	t.Helper()
+	b := installtest.New(t, func(c *install.Config) { c.Keep = 1; c.Health.Command = []string{"/bin/true"}; change(c) })
 	s := &scene{bench: b, well: yes}
 	for i := range 3 {
 		sp := spec(fmt.Sprint(i), uint64(i+1))
