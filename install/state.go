@@ -39,7 +39,7 @@ func diskFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(
 
 // lockState takes the lock, or says who is told so.
 func lockState(dir string) (*state, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := release.MakeDir(dir); err != nil {
 		return nil, err
 	}
 	fi, err := os.Stat(dir)

@@ -47,20 +47,24 @@ func (d *Dir) release(dir string) string { return filepath.Join(d.path, releases
 
 // Prepare creates the directory, durably, and removes what a crash left half-written.
 func (d *Dir) Prepare() error {
-	if err := os.MkdirAll(filepath.Dir(d.path), 0o755); err != nil {
-		return err
-	}
-	for _, p := range []string{d.path, d.releases()} {
-		if err := os.Mkdir(p, 0o755); err == nil {
-			err = durable.SyncDir(filepath.Dir(p))
-			if err != nil {
-				return err
-			}
-		} else if !errors.Is(err, fs.ErrExist) {
+	for _, p := range []string{filepath.Dir(d.path), d.path, d.releases()} {
+		if err := MakeDir(p); err != nil {
 			return err
 		}
 	}
 	return d.Sweep()
+}
+
+// MakeDir makes a directory, and what is missing above it, so that its name survives a power cut. One that is there
+// is left alone.
+func MakeDir(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(dir))
 }
 
 // Sweep removes temporary files and directories.
