@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/patchmesh/patchmesh/install"
@@ -219,6 +220,72 @@ func TestTwoAtOnce(t *testing.T) {
 	w.Close()
 	if err := first.Wait(); err != nil {
 		t.Errorf("%v: %s", err, out.String())
+	}
+	inForce(t, b, v)
+}
+
+// Where the kernel allows no namespace, the program says so, or refuses if it is told to.
+func TestNoNamespace(t *testing.T) {
+	const none = "echo 0 > /proc/sys/user/max_net_namespaces && exec \"$@\""
+	if err := exec.Command("unshare", "-Ur", "sh", "-c", none, "sh", "true").Run(); err != nil {
+		t.Skip("needs user namespaces: run as root, or allow unprivileged ones")
+	}
+	for isolation, want := range map[string]string{install.IsolationAuto: "success 0", install.IsolationRequired: "deferred 1"} {
+		b := installtest.New(t, func(c *install.Config) { c.Isolation = isolation })
+		v := b.Bundle(t, spec("1", 1))
+		cmd := exec.Command("unshare", "-Ur", "sh", "-c", none, "sh", binary, "apply", "--request", b.WriteRequest(t, v, installtest.Want{}), "--config", b.ConfigFile, "--json")
+		out, _ := cmd.Output() // the status is in the result
+		r, err := install.DecodeResult(out)
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if got := fmt.Sprintf("%s %d", r.Outcome, cmd.ProcessState.ExitCode()); got != want {
+			t.Errorf("isolation %s: %s: %+v", isolation, got, r)
+		}
+		if isolation == install.IsolationAuto && !strings.HasPrefix(r.Isolation, "none: ") {
+			t.Errorf("it says %q without a namespace", r.Isolation)
+		}
+		if isolation == install.IsolationRequired && r.Code != "E5104" {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+// A parent that dies takes its worker with it; the next run takes up what is left.
+func TestParentDies(t *testing.T) {
+	dir := t.TempDir()
+	fifo, script := filepath.Join(dir, "here"), filepath.Join(dir, "here.sh")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nif [ -p "+fifo+" ]; then echo $PPID > "+fifo+"; exec sleep 1000; fi\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := installtest.New(t, func(c *install.Config) { c.Health.Command = []string{script} })
+	v := b.Bundle(t, spec("1", 1))
+	req := b.WriteRequest(t, v, installtest.Want{})
+	cmd := exec.Command(binary, "apply", "--request", req, "--config", b.ConfigFile, "--json")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.ReadFile(fifo); err != nil { // returns when the command has written: the worker waits for its answer
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	os.Remove(fifo)
+	// The lock is free as soon as the worker is gone, which the kernel sees to.
+	var r install.Result
+	for range 1000 {
+		if r = do(t, b, "apply", "--request", req); r.Reason != install.ReasonLocked {
+			break
+		}
+	}
+	if r.Exit != 0 || !strings.Contains(r.Recovered, "cut off before check: success") {
+		t.Errorf("%+v", r)
 	}
 	inForce(t, b, v)
 }

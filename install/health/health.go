@@ -126,14 +126,15 @@ func (r Runner) once(ctx context.Context, c Check) error {
 	return nil
 }
 
-// command runs the local command in a process group of its own, which is killed whole when time is up.
+// command runs the local command in a process group of its own, which is killed whole when time is up. Should this
+// program be killed itself, the command dies as well.
 func (r Runner) command(ctx context.Context, bundle string) error {
 	if len(r.Command) == 0 {
 		return errors.New("no health command is configured")
 	}
 	cmd := exec.CommandContext(ctx, r.Command[0], r.Command[1:]...)
 	cmd.Env = append(os.Environ(), "MESH_BUNDLE="+bundle)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // a grandchild that left the group may hold the output open
 	var out tail
