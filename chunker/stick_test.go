@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -386,15 +388,63 @@ func TestImportAllocatesNothingForHeaders(t *testing.T) {
 	}
 }
 
+var update = flag.Bool("update", false, "write the stick file and the keys in testdata anew")
+
+// fuzzFixture is a small stick file and the keys that it verifies with, from testdata: each process of a fuzz run must
+// have the same.
+func fuzzFixture(f *testing.F) (whole []byte, set *trust.Set) {
+	f.Helper()
+	const stickName, setName = "testdata/stick.tar", "testdata/trust.json"
+	if *update {
+		release, _, set := keys(f)
+		set.Roster = roleKeys(f, 1, release) // not used, but a set without is none
+		keysFile, err := set.Encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		file := stick(f, build(f, files{"a": "alpha", "b/c*": "gamma"}), signedPolicy(f, "one"))
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(stickName, file, 0o644), os.WriteFile(setName, keysFile, 0o644)); err != nil {
+			f.Fatal(err)
+		}
+	}
+	whole, err := os.ReadFile(stickName)
+	if err != nil {
+		f.Fatal(err)
+	}
+	keysFile, err := os.ReadFile(setName)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if set, err = trust.ParseSet(keysFile); err != nil {
+		f.Fatal(err)
+	}
+	return whole, set
+}
+
+// FuzzImport puts patch into a good stick file at some place, instead of as many bytes or between them, and cuts off the
+// end: random bytes alone would never come past the signature.
 func FuzzImport(f *testing.F) {
-	b := build(f, files{"a": "alpha", "b/c*": "gamma"})
-	whole := stick(f, b, signedPolicy(f, "one"))
-	f.Add(whole)
-	f.Add(whole[:len(whole)/2])
-	f.Add([]byte("manifest.json"))
-	f.Fuzz(func(t *testing.T, file []byte) {
+	whole, set := fuzzFixture(f)
+	var good shelf
+	good.t = f
+	if _, err := Import(f.Context(), bytes.NewReader(whole), set, at, &good); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(uint32(0), []byte{}, false, uint32(0))
+	f.Add(uint32(0), []byte("manifest.json"), true, uint32(len(whole)))
+	for _, name := range []string{IndexName, "content/a", "policies/", SumsName} {
+		f.Add(uint32(bytes.Index(whole, []byte(name))), []byte("x"), false, uint32(1024))
+	}
+	f.Fuzz(func(t *testing.T, pos uint32, patch []byte, insert bool, cut uint32) {
+		pos %= uint32(len(whole)) + 1
+		rest := whole[pos:]
+		if !insert {
+			rest = rest[min(len(patch), len(rest)):]
+		}
+		file := slices.Concat(whole[:pos], patch, rest)
+		file = file[:len(file)-int(cut%uint32(len(file)+1))]
 		got := &shelf{t: t}
-		if _, err := importStick(t, bytes.NewReader(file), got); err == nil && len(got.chunks) != len(b.Catalog().Chunks) {
+		if _, err := Import(t.Context(), bytes.NewReader(file), set, at, got); err == nil && !cmp.Equal(got.chunks, good.chunks) {
 			t.Errorf("taken for whole with %d chunks", len(got.chunks))
 		}
 	})
