@@ -77,17 +77,6 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-func TestBytes(t *testing.T) {
-	for n, want := range map[int64]string{
-		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 10 << 10: "10 KiB", 205 << 20: "205 MiB", 1<<20 - 1: "1.0 MiB",
-		3435 << 20: "3.4 GiB", 10188 << 20: "9.9 GiB", 1 << 42: "4.0 TiB", 1<<63 - 1: "8.0 EiB", -2048: "-2.0 KiB",
-	} {
-		if got := cli.Bytes(n); got != want {
-			t.Errorf("Bytes(%d) = %q, want %q", n, got, want)
-		}
-	}
-}
-
 func TestRate(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 bit/s", 750_000: "6 Mbit/s", 512_500: "4.1 Mbit/s", 1 << 30: "8.59 Gbit/s"} {
 		if got := cli.Rate(n); got != want {

@@ -7,28 +7,12 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/patchmesh/patchmesh/internal/progress"
 )
 
-// Bytes writes a size in IEC units: "0 B", "205 MiB", "3.4 GiB". Two digits at least from KiB on, rounded to nearest.
-func Bytes(n int64) string {
-	if n < 0 {
-		return "-" + Bytes(-n)
-	}
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, unit := float64(n), -1
-	for v >= 1023.5 && unit < len(units)-1 {
-		v /= 1024
-		unit++
-	}
-	if v < 9.95 {
-		return fmt.Sprintf("%.1f %ciB", v, units[unit])
-	}
-	return fmt.Sprintf("%.0f %ciB", v, units[unit])
-}
-
-const units = "KMGTPE"
+// Bytes writes a size in IEC units: "0 B", "205 MiB", "3.4 GiB".
+func Bytes(n int64) string { return progress.FormatBytes(n) }
 
 // Rate writes bytes per second as the bits per second that a link is sold by: "6.0 Mbit/s".
 func Rate(bytesPerSecond int64) string {

@@ -118,16 +118,22 @@ func rate(s Snapshot) string {
 	return "  " + FormatBytes(int64(float64(s.Done)/s.Elapsed.Seconds())) + "/s"
 }
 
-// FormatBytes writes a number of bytes for people, in powers of 1000 with one decimal: "12.3 MB".
+// FormatBytes writes a size in IEC units: "0 B", "205 MiB", "3.4 GiB". Two digits at least from KiB on, rounded to nearest.
 func FormatBytes(n int64) string {
-	if n < 1000 {
+	if n < 0 {
+		return "-" + FormatBytes(-n)
+	}
+	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
 	}
-	v, unit := float64(n), ""
-	for _, unit = range []string{"kB", "MB", "GB", "TB"} {
-		if v /= 1000; v < 999.95 {
-			break
-		}
+	const units = "KMGTPE"
+	v, unit := float64(n), -1
+	for v >= 1023.5 && unit < len(units)-1 {
+		v /= 1024
+		unit++
 	}
-	return fmt.Sprintf("%.1f %s", v, unit)
+	if v < 9.95 {
+		return fmt.Sprintf("%.1f %ciB", v, units[unit])
+	}
+	return fmt.Sprintf("%.0f %ciB", v, units[unit])
 }

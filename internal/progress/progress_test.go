@@ -43,9 +43,9 @@ func TestPrinters(t *testing.T) {
 		want string
 	}{
 		{"lines", Lines(&out), `
-verify: 4.0 MB of 8.0 MB (50 %)  333.3 kB/s
-verify: 8.0 MB (100 %)  333.3 kB/s
-verify: done, 8.0 MB in 24.0 s
+verify: 3.8 MiB of 7.6 MiB (50 %)  326 KiB/s
+verify: 7.6 MiB (100 %)  326 KiB/s
+verify: done, 7.6 MiB in 24.0 s
 scan: done, 12 files in 0.0 s
 copy: stopped at 50 of 100 files
 `},
@@ -62,12 +62,12 @@ copy: stopped at 50 of 100 files
 {"event":"progress","stage":"copy","state":"stopped","done":50,"total":100,"unit":"files","elapsedMs":0}
 `},
 		{"bar", Bar(&out, func() int { return 80 }), `
-<verify       [........................]   0 %  0 B of 8.0 MB
-<verify       [######..................]  25 %  2.0 MB of 8.0 MB  333.3 kB/s
-<verify       [############............]  50 %  4.0 MB of 8.0 MB  333.3 kB/s
-<verify       [##################......]  75 %  6.0 MB of 8.0 MB  333.3 kB/s
-<verify       [########################] 100 %  8.0 MB  333.3 kB/s
-<verify       [########################] 100 %  8.0 MB  333.3 kB/s
+<verify       [........................]   0 %  0 B of 7.6 MiB
+<verify       [######..................]  25 %  1.9 MiB of 7.6 MiB  326 KiB/s
+<verify       [############............]  50 %  3.8 MiB of 7.6 MiB  326 KiB/s
+<verify       [##################......]  75 %  5.7 MiB of 7.6 MiB  326 KiB/s
+<verify       [########################] 100 %  7.6 MiB  326 KiB/s
+<verify       [########################] 100 %  7.6 MiB  326 KiB/s
 .
 <scan         0 files
 <scan         12 files
@@ -141,8 +141,10 @@ func TestForWriter(t *testing.T) {
 }
 
 func TestFormatBytes(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 999_949: "999.9 kB", 999_950: "1.0 MB",
-		499_800_000: "499.8 MB", 1 << 42: "4.4 TB", 1 << 52: "4503.6 TB"} {
+	for n, want := range map[int64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 10 << 10: "10 KiB", 205 << 20: "205 MiB", 1<<20 - 1: "1.0 MiB",
+		3435 << 20: "3.4 GiB", 10188 << 20: "9.9 GiB", 1 << 42: "4.0 TiB", 1<<63 - 1: "8.0 EiB", -2048: "-2.0 KiB",
+	} {
 		if got := FormatBytes(n); got != want {
 			t.Errorf("FormatBytes(%d) = %q, want %q", n, got, want)
 		}
