@@ -36,7 +36,7 @@ func (d dir) lock() (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, problem.New(problem.Locked, "another meshd uses %s", d).Because(err)
+		return nil, problem.New(problem.Locked, "another meshd uses %s", d).WithDone("nothing was started").WithNext("stop it first, or give this one a state directory of its own")
 	}
 	return f, nil
 }

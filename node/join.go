@@ -29,7 +29,8 @@ type Joined struct {
 func Join(ctx context.Context, state, name, word string, addrs []string) (Joined, error) {
 	tok, err := enrol.ParseToken(word)
 	if err != nil {
-		return Joined{}, err
+		return Joined{}, problem.New(problem.TokenInvalid, "this is not a join token").Because(err).WithDone("nothing was sent").
+			WithNext("copy the whole word again, or ask for a new one: meshctl site token SITE")
 	}
 	if !manifest.ValidName(name) {
 		return Joined{}, problem.New(problem.Usage, "%q is not a node name", name).
