@@ -80,10 +80,10 @@ func (s *Store) Redeem(ctx context.Context, q enrol.Request, now time.Time) (out
 			}
 			if n.PeerID != q.PeerID {
 				err = problem.New(problem.NameTaken, "site %s has a node %s already", site, q.Name).WithDone("the token is still good").
-					WithNext("choose another name, or remove the old node first: meshctl node remove %s/%s", site, q.Name)
+					WithNext("choose another name, or remove the old node first: meshctl site remove-node %s %s", site, q.Name)
 			} else {
 				err = problem.New(problem.NameTaken, "this machine is already %s of site %s", n.Name, n.Site).WithDone("the token is still good").
-					WithNext("remove it there first: meshctl node remove %s/%s", n.Site, n.Name)
+					WithNext("remove it there first: meshctl site remove-node %s %s", n.Site, n.Name)
 			}
 		}
 		switch {
