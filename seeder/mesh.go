@@ -25,6 +25,7 @@ var errForeign = errors.New("peer is not on the roster of the site it names")
 func (m mesh) SessionUp(s *xfer.Session) {
 	n, ok := m.members.peer(s.Peer().String())
 	if h := s.Hello(); !ok || h.Site != n.Site || h.Name != n.Name {
+		m.log.Warn("peer refused: it names another site or node", "peer", s.Peer().String(), "site", h.Site, "node", h.Name)
 		s.End(errForeign)
 		return
 	}
