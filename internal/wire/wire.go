@@ -1,19 +1,18 @@
-// Package wire is the language that nodes speak with each other and with the seeder: typed frames on one persistent
-// stream per direction. A frame is one byte of type, four bytes of length (big endian) and that many bytes of
-// payload. Every type has a limit, checked before anything is allocated. Hot messages (Get, Data, Have) are binary,
-// the others strict JSON.
+// Package wire is the language that nodes speak with each other and with the seeder: typed frames on persistent
+// streams. A frame is one byte of type, four bytes of length (big endian) and that many bytes of payload. Every
+// type has a limit in bytes, every list in it one in entries, and both are checked before anything is allocated.
+//
+// Hot messages (Get, Data, Have) are binary and have one spelling. The others are JSON objects: a field that is not
+// known is ignored, because a site is brought up to date one node at a time and newer software says more; anything
+// behind the object is an error. Nothing here is signed or decides about genuineness, so a repeated or oddly spelled
+// key does no harm. What Append writes, Next reads, and Append refuses what Next would.
 //
 // The package is pure: it turns messages into bytes and back. Values are not safe for concurrent use; a Reader
-// belongs to one goroutine.
+// belongs to one goroutine, Buffers may be shared.
 package wire
 
 import (
-	"bytes"
-	"encoding/binary"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/manifest"
@@ -54,12 +53,15 @@ const (
 // HeaderBytes is the size of a frame's header.
 const HeaderBytes = 5
 
-// Limits of lists inside messages.
+// Limits inside messages.
 const (
 	MaxDocs       = 1024
 	MaxHaveAdd    = 4096
 	MaxHaveChunks = 1 << 24 // chunks of one bundle: 4 TiB at the default size
+	MaxSiteNodes  = 512     // statements, and names, in one SiteState; a roster has no more nodes
+	MaxListed     = 64      // installed bundles, and alarms, in one statement
 	maxDocBytes   = manifest.MaxManifestBytes
+	maxSigBytes   = 16 << 10 // armoured; how much of it may be a signature is for package trust to say
 )
 
 // limits in bytes of payload; a type that is missing here is unknown.
@@ -69,11 +71,11 @@ var limits = map[Type]uint32{
 	TypePong:         8,
 	TypeDocs:         512 << 10,
 	TypeGetDoc:       256,
-	TypeDoc:          1 << 20,
+	TypeDoc:          512 << 10, // the largest document and signature, in base64
 	TypeHave:         MaxHaveChunks/8 + 64,
 	TypeHaveAdd:      32 + 4*MaxHaveAdd,
 	TypeGet:          4 + 32,
-	TypeData:         5 + chunk.MaxSize + 1024,
+	TypeData:         dataHead + chunk.MaxSize + 1024,
 	TypeRefuse:       5,
 	TypeStatus:       16 << 10,
 	TypeReport:       16 << 10,
@@ -270,137 +272,4 @@ type LeaseRelease struct {
 type SiteState struct {
 	Nodes []status.Node `json:"nodes"`
 	Alive []string      `json:"alive"` // node names heard from recently
-}
-
-// Append writes a whole frame to b.
-func Append(b []byte, m Message) ([]byte, error) {
-	start := len(b)
-	b = append(b, byte(m.Type()), 0, 0, 0, 0)
-	b, err := m.appendPayload(b)
-	if err != nil {
-		return nil, fmt.Errorf("frame type %d: %w", m.Type(), err)
-	}
-	n := len(b) - start - HeaderBytes
-	if n > int(limits[m.Type()]) {
-		return nil, fmt.Errorf("frame type %d of %d bytes: at most %d", m.Type(), n, limits[m.Type()])
-	}
-	binary.BigEndian.PutUint32(b[start+1:], uint32(n))
-	return b, nil
-}
-
-// AppendDataHeader writes the frame header and the fixed part of a Data message whose payload of n bytes follows
-// on the stream, so that a chunk need not be copied to be sent.
-func AppendDataHeader(b []byte, req uint32, encoding byte, n int) []byte {
-	b = append(b, byte(TypeData))
-	b = binary.BigEndian.AppendUint32(b, uint32(5+n))
-	b = binary.BigEndian.AppendUint32(b, req)
-	return append(b, encoding)
-}
-
-// Reader reads frames.
-type Reader struct {
-	r   io.Reader
-	hdr [HeaderBytes]byte
-	buf []byte
-}
-
-// NewReader returns a Reader on r, which should be buffered.
-func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
-
-// keepBytes is how large a buffer a Reader holds on to between frames.
-const keepBytes = 5 + chunk.DefaultSize
-
-// Next reads one message. An unknown type, a length over the type's limit or a malformed payload is an error, after
-// which the stream cannot be used. io.EOF between frames is returned as it is.
-func (r *Reader) Next() (Message, error) {
-	if _, err := io.ReadFull(r.r, r.hdr[:]); err != nil {
-		return nil, err
-	}
-	t, n := Type(r.hdr[0]), binary.BigEndian.Uint32(r.hdr[1:])
-	limit, ok := limits[t]
-	if !ok {
-		return nil, fmt.Errorf("frame of unknown type %d", t)
-	}
-	if n > limit {
-		return nil, fmt.Errorf("frame type %d of %d bytes: at most %d", t, n, limit)
-	}
-	if cap(r.buf) < int(n) || cap(r.buf) > keepBytes && n <= keepBytes {
-		r.buf = make([]byte, max(int(n), 512))
-	}
-	b := r.buf[:n]
-	if _, err := io.ReadFull(r.r, b); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, fmt.Errorf("frame type %d: %w", t, err)
-	}
-	m := newMessage(t)
-	if err := m.parsePayload(b); err != nil {
-		return nil, fmt.Errorf("frame type %d: %w", t, err)
-	}
-	return m, nil
-}
-
-func newMessage(t Type) Message {
-	switch t {
-	case TypeHello:
-		return new(Hello)
-	case TypePing:
-		return new(Ping)
-	case TypePong:
-		return new(Pong)
-	case TypeDocs:
-		return new(Docs)
-	case TypeGetDoc:
-		return new(GetDoc)
-	case TypeDoc:
-		return new(Doc)
-	case TypeHave:
-		return new(Have)
-	case TypeHaveAdd:
-		return new(HaveAdd)
-	case TypeGet:
-		return new(Get)
-	case TypeData:
-		return new(Data)
-	case TypeRefuse:
-		return new(Refuse)
-	case TypeStatus:
-		return new(Status)
-	case TypeReport:
-		return new(Report)
-	case TypeReportAck:
-		return new(ReportAck)
-	case TypeUplink:
-		return new(Uplink)
-	case TypeLeaseAsk:
-		return new(LeaseAsk)
-	case TypeLeaseGrant:
-		return new(LeaseGrant)
-	case TypeLeaseRefuse:
-		return new(LeaseRefuse)
-	case TypeLeaseRenew:
-		return new(LeaseRenew)
-	case TypeLeaseRelease:
-		return new(LeaseRelease)
-	case TypeSiteState:
-		return new(SiteState)
-	}
-	panic("a type has a limit but no message")
-}
-
-func appendJSON(b []byte, v any) ([]byte, error) {
-	j, err := json.Marshal(v)
-	return append(b, j...), err
-}
-
-func parseJSON(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	if err := d.Decode(v); err != nil {
-		return err
-	}
-	if d.More() {
-		return errors.New("bytes after the message")
-	}
-	return nil
 }

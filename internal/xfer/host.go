@@ -78,6 +78,8 @@ type Host struct {
 	addr netip.AddrPort
 	log  *slog.Logger
 
+	buffers wire.Buffers
+
 	mu       sync.Mutex // guards the fields below
 	sessions map[peer.ID]*Session
 	closed   bool
@@ -148,6 +150,9 @@ func (x *Host) Run(ctx context.Context) error {
 	x.h.Network().Notify(n)
 	x.h.SetStreamHandler(ControlProtocol, x.inbound)
 	x.h.SetStreamHandler(DataProtocol, x.inbound)
+	for _, p := range x.h.Network().Peers() { // who connected before anybody listened to it
+		x.ensure(p)
+	}
 	<-ctx.Done()
 	x.mu.Lock()
 	x.closed = true

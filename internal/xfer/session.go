@@ -219,7 +219,8 @@ func (s *Session) talk(lanes [4]network.Stream) error {
 	for i := range readers {
 		st := lanes[2+i]
 		st.SetReadDeadline(time.Now().Add(setupTimeout))
-		readers[i] = wire.NewReader(bufio.NewReaderSize(&hearing{st, s}, 8<<10))
+		readers[i] = wire.NewReader(bufio.NewReaderSize(&hearing{st, s}, 8<<10), &s.x.buffers)
+		defer readers[i].Close()
 		m, err := readers[i].Next()
 		if err != nil {
 			return err
@@ -337,7 +338,10 @@ func (s *Session) writeData(ctx context.Context, w io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("chunk %s: %w", get.ID, err)
 		}
-		err = s.writeChunk(ctx, w, wire.AppendDataHeader(hdr[:0], get.Req, sv.Encoding, len(sv.Payload)), sv)
+		head, err := wire.AppendDataHeader(hdr[:0], get.Req, sv.Encoding, len(sv.Payload))
+		if err == nil {
+			err = s.writeChunk(ctx, w, head, sv)
+		}
 		if sv.Release != nil {
 			sv.Release(err == nil)
 		}
