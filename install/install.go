@@ -193,7 +193,16 @@ func (s *session) admitted(ctx context.Context, v *verified) Result {
 	if err != nil {
 		return s.refuse(err)
 	}
-	if cur := s.ledger.Bundle(v.release.Bundle).Current; cur != nil && cur.Checksum == v.release.Checksum && old == cur.Dir && d.Has(old) {
+	if old != "" {
+		has, err := d.Has(old)
+		if err != nil {
+			return s.refuse(err)
+		}
+		if !has { // a link into nothing is nothing to go back to
+			old = ""
+		}
+	}
+	if cur := s.ledger.Bundle(v.release.Bundle).Current; cur != nil && cur.Checksum == v.release.Checksum && old == cur.Dir {
 		if err := s.change(func(l *ledger.Ledger) bool { return l.Accept(v.policy, v.revision) }); err != nil {
 			return s.refuse(err)
 		}
@@ -204,9 +213,6 @@ func (s *session) admitted(ctx context.Context, v *verified) Result {
 	}
 	if t := s.ledger.Held(v.release.Bundle, v.release.Checksum); t != nil {
 		return held(*t)
-	}
-	if old != "" && !d.Has(old) { // a link into nothing is nothing to go back to
-		old = ""
 	}
 	t := journal.Transaction{
 		Schema: journal.Schema, Kind: journal.Apply, Step: journal.Stage,

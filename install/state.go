@@ -151,7 +151,16 @@ func (s *state) keptReleases(d *release.Dir, name, coming string) ([]ledger.Rele
 	}
 	var kept []ledger.Release
 	for _, dir := range dirs {
-		if r, err := s.evidenceRelease(name, dir); err == nil && d.Has(dir) && dir != coming {
+		has, err := d.Has(dir)
+		if err != nil {
+			return nil, err
+		}
+		r, err := s.evidenceRelease(name, dir)
+		var path *fs.PathError
+		if errors.As(err, &path) && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err // a disk that does not answer must not make the floor fall
+		}
+		if err == nil && has && dir != coming {
 			kept = append(kept, r)
 		}
 	}
@@ -299,10 +308,17 @@ func (s *state) settle(root string, l *ledger.Ledger, garbled bool) error {
 		}
 		b := l.Bundle(name)
 		current, err := d.Current()
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case b.Current != nil && current != b.Current.Dir && d.Has(b.Current.Dir):
+		}
+		has := false
+		if b.Current != nil {
+			if has, err = d.Has(b.Current.Dir); err != nil {
+				return err
+			}
+		}
+		switch {
+		case has && current != b.Current.Dir:
 			err = d.Switch(b.Current.Dir)
 		case b.Current == nil && garbled && current != "":
 			err = d.Switch("")

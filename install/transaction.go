@@ -76,9 +76,6 @@ func (s *session) act(ctx context.Context, t journal.Transaction) error {
 	case journal.Prune:
 		return s.prune(d, t.New.Bundle)
 	case journal.Undo:
-		if t.Old != "" && !d.Has(t.Old) {
-			return fmt.Errorf("the release before, %s, is gone", t.Old)
-		}
 		return d.Switch(t.Old)
 	case journal.Discard:
 		return s.discard(d, t)

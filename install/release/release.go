@@ -92,10 +92,13 @@ func (d *Dir) Current() (string, error) {
 	return dir, nil
 }
 
-// Has reports whether a release is there, complete.
-func (d *Dir) Has(dir string) bool {
+// Has reports whether a release is there, complete. That the disk does not answer is an error, not a no.
+func (d *Dir) Has(dir string) (bool, error) {
 	fi, err := os.Lstat(d.release(dir))
-	return err == nil && fi.IsDir()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && fi.IsDir(), err
 }
 
 // Switch makes "current" name a release, or nothing when dir is empty. It does nothing if that is so already.
@@ -114,7 +117,9 @@ func (d *Dir) Switch(dir string) error {
 	if dir == "" {
 		return durable.Remove(d.Path())
 	}
-	if !d.Has(dir) {
+	if has, err := d.Has(dir); err != nil {
+		return err
+	} else if !has {
 		return fmt.Errorf("release %s: %w", d.release(dir), fs.ErrNotExist)
 	}
 	tmp := filepath.Join(d.path, durable.TempPrefix+currentName)

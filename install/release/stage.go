@@ -54,7 +54,11 @@ var ErrWrongBytes = errors.New("the bytes do not hash to the chunk's identity")
 // release that is there already is checked against the index and replaced when it does not fit. Memory is bounded by
 // one chunk. After an error nothing is left but what the next Sweep removes.
 func (d *Dir) Stage(ctx context.Context, x *manifest.Index, src Source, dir string) (err error) {
-	if d.Has(dir) {
+	has, err := d.Has(dir)
+	if err != nil {
+		return err
+	}
+	if has {
 		var differs *FileError
 		if err := d.Verify(ctx, x, dir); err == nil || !errors.As(err, &differs) {
 			return err
