@@ -117,5 +117,5 @@ func (p *Proc) Log() string {
 // ended is the error for a process that should be running.
 func (p *Proc) ended() error {
 	lines := strings.Split(strings.TrimSpace(p.Log()), "\n")
-	return fmt.Errorf("%s ended: %v: %s", filepath.Base(p.log), p.err, strings.Join(lines[max(0, len(lines)-3):], " | "))
+	return fmt.Errorf("%s ended: %s: %s", filepath.Base(p.log), p.cmd.ProcessState, strings.Join(lines[max(0, len(lines)-3):], " | "))
 }
