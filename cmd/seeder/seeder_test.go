@@ -1,0 +1,387 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/patchmesh/patchmesh/chunker"
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/enrol"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/signer"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/wire"
+	"github.com/patchmesh/patchmesh/internal/xfer"
+)
+
+// TestMain lets the test binary be the program, so that a real process can be killed.
+func TestMain(m *testing.M) {
+	if os.Getenv("SEEDER_TEST_MAIN") == "1" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// process is a running seeder.
+type process struct {
+	*exec.Cmd
+	stderr *bytes.Buffer
+	mesh   netip.AddrPort
+	peer   peer.ID
+	admin  *api.Client
+}
+
+// keys makes a release and a policy key, and returns the flags and the release signer.
+func keys(t *testing.T, dir string) (flags []string, release *signer.KeyFile) {
+	t.Helper()
+	for _, role := range []string{"release", "policy"} {
+		priv, pub, _, err := signer.Generate(role, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(dir, role+".pub")
+		if err := os.WriteFile(name, pub, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		flags = append(flags, "--"+role+"-key", name)
+		if role == "release" {
+			if release, err = signer.FromKey(priv, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return flags, release
+}
+
+func command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), os.Args[0], args...)
+	c.Env = append(os.Environ(), "SEEDER_TEST_MAIN=1")
+	return c
+}
+
+func launch(t *testing.T, state string, args ...string) *process {
+	t.Helper()
+	p := &process{stderr: new(bytes.Buffer)}
+	p.Cmd = command(t, append([]string{"serve", "--state", state, "--listen-mesh", "127.0.0.1:0", "--listen-api", "127.0.0.1:0"}, args...)...)
+	p.Stderr = p.stderr
+	out, err := p.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	f := strings.Fields(line)
+	if err != nil || len(f) < 3 || f[0] != "ready" {
+		t.Fatalf("first line %q, %v\n%s", line, err, p.stderr)
+	}
+	if p.mesh, err = netip.ParseAddrPort(f[2]); err != nil {
+		t.Fatal(err)
+	}
+	if p.peer, err = peer.Decode(f[len(f)-1]); err != nil {
+		t.Fatal(err)
+	}
+	a, err := api.ReadAccess(filepath.Join(state, "admin.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.admin, err = api.NewClient(a); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// kill is kill -9.
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	p.admin.CloseIdle()
+	if err := p.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.Wait() // "signal: killed"
+}
+
+func (p *process) signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	p.admin.CloseIdle()
+	if err := p.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Wait(); err != nil {
+		t.Errorf("after %s: %v\n%s", s, err, p.stderr)
+	}
+}
+
+// reporter is a node that does nothing but report.
+type reporter struct {
+	*xfer.Host
+	key  ed25519.PrivateKey
+	up   chan *xfer.Session
+	acks chan uint64
+}
+
+func (r *reporter) SessionUp(s *xfer.Session)        { r.up <- s }
+func (r *reporter) SessionDown(*xfer.Session, error) {}
+func (r *reporter) Message(_ *xfer.Session, m wire.Message) error {
+	if a, ok := m.(*wire.ReportAck); ok {
+		r.acks <- a.Seq
+	}
+	return nil
+}
+
+func (r *reporter) Chunk(context.Context, *xfer.Session, chunk.ID) (xfer.Served, error) {
+	return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
+}
+
+func (r *reporter) report(t *testing.T, seq uint64) *wire.Report {
+	t.Helper()
+	b, err := json.Marshal(status.ReportBody{Site: "s1", Node: "n1", Seq: seq, Occurred: time.Unix(int64(seq), 0).UTC(), Phase: status.Staged, Reason: "Complete"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &wire.Report{Report: status.Report{Site: "s1", Node: "n1", Seq: seq, Body: b, Sig: ed25519.Sign(r.key, b)}}
+}
+
+func join(t *testing.T, p *process) *reporter {
+	t.Helper()
+	if _, err := p.admin.CreateSite(t.Context(), api.SiteSpec{Name: "s1"}); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := p.admin.CreateToken(t.Context(), "s1", api.TokenSpec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := enrol.ParseToken(reply.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &reporter{up: make(chan *xfer.Session, 16), acks: make(chan uint64, 1<<16)}
+	if _, r.key, err = ed25519.GenerateKey(nil); err != nil {
+		t.Fatal(err)
+	}
+	id := api.PeerID(r.key.Public().(ed25519.PublicKey))
+	if _, err := p.admin.Enrol(t.Context(), enrol.Request{Secret: tok.Secret, Name: "n1", PeerID: id, Proof: ed25519.Sign(r.key, enrol.ProofMessage(tok.Secret, "n1", id)), Addrs: []string{}}); err != nil {
+		t.Fatal(err)
+	}
+	lk, err := crypto.UnmarshalEd25519PrivateKey(r.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host, err = xfer.New(xfer.Config{Key: lk, Site: "s1", Name: "n1", Listen: "127.0.0.1:0", Limits: xfer.NodeLimits(), Allow: func(peer.ID) bool { return true }, Handler: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return r
+}
+
+// session dials until a session stands: the old connection may take a moment to be noticed as dead.
+func (r *reporter) session(t *testing.T, p *process) *xfer.Session {
+	t.Helper()
+	for try := 0; ; try++ {
+		r.Disconnect(p.peer, fmt.Errorf("the seeder was killed"))
+		err := r.Dial(t.Context(), p.peer, p.mesh)
+		select {
+		case s := <-r.up:
+			return s
+		case <-time.After(2 * time.Second):
+			if try == 10 {
+				t.Fatalf("no session: %v\n%s", err, p.stderr)
+			}
+		}
+	}
+}
+
+// The seeder is killed again and again while reports come in. What it acknowledged it has, and it has everything once.
+func TestKillDuringReports(t *testing.T) {
+	dir := t.TempDir()
+	state := filepath.Join(dir, "st")
+	flags, _ := keys(t, dir)
+	p := launch(t, state, flags...)
+	r := join(t, p)
+	const rounds, window, total = 8, 200, 3000
+	chance := rand.New(rand.NewPCG(1, 2))
+	acked := map[uint64]bool{}
+	for round := range rounds + 1 {
+		s := r.session(t, p)
+		stop := len(acked) + 1 + chance.IntN(total/rounds)
+		if round == rounds {
+			stop = total
+		}
+		sent := 0
+		for seq, inFlight := uint64(1), 0; len(acked) < stop; {
+			for ; inFlight < window && seq <= total; seq++ {
+				if !acked[seq] {
+					s.Send(r.report(t, seq))
+					inFlight++
+					sent++
+				}
+			}
+			select {
+			case n := <-r.acks:
+				acked[n] = true
+				inFlight--
+			case <-time.After(20 * time.Second):
+				t.Fatalf("round %d: %d of %d acknowledged, %d sent, then silence\n%s", round, len(acked), stop, sent, p.stderr)
+			}
+		}
+		if round < rounds {
+			p.kill(t)
+			for len(r.acks) > 0 { // those that were on their way count: the seeder said it has them
+				acked[<-r.acks] = true
+			}
+			p = launch(t, state, flags...)
+		}
+		count := map[uint64]int{}
+		for after := int64(0); ; {
+			page, err := p.admin.Reports(t.Context(), api.ReportQuery{After: after, Limit: 1000})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range page.Reports {
+				count[x.Body.Seq]++
+			}
+			if len(page.Reports) == 0 {
+				break
+			}
+			after = page.Next
+		}
+		for n := range acked {
+			if count[n] == 0 {
+				t.Errorf("round %d: report %d was acknowledged and is lost", round, n)
+			}
+		}
+		for n, c := range count {
+			if c != 1 {
+				t.Errorf("round %d: report %d is there %d times", round, n, c)
+			}
+		}
+	}
+	p.signal(t, os.Interrupt)
+	if out, err := command(t, "fsck", "--state", state).CombinedOutput(); err != nil {
+		t.Errorf("fsck: %v\n%s", err, out)
+	}
+	t.Logf("%d kills, %d reports acknowledged", rounds, len(acked))
+}
+
+// An upload survives kills: nothing that was put has to be put again, and what is published is whole.
+func TestKillDuringUpload(t *testing.T) {
+	dir := t.TempDir()
+	state := filepath.Join(dir, "st")
+	flags, release := keys(t, dir)
+	src := filepath.Join(dir, "src")
+	noise := make([]byte, 6<<20)
+	chance := rand.New(rand.NewPCG(3, 4))
+	for i := range noise {
+		noise[i] = byte(chance.Uint32())
+	}
+	if err := os.Mkdir(src, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(src, "a.gz"), noise, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b, err := chunker.Build(t.Context(), chunker.BuildOptions{Name: "app", Version: "1", Sequence: 1, From: src, Out: filepath.Join(dir, "b"), Created: time.Now(),
+		Target: manifest.Target{OS: "any", Release: "any", Arch: "any", Format: manifest.FormatFiles}, Signers: []signer.Signer{release}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums, err := b.SignedSums()
+	if err != nil {
+		t.Fatal(err)
+	}
+	catalog := b.Catalog()
+	p := launch(t, state, flags...)
+	left := len(catalog.Chunks)
+	for kills := 0; ; kills++ {
+		begun, err := p.admin.BeginBundle(t.Context(), api.BundleUpload{Manifest: b.Signed, Index: b.IndexBytes(), Sums: sums})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(begun.Missing) >= left {
+			t.Fatalf("after %d kills %d chunks are missing, %d were before", kills, len(begun.Missing), left)
+		}
+		left = len(begun.Missing)
+		if left == 0 {
+			if _, err := p.admin.CommitBundle(t.Context(), b.Digest); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d kills", kills)
+			break
+		}
+		for _, id := range begun.Missing[:min(5, left)] {
+			i, _ := catalog.Position(id)
+			plain, err := b.ReadChunk(catalog.Chunks[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.admin.PutChunk(t.Context(), id, plain); err != nil {
+				t.Fatal(err)
+			}
+		}
+		left -= min(5, left) - 1 // the next round must know of all of them
+		p.kill(t)
+		p = launch(t, state, flags...)
+	}
+	p.kill(t)
+	if out, err := command(t, "fsck", "--state", state).CombinedOutput(); err != nil {
+		t.Errorf("fsck: %v\n%s", err, out)
+	}
+}
+
+func TestStopsOnSignals(t *testing.T) {
+	dir := t.TempDir()
+	flags, _ := keys(t, dir)
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		p := launch(t, filepath.Join(dir, "st"), flags...)
+		if out, err := command(t, "fsck", "--state", filepath.Join(dir, "st")).CombinedOutput(); err == nil || !strings.Contains(string(out), "E4104") {
+			t.Errorf("fsck of a running seeder: %v\n%s", err, out)
+		}
+		p.signal(t, s)
+	}
+}
+
+func TestTellsTheServiceManager(t *testing.T) {
+	dir := t.TempDir()
+	sock := filepath.Join(dir, "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: sock, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := notifyReady(sock); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 64)
+	n, err := l.Read(b)
+	if err != nil || string(b[:n]) != "READY=1" {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+	if err := notifyReady(""); err != nil {
+		t.Errorf("nobody asked: %v", err)
+	}
+}
