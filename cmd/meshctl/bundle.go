@@ -82,6 +82,15 @@ func inspect(env cli.Env, b *chunker.Bundle, files bool) error {
 		t.Row("supersedes", v)
 	}
 	t.Row("content", fmt.Sprintf("%s, %s", cli.Count(m.Files, "file"), cli.Bytes(m.TotalBytes)))
+	if m.Target.Format != manifest.FormatFiles {
+		packages, err := b.Packages()
+		if err != nil {
+			return err
+		}
+		for _, p := range packages {
+			t.Row("package", fmt.Sprintf("%s %s %s", p.Name, p.Version, p.Arch))
+		}
+	}
 	t.Row("chunks", fmt.Sprintf("%d, %s", len(catalog.Chunks), cli.Bytes(catalog.Bytes())))
 	t.Row("checksum", b.Digest.String())
 	if files {

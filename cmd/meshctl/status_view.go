@@ -52,27 +52,11 @@ func (v view) fleet(w io.Writer, f status.Fleet) error {
 		cli.Count(f.Silent, "silent node"), longestSilence(f))
 	fmt.Fprintf(w, "WAN     %s\n\n", wanLine(f.WAN))
 
-	silent := map[status.Phase]int{}
-	for _, s := range f.Sites {
-		for _, n := range s.Nodes {
-			if n.Silent {
-				silent[n.Phase]++
-			}
+	if f.Nodes > 0 {
+		if err := phaseTable(w, f); err != nil {
+			return err
 		}
 	}
-	var t cli.Table
-	t.Row("PHASE", " NODES", "    %", "SILENT", "")
-	for _, p := range phases() {
-		if n := f.Phases[p]; n > 0 {
-			share := float64(n) / float64(max(f.Nodes, 1))
-			t.Row(string(p), fmt.Sprintf("%6d", n), fmt.Sprintf("%5.1f", 100*share), fmt.Sprintf("%6d", silent[p]), strings.Repeat("#", int(share*30+0.5)))
-		}
-	}
-	t.Row()
-	if _, err := t.WriteTo(w); err != nil {
-		return err
-	}
-
 	shown := sites
 	if !v.wide && len(shown) > fleetSites {
 		shown = shown[:fleetSites]
@@ -91,6 +75,29 @@ func (v view) fleet(w io.Writer, f status.Fleet) error {
 		fmt.Fprintf(w, "... and %s (-o wide shows all)\n", cli.Count(n, "site"))
 	}
 	return nil
+}
+
+// phaseTable says how many nodes are in each phase.
+func phaseTable(w io.Writer, f status.Fleet) error {
+	silent := map[status.Phase]int{}
+	for _, s := range f.Sites {
+		for _, n := range s.Nodes {
+			if n.Silent {
+				silent[n.Phase]++
+			}
+		}
+	}
+	var t cli.Table
+	t.Row("PHASE", " NODES", "    %", "SILENT", "")
+	for _, p := range phases() {
+		if n := f.Phases[p]; n > 0 {
+			share := float64(n) / float64(max(f.Nodes, 1))
+			t.Row(string(p), fmt.Sprintf("%6d", n), fmt.Sprintf("%5.1f", 100*share), fmt.Sprintf("%6d", silent[p]), strings.Repeat("#", int(share*30+0.5)))
+		}
+	}
+	t.Row()
+	_, err := t.WriteTo(w)
+	return err
 }
 
 // summary counts the nodes of one site.
