@@ -250,13 +250,17 @@ func (s *Swarm) leaseRefused(e LeaseRefused) {
 	if u.held {
 		s.loseLease()
 	}
-	u.asked, u.askNext = time.Time{}, s.now.Add(max(e.Retry, 100*time.Millisecond))
+	wait := max(e.Retry, 100*time.Millisecond)
 	if e.Holder != u.refusedBy {
 		u.refusedBy, u.outOfReach = e.Holder, s.now
 	}
 	if e.Holder == "" || s.reach(e.Holder) {
 		u.outOfReach = s.now
+	} else if claim := u.outOfReach.Add(s.cfg.SplitAfter).Sub(s.now); claim > 0 {
+		// That we cannot reach the holder will be news to the seeder: it asked for patience without knowing.
+		wait = min(wait, claim)
 	}
+	u.asked, u.askNext = time.Time{}, s.now.Add(wait)
 }
 
 // loseLease stops all traffic over the WAN: what was asked for is given up, and not asked again without a lease.
