@@ -112,15 +112,25 @@ func nodes() int {
 const (
 	app      = "app"
 	version  = "1.0"
-	siteName = "site1"
 	chunk    = 256 << 10
 	patience = 4 * time.Minute // of a whole trial, on a busy machine
 )
 
-// link is the WAN of most trials.
+// link is the WAN for which the project gives its figures.
 var link = testbed.Config{WAN: 50 * testbed.Mbit, RTT: 40 * time.Millisecond}
 
-// trial is a site of nodes that have joined and do not run yet, and a bundle that its policy wants on all of them.
+// broken is the WAN of the trials in which something breaks half-way: the short form moves less, and so more slowly,
+// or it would be over before anything breaks.
+func broken() testbed.Config {
+	c := link
+	if !full() {
+		c.WAN = 20 * testbed.Mbit
+	}
+	return c
+}
+
+// trial is one or more sites of nodes that have joined and do not run yet, and a bundle that a policy wants on all of
+// them. Most trials have one site: what is said of "the site" is said of the first.
 type trial struct {
 	*testing.T
 	ctx    context.Context
@@ -128,10 +138,11 @@ type trial struct {
 	lab    *harness.Lab
 	seeder *harness.Seeder
 	site   *harness.Site
+	sites  []*harness.Site
 	wan    testbed.Config
 	tree   string
-	bytes  int64 // of the bundle: its distinct chunks, the index's included
-	start  testbed.SiteStats
+	bytes  int64               // of the bundle: its distinct chunks, the index's included
+	start  []testbed.SiteStats // of each site
 	began  time.Time
 }
 
@@ -140,7 +151,10 @@ func newTrial(t *testing.T, n int, wan testbed.Config) *trial {
 	if testing.Short() {
 		t.Skip("needs minutes: run without -short")
 	}
-	wan.Nodes = n
+	if !full() {
+		t.Parallel() // most of the time passes on the WAN; figures to be published are taken one by one
+	}
+	wan.Nodes, wan.Sites = n, max(1, wan.Sites)
 	bed := testbed.New(t, wan)
 	bin, err := build()
 	if err != nil {
@@ -156,6 +170,11 @@ func newTrial(t *testing.T, n int, wan testbed.Config) *trial {
 		cancel()
 		if t.Failed() {
 			lab.Tail(os.Stderr, 25)
+		}
+		if logs := os.Getenv("PATCHMESH_LOGS"); logs != "" {
+			if err := os.CopyFS(filepath.Join(logs, t.Name()), os.DirFS(lab.Path("log"))); err != nil {
+				t.Error(err)
+			}
 		}
 		if err := lab.Close(); err != nil {
 			t.Error(err)
@@ -175,8 +194,12 @@ func newTrial(t *testing.T, n int, wan testbed.Config) *trial {
 	tr.must(err)
 	tr.bytes = b.Catalog().Bytes()
 	tr.must(tr.seeder.Push(ctx, dir))
-	tr.site, err = tr.seeder.Site(ctx, siteName, "0", n)
-	tr.must(err)
+	for s := range wan.Sites {
+		site, err := tr.seeder.Site(ctx, fmt.Sprintf("site%d", s+1), "0", n)
+		tr.must(err)
+		tr.sites = append(tr.sites, site)
+	}
+	tr.site = tr.sites[0]
 	tr.must(tr.seeder.Policy(ctx, app, version, sum))
 	return tr
 }
@@ -213,23 +236,32 @@ func (tr *trial) must(err error) {
 	}
 }
 
-// stats are the bytes since go.
+// stats are the bytes of the site since the nodes were started.
 func (tr *trial) stats() testbed.SiteStats {
 	tr.Helper()
-	s, err := tr.bed.Stats(1)
+	return tr.statsOf(0)
+}
+
+func (tr *trial) statsOf(site int) testbed.SiteStats {
+	tr.Helper()
+	s, err := tr.bed.Stats(site + 1)
 	tr.must(err)
-	return s.Sub(tr.start)
+	return s.Sub(tr.start[site])
 }
 
 // run starts every node at once.
 func (tr *trial) run() {
 	tr.Helper()
-	var err error
-	tr.start, err = tr.bed.Stats(1)
-	tr.must(err)
+	for s := range tr.sites {
+		stats, err := tr.bed.Stats(s + 1)
+		tr.must(err)
+		tr.start = append(tr.start, stats)
+	}
 	tr.began = time.Now()
-	for _, n := range tr.site.Nodes {
-		tr.must(n.Start())
+	for _, s := range tr.sites {
+		for _, n := range s.Nodes {
+			tr.must(n.Start("--verbose"))
+		}
 	}
 }
 
@@ -254,7 +286,12 @@ func (tr *trial) awaitWAN(share float64) {
 // view is the site as the seeder sees it.
 func (tr *trial) view() status.Site {
 	tr.Helper()
-	v, err := tr.site.View(tr.ctx)
+	return tr.viewOf(0)
+}
+
+func (tr *trial) viewOf(site int) status.Site {
+	tr.Helper()
+	v, err := tr.sites[site].View(tr.ctx)
 	tr.must(err)
 	return v
 }
@@ -294,26 +331,31 @@ func (tr *trial) awaitInstalled(nodes ...*harness.Node) {
 	}))
 }
 
-// figures of a trial that is over.
+// figures of a site in a trial that is over.
 type figures struct {
 	wan  status.WAN
 	link testbed.SiteStats
-	took time.Duration
 }
 
-// finish waits until every node has installed, compares what they have with what went in, lets all of them stop,
+// finish waits until every node of the site has installed, compares what they have with what went in, lets them stop,
 // checks every store, and logs the figures.
 func (tr *trial) finish() figures {
 	tr.Helper()
-	n := len(tr.site.Nodes)
-	tr.awaitInstalled(tr.site.Nodes...)
+	return tr.finishSite(0)
+}
+
+func (tr *trial) finishSite(s int) figures {
+	tr.Helper()
+	site := tr.sites[s]
+	n := len(site.Nodes)
+	tr.awaitInstalled(site.Nodes...)
 	took := time.Since(tr.began)
 	tr.await("every node Installed at the seeder", func() (bool, string) { // reports may be on their way
-		k, err := harness.Installed(tr.view(), app, version)
+		k, err := harness.Installed(tr.viewOf(s), app, version)
 		return k == n, fmt.Sprintf("%d of %d (%v)", k, n, err)
 	})
-	f := figures{wan: tr.view().WAN, link: tr.stats(), took: took}
-	for _, node := range tr.site.Nodes {
+	f := figures{wan: tr.viewOf(s).WAN, link: tr.statsOf(s)}
+	for _, node := range site.Nodes {
 		tr.must(harness.SameTree(tr.tree, node.Current(app)))
 		tr.must(node.Stop(tr.ctx))
 		if _, err := tr.lab.Run(tr.ctx, "meshd", "fsck", "--state", node.State); err != nil {
@@ -325,8 +367,8 @@ func (tr *trial) finish() figures {
 		lan += x.LANReceived - x.WANDown
 	}
 	ratio := func(a int64) float64 { return float64(a) / float64(tr.bytes) }
-	tr.Logf("%d nodes, bundle %d bytes: WAN payload %.4f, of it twice %d bytes (%.1f chunks), on the interface %.4f, upwards %.4f; LAN %.3f of (N-1) copies; last node after %.1f s, size/rate %.1f s; split leases %d",
-		n, tr.bytes, ratio(f.wan.Plain), f.wan.Duplicate, float64(f.wan.Duplicate)/chunk, ratio(f.link.DownArrived), ratio(f.link.UpArrived),
-		ratio(lan)/float64(max(1, n-1)), took.Seconds(), float64(tr.bytes)*8/float64(tr.wan.WAN), f.wan.LeaseSplit)
+	tr.Logf("%s, %d nodes, bundle %d bytes: WAN payload %.4f, of it twice %d bytes (%.1f chunks), split leases %d; on the interface %.4f, upwards %.4f; LAN %.3f of N-1 copies; last node after %.1f s, size/rate %.1f s",
+		site.Name, n, tr.bytes, ratio(f.wan.Plain), f.wan.Duplicate, float64(f.wan.Duplicate)/chunk, f.wan.LeaseSplit, ratio(f.link.DownArrived), ratio(f.link.UpArrived),
+		ratio(lan)/float64(max(1, n-1)), took.Seconds(), float64(tr.bytes)*8/float64(tr.wan.WAN))
 	return f
 }

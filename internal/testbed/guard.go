@@ -25,6 +25,7 @@ import (
 // has locked belongs to a bed whose user and guard were both killed: whoever comes next removes it.
 const (
 	filesDir  = "/run/patchmesh-testbed"
+	turnFile  = ".turn"
 	mountsDir = "/run/netns"
 	prefix    = "pmbed-"                  // of the namespaces' names
 	guardEnv  = "PATCHMESH_TESTBED_GUARD" // the bed to stand guard over
@@ -76,7 +77,7 @@ func watch(name string) (_ *guard, err error) {
 		name = strings.ToLower(rand.Text()[:8])
 	}
 	g := &guard{name: name}
-	if g.file, err = openFile(name); err != nil {
+	if g.file, err = claim(name); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -85,9 +86,6 @@ func watch(name string) (_ *guard, err error) {
 			g.file.Close()
 		}
 	}()
-	if err := clean(g.file); err != nil { // what a bed of this name left
-		return nil, err
-	}
 	g.cmd = exec.Command("/proc/self/exe", "-test.run=^$")
 	g.cmd.Env = append(os.Environ(), guardEnv+"="+name)
 	g.cmd.ExtraFiles = []*os.File{g.file}
@@ -137,13 +135,44 @@ func (g *guard) end() error {
 	return errors.Join(fmt.Errorf("guard of bed %s: %w: %s", g.name, err, said), remove(g.file), g.file.Close())
 }
 
+// claim removes the beds of processes that were killed together with their guards, then makes the file of a new bed.
+// One process at a time does that: the file of a bed that is being made looks like one that was left.
+func claim(name string) (f *os.File, err error) {
+	if err := os.MkdirAll(filesDir, 0o755); err != nil {
+		return nil, err
+	}
+	turn, err := os.OpenFile(filepath.Join(filesDir, turnFile), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Close()
+	if err := unix.Flock(int(turn.Fd()), unix.LOCK_EX); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filesDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.Name() == turnFile {
+			continue
+		}
+		left, err := openFile(e.Name())
+		if err != nil {
+			continue // in use, or not a bed's file
+		}
+		// What cannot be removed is in the way of a bed of the same name only.
+		if err := errors.Join(remove(left), left.Close()); err != nil && e.Name() == name {
+			return nil, err
+		}
+	}
+	return openFile(name)
+}
+
 // openFile opens and locks a bed's file.
 func openFile(name string) (*os.File, error) {
 	if name == "" || strings.ContainsAny(name, "/. \n") || len(name) > 32 {
 		return nil, fmt.Errorf("bed %q: want a name of at most 32 characters without / . and blanks", name)
-	}
-	if err := os.MkdirAll(filesDir, 0o755); err != nil {
-		return nil, err
 	}
 	for {
 		f, err := os.OpenFile(filepath.Join(filesDir, name), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
@@ -167,25 +196,6 @@ func openFile(name string) (*os.File, error) {
 		}
 		// Its owner removed it between our opening and locking it: take a new one.
 	}
-}
-
-// sweep removes the beds of processes that were killed together with their guards.
-func sweep() error {
-	entries, err := os.ReadDir(filesDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	for _, e := range entries {
-		f, openErr := openFile(e.Name())
-		if errors.Is(openErr, unix.EWOULDBLOCK) {
-			continue // in use
-		}
-		if openErr == nil {
-			openErr = errors.Join(remove(f), f.Close())
-		}
-		err = errors.Join(err, openErr)
-	}
-	return err
 }
 
 // remove takes down what the file of a bed names, and the file. The caller holds its lock.

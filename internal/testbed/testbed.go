@@ -105,9 +105,6 @@ func Up(cfg Config) (*Bed, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	if err := sweep(); err != nil {
-		return nil, err
-	}
 	g, err := watch(cfg.Name)
 	if err != nil {
 		return nil, err
