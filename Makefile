@@ -9,7 +9,7 @@ KEEP     ?=
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test race fuzz demo examples crash-test sim lint fmt clean
+.PHONY: help setup build test race fuzz demo examples site-test crash-test sim lint fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ demo: build ## a real bundle over a thin WAN into a site of 8 nodes, the uplink 
 examples: build ## the other examples: two sites behind thin links, a USB stick into a site without WAN
 	KEEP=$(KEEP) $(GO) run ./examples/two-sites
 	KEEP=$(KEEP) $(GO) run ./examples/usb-stick
+
+site-test: setup ## a whole site in network namespaces, whole and broken, with the figures as published (root, 5 minutes)
+	PATCHMESH_FULL=1 $(GO) test -count=1 -v -timeout 40m ./internal/sitetest
 
 crash-test: build ## kill the store and the installer at every file system call (needs strace)
 	PATCHMESH_LONG=1 $(GO) run ./scripts/testsum -run 'Crash|AtEveryCall|PowerLoss' -timeout 40m ./...
