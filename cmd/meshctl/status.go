@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -117,6 +118,10 @@ func (s *statusFlags) local(site string) (answerer, error) {
 	}
 	return func(ctx context.Context) (*status.Fleet, *status.Site, error) {
 		x, err := client.Status(ctx)
+		var p *problem.Error
+		if s.socket == "" && errors.As(err, &p) && p.Code == problem.DaemonUnreachable {
+			p.WithNext("on a node, check that meshd runs; elsewhere name the seeder: --server, MESHCTL_SERVER or ~/.config/meshctl/config.yaml")
+		}
 		if err == nil && site != "" && x.Site != site {
 			err = problem.New(problem.NotFound, "this node is of site %s and knows no site %s", x.Site, site).WithNext("ask the seeder: --server")
 		}

@@ -60,7 +60,7 @@ func Run(ctx context.Context, env Env, root *cobra.Command) problem.Exit {
 	if err == nil {
 		return problem.ExitOK
 	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
 		fmt.Fprintln(env.Stderr, "interrupted")
 		return problem.ExitInterrupted
 	}

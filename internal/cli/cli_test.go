@@ -3,6 +3,7 @@ package cli_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -68,12 +69,22 @@ func TestRun(t *testing.T) {
 }
 
 func TestInterrupted(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	var errs strings.Builder
-	env := cli.Env{Args: []string{"noun", "verb", "x"}, Stdout: &errs, Stderr: &errs}
-	if got := cli.Run(ctx, env, program(context.Canceled)); got != problem.ExitInterrupted {
-		t.Errorf("exit %d, want 130", got)
+	signal := errors.New("interrupt signal received") // what signal.NotifyContext gives as the cause
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(signal)
+	for name, c := range map[string]struct {
+		err  error
+		exit problem.Exit
+	}{
+		"canceled":         {fmt.Errorf("chunk 7: %w", context.Canceled), problem.ExitInterrupted},
+		"the signal":       {fmt.Errorf("chunk 7: %w", signal), problem.ExitInterrupted},
+		"something before": {problem.New(problem.ChunkCorrupt, "chunk 7"), problem.ExitVerification},
+	} {
+		var errs strings.Builder
+		env := cli.Env{Args: []string{"noun", "verb", "x"}, Stdout: &errs, Stderr: &errs}
+		if got := cli.Run(ctx, env, program(c.err)); got != c.exit {
+			t.Errorf("%s: exit %d, want %d", name, got, c.exit)
+		}
 	}
 }
 
