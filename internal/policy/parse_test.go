@@ -168,8 +168,9 @@ func TestRefused(t *testing.T) {
 		{"health by a name that begins well", url, "http://localhost.example.org/", "does not name the node itself"},
 		{"health anywhere", url, "http://0.0.0.0:80/", "does not name the node itself"},
 		{"health by number", url, "http://2130706433/", "does not name the node itself"},
-		{"health with credentials", url, "http://127.0.0.1@10.0.0.1/", "is not an http or https URL"},
-		{"health from a file", url, "file:///etc/passwd", "is not an http or https URL"},
+		{"health with credentials", url, "http://127.0.0.1@10.0.0.1/", "is not an http URL"},
+		{"health over TLS", url, "https://localhost/", "is not an http URL"},
+		{"health from a file", url, "file:///etc/passwd", "is not an http URL"},
 		{"health at no port", url, "http://127.0.0.1:0/", "has no valid port"},
 		{"rollback is a word", "  rollback:\n    enabled: false\n    healthCheckUrl: " + url + "\n    healthCheckTimeoutSeconds: 90\n", "  rollback: never\n", "17:13: spec.rollback must be a mapping of fields"},
 		{"value is a mapping", "name: pos-rhel9", "name: {a: b}", "11:11: spec.bundleRef.name must be a single value"},
@@ -212,7 +213,7 @@ func TestRefused(t *testing.T) {
 }
 
 func TestHealthURL(t *testing.T) {
-	for _, url := range []string{"http://localhost/", "https://localhost:8443/x?y=z", "http://127.0.0.1", "http://127.8.9.10:1/", "http://[::1]:8080/healthz"} {
+	for _, url := range []string{"http://localhost/", "http://localhost:8443/x?y=z", "http://127.0.0.1", "http://127.8.9.10:1/", "http://[::1]:8080/healthz"} {
 		if _, err := policy.Parse(edit(t, "http://127.0.0.1:8080/healthz", fmt.Sprintf("%q", url))); err != nil {
 			t.Errorf("%s: %v", url, err)
 		}

@@ -41,7 +41,7 @@ type BundleRef struct {
 // Rollback says how a node decides that an install was good.
 type Rollback struct {
 	Enabled              bool   // default true
-	HealthCheckURL       string // http or https on the loopback only; empty: no URL check
+	HealthCheckURL       string // http on the loopback only; empty: no URL check
 	HealthTimeoutSeconds int    // default 120
 }
 
