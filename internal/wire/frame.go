@@ -44,6 +44,9 @@ func AppendDataHeader(b []byte, req uint32, encoding byte, n int) ([]byte, error
 	return append(b, encoding), nil
 }
 
+// DataHeaderBytes is how much AppendDataHeader appends.
+const DataHeaderBytes = HeaderBytes + dataHead
+
 const (
 	smallBytes = 4 << 10                      // a Reader keeps a buffer of this size for itself
 	stepBytes  = dataHead + chunk.DefaultSize // of shared buffers, and what a claim of more gets before it is proven

@@ -31,7 +31,15 @@ func frame(t wire.Type, payload []byte) []byte { return append(header(t, len(pay
 func reader(b []byte) *wire.Reader { return wire.NewReader(bytes.NewReader(b), new(wire.Buffers)) }
 
 // same compares messages; an empty list and none are the same to a reader of JSON.
-func same(a, b wire.Message) string { return cmp.Diff(a, b, cmpopts.EquateEmpty()) }
+func same(a, b wire.Message) string {
+	if d, ok := a.(*wire.Data); ok { // reflection is slow on megabytes
+		e, ok := b.(*wire.Data)
+		if ok && d.Req == e.Req && d.Encoding == e.Encoding && bytes.Equal(d.Payload, e.Payload) {
+			return ""
+		}
+	}
+	return cmp.Diff(a, b, cmpopts.EquateEmpty())
+}
 
 // The bytes of every type are held: nodes of different age speak with each other.
 func TestGolden(t *testing.T) {

@@ -1,9 +1,24 @@
 // Package xfer is the mesh transport: a libp2p host reduced to TCP, TLS 1.3 and yamux, a gater that lets in only
-// whom the roster names, and sessions that speak package wire. Each pair of peers has one connection with two
-// persistent streams in each direction: a control lane, whose frames never wait behind chunk data, and a data lane
-// that carries Data and Refuse. Node and seeder use it alike; it decides nothing.
+// whom the roster names, and sessions that speak package wire. Two peers have one session with two persistent
+// streams in each direction: a control lane, whose frames never wait behind chunk data, and a data lane that carries
+// Data. Node and seeder use it alike; it decides nothing.
 //
 // No relay, no NAT mapping, no address discovery, no DHT, no QUIC: what a site does not need is not there.
+//
+// # Life of a session
+//
+//  1. A connection stands, whoever dialled it. Both ends open their two lanes on it and say Hello on each. Two
+//     peers that dial each other at once may end up with their lanes on two connections, which does no harm.
+//  2. When all four lanes are there and the Hellos agree, the session is up: [Handler.SessionUp].
+//  3. It ends when either end says so, when a frame is not what it may be, when the peer is silent, does not read its
+//     control lane, or starts over. An end that ends it says first what it has queued, for at most a second.
+//  4. Every connection with the peer is closed, but the one of a peer that starts over, [Handler.SessionDown] is
+//     called, and only then can the next session with the peer begin.
+//
+// # Concurrency
+//
+// A session runs two readers, two writers, the probe and the goroutine that closes up; [Host.Run] waits for all.
+// Locks are held for a few instructions, never while a handler or the network is called.
 package xfer
 
 import (
@@ -17,7 +32,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
-	"github.com/libp2p/go-libp2p/core/control"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -28,7 +42,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
-	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/patchmesh/patchmesh/internal/chunk"
@@ -41,7 +54,7 @@ const (
 	DataProtocol    protocol.ID = "/patchmesh/data/1"
 )
 
-// Config of a Host. Key, Name, Listen, Allow and Handler are required.
+// Config of a Host. Key, Name, Listen, Limits, Allow and Handler are required.
 type Config struct {
 	Key      crypto.PrivKey // Ed25519
 	Site     string         // said in Hello; empty for a seeder
@@ -55,42 +68,49 @@ type Config struct {
 	AllowDial func(netip.AddrPort) bool
 	Handler   Handler
 	Logger    *slog.Logger
+	// Intervals of liveness probes while there is something to fetch, and otherwise. Zero: the constants.
+	ProbeActive, ProbeIdle time.Duration
 }
 
 // Handler receives what sessions bring. Methods are called from the sessions' goroutines, several at once.
 type Handler interface {
 	// SessionUp is called once both lanes work and the peer has said Hello.
 	SessionUp(*Session)
-	// SessionDown is called once for every SessionUp.
+	// SessionDown is called once for every SessionUp, before the next SessionUp with the same peer.
 	SessionDown(*Session, error)
 	// Message is called for each message but Get, Ping and Pong: in order within a lane, concurrently for the two
 	// lanes. A slow return slows the peer down, which is how back-pressure works. An error ends the session. A
-	// Data payload is valid until it returns.
+	// Data payload is valid until it returns. Nothing is brought after Session.End.
 	Message(*Session, wire.Message) error
-	// Chunk answers a Get. It is called from the data lane's writer, one at a time for a session.
+	// Chunk answers a Get. It is called from the data lane's writer, one at a time for a session. An error that is
+	// no RefuseError ends the session.
 	Chunk(context.Context, *Session, chunk.ID) (Served, error)
 }
 
-// Host owns the listener and the sessions.
+// Host owns the listener and the sessions. Its methods are safe for concurrent use.
 type Host struct {
-	cfg  Config
-	h    host.Host
-	addr netip.AddrPort
-	log  *slog.Logger
-
+	cfg     Config
+	h       host.Host
+	addr    netip.AddrPort
+	log     *slog.Logger
 	buffers wire.Buffers
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[peer.ID]*Session
+	ctx      context.Context // of Run; nil before
 	closed   bool
-	ctx      context.Context
 	wg       sync.WaitGroup
+
+	begin sync.Once
+	begun chan struct{} // closed by Run, or by Close
 }
 
-// New opens the listener, so that Addr is known. Nothing is accepted before Run.
+var errNotRunning = errors.New("mesh host is not running")
+
+// New opens the listener, so that Addr is known. Connections wait in the kernel's queue until Run.
 func New(cfg Config) (*Host, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
+	if err := cfg.complete(); err != nil {
+		return nil, err
 	}
 	listen, err := netip.ParseAddrPort(cfg.Listen)
 	if err != nil {
@@ -98,20 +118,20 @@ func New(cfg Config) (*Host, error) {
 	}
 	laddr, err := manet.FromNetAddr(net.TCPAddrFromAddrPort(listen))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("mesh listen address %q: %w", cfg.Listen, err)
 	}
 	rm, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(cfg.Limits.config()), cfg.Limits.options()...)
 	if err != nil {
 		return nil, fmt.Errorf("resource limits: %w", err)
 	}
-	x := &Host{cfg: cfg, log: cfg.Logger, sessions: map[peer.ID]*Session{}}
-	h, err := libp2p.New(
+	x := &Host{cfg: cfg, log: cfg.Logger, sessions: map[peer.ID]*Session{}, begun: make(chan struct{})}
+	x.h, err = libp2p.New(
 		libp2p.Identity(cfg.Key),
 		libp2p.ListenAddrs(laddr),
 		libp2p.NoTransports, libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 		libp2p.Security(libp2ptls.ID, newSecurity),
-		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
-		libp2p.ConnectionGater(&gater{cfg}),
+		libp2p.Muxer(yamux.ID, newMuxer()),
+		libp2p.ConnectionGater(newGater(x)),
 		libp2p.ResourceManager(rm),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(), libp2p.Ping(false),
 		libp2p.UserAgent("patchmesh"),
@@ -121,8 +141,7 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("mesh listen on %s: %w", cfg.Listen, err), rm.Close())
 	}
-	x.h = h
-	for _, a := range h.Network().ListenAddresses() {
+	for _, a := range x.h.Network().ListenAddresses() {
 		if na, err := manet.ToNetAddr(a); err == nil {
 			if ta, ok := na.(*net.TCPAddr); ok {
 				x.addr = ta.AddrPort()
@@ -132,27 +151,52 @@ func New(cfg Config) (*Host, error) {
 	return x, nil
 }
 
+func (c *Config) complete() error {
+	if c.Key == nil || c.Key.Type() != crypto.Ed25519 {
+		return errors.New("mesh identity is not an Ed25519 key")
+	}
+	if c.Allow == nil || c.Handler == nil || c.Limits.Conns == 0 {
+		return errors.New("mesh host needs Allow, Handler and Limits")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.ProbeActive == 0 {
+		c.ProbeActive = ProbeActive
+	}
+	if c.ProbeIdle == 0 {
+		c.ProbeIdle = ProbeIdle
+	}
+	return nil
+}
+
+// newMuxer is yamux with a receive window that a site's links fill (4 MiB a round trip) and no more: 16 MiB, which
+// libp2p chose for the open Internet, is what a peer may make us hold when a disk is slow.
+func newMuxer() *yamux.Transport {
+	m := *yamux.DefaultTransport
+	m.MaxStreamWindowSize = 4 << 20
+	return &m
+}
+
 // ID is the host's own peer ID.
 func (x *Host) ID() peer.ID { return x.h.ID() }
 
 // Addr is the address of the listener.
 func (x *Host) Addr() netip.AddrPort { return x.addr }
 
-// Run serves until ctx ends, then closes every session and the listener and waits for all of it. Run may be
+// Run serves until ctx ends, then ends every session, closes the listener and waits for all of it. Run may be
 // called once.
 func (x *Host) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	x.mu.Lock()
-	x.ctx = ctx
-	x.mu.Unlock()
 	n := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) { x.ensure(c.RemotePeer()) }}
 	x.h.Network().Notify(n)
 	x.h.SetStreamHandler(ControlProtocol, x.inbound)
 	x.h.SetStreamHandler(DataProtocol, x.inbound)
-	for _, p := range x.h.Network().Peers() { // who connected before anybody listened to it
-		x.ensure(p)
-	}
+	x.mu.Lock()
+	x.ctx = ctx
+	x.mu.Unlock()
+	x.begin.Do(func() { close(x.begun) })
 	<-ctx.Done()
 	x.mu.Lock()
 	x.closed = true
@@ -162,25 +206,59 @@ func (x *Host) Run(ctx context.Context) error {
 	return x.h.Close()
 }
 
-// Close closes a host whose Run was never called.
-func (x *Host) Close() error { return x.h.Close() }
+// Close closes a host whose Run was never called. After Run, or a second time, it does nothing.
+func (x *Host) Close() error {
+	x.begin.Do(func() { close(x.begun) })
+	return x.h.Close()
+}
+
+// running waits for Run and says whether it still runs.
+func (x *Host) running(ctx context.Context) bool {
+	select {
+	case <-x.begun:
+	case <-ctx.Done():
+		return false
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.ctx != nil && !x.closed
+}
 
 // Dial connects to a peer at one of the addresses and returns when the connection stands; the session follows
-// through Handler.SessionUp. libp2p's dial back-off, which reaches five minutes, is cleared first: the caller paces.
+// through Handler.SessionUp. With a peer whose session is up nothing happens. Dial waits for Run, and for a session
+// with the peer that is ending, so it is not to be called from within SessionDown. libp2p's dial back-off, which
+// reaches five minutes, is cleared first: the caller paces.
 func (x *Host) Dial(ctx context.Context, p peer.ID, addrs ...netip.AddrPort) error {
+	if !x.running(ctx) {
+		return errNotRunning
+	}
 	info := peer.AddrInfo{ID: p}
 	for _, a := range addrs {
 		m, err := manet.FromNetAddr(net.TCPAddrFromAddrPort(a))
 		if err != nil {
-			return err
+			return fmt.Errorf("address %s: %w", a, err)
 		}
 		info.Addrs = append(info.Addrs, m)
+	}
+	x.mu.Lock()
+	s := x.sessions[p]
+	x.mu.Unlock()
+	if s != nil && s.ctx.Err() != nil {
+		select {
+		case <-s.gone:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	if s, ok := x.h.Network().(*swarm.Swarm); ok {
 		s.Backoff().Clear(p)
 	}
 	x.h.Peerstore().ClearAddrs(p)
-	return x.h.Connect(network.WithForceDirectDial(ctx, "patchmesh"), info)
+	if err := x.h.Connect(network.WithForceDirectDial(ctx, "patchmesh"), info); err != nil {
+		return err
+	}
+	x.ensure(p)
+	return nil
 }
 
 // Session returns the session with a peer, if one is up.
@@ -194,18 +272,18 @@ func (x *Host) Session(p peer.ID) (*Session, bool) {
 	return s, true
 }
 
-// Disconnect ends the session and the connections with a peer.
+// Disconnect ends the session with a peer at once and closes every connection with it.
 func (x *Host) Disconnect(p peer.ID, why error) {
 	x.mu.Lock()
 	s := x.sessions[p]
 	x.mu.Unlock()
 	if s != nil {
-		s.End(why)
+		s.kill(why, nil)
 	}
 	x.h.Network().ClosePeer(p)
 }
 
-// ensure starts the session with a connected peer unless there is one.
+// ensure starts the session with a connected peer unless there is one. Nil: the host is not running.
 func (x *Host) ensure(p peer.ID) *Session {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -218,7 +296,10 @@ func (x *Host) ensure(p peer.ID) *Session {
 	s := newSession(x, p)
 	x.sessions[p] = s
 	x.wg.Go(func() {
-		s.run(x.ctx)
+		err := s.run()
+		if s.up.Swap(false) {
+			x.cfg.Handler.SessionDown(s, err)
+		}
 		x.mu.Lock()
 		delete(x.sessions, p)
 		x.mu.Unlock()
@@ -228,9 +309,9 @@ func (x *Host) ensure(p peer.ID) *Session {
 }
 
 // inbound hands a lane that the peer opened to the session. A lane that a session already has means that the peer
-// started over: the old session ends and a new one takes the lane.
+// started over: the old session ends, and its connections with it, and a new one takes the lane.
 func (x *Host) inbound(st network.Stream) {
-	for range 2 {
+	for range 3 {
 		s := x.ensure(st.Conn().RemotePeer())
 		if s == nil {
 			break
@@ -238,37 +319,8 @@ func (x *Host) inbound(st network.Stream) {
 		if s.offer(st) {
 			return
 		}
-		s.End(errReplaced)
+		s.kill(errReplaced, st.Conn())
 		<-s.gone
 	}
 	st.Reset()
 }
-
-// gater lets in whom Config.Allow names, and nobody else gets as far as a stream.
-type gater struct{ cfg Config }
-
-func (g *gater) InterceptPeerDial(p peer.ID) bool { return g.cfg.Allow(p) }
-
-func (g *gater) InterceptAddrDial(_ peer.ID, a ma.Multiaddr) bool {
-	if g.cfg.AllowDial == nil {
-		return true
-	}
-	na, err := manet.ToNetAddr(a)
-	if err != nil {
-		return false
-	}
-	ta, ok := na.(*net.TCPAddr)
-	return ok && g.cfg.AllowDial(ta.AddrPort())
-}
-
-func (g *gater) InterceptAccept(network.ConnMultiaddrs) bool { return true }
-
-func (g *gater) InterceptSecured(_ network.Direction, p peer.ID, a network.ConnMultiaddrs) bool {
-	ok := g.cfg.Allow(p)
-	if !ok {
-		g.cfg.Logger.Warn("peer refused: not on the roster", "peer", p.String(), "addr", a.RemoteMultiaddr().String())
-	}
-	return ok
-}
-
-func (g *gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }

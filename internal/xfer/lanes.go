@@ -1,0 +1,151 @@
+package xfer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/patchmesh/patchmesh/internal/wire"
+)
+
+var protocols = [2]protocol.ID{ControlProtocol, DataProtocol}
+
+// Indices of lanes.
+const (
+	controlLane = 0
+	dataLane    = 1
+)
+
+// lane is the place of a lane that the peer opens. It is taken once.
+type lane struct {
+	taken bool
+	came  chan network.Stream
+}
+
+// offer gives the session a lane that the peer opened. False: there is one already, or the session has ended.
+func (s *Session) offer(st network.Stream) bool {
+	i := controlLane
+	if st.Protocol() == DataProtocol {
+		i = dataLane
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lanes[i].taken || s.ctx.Err() != nil {
+		return false
+	}
+	s.lanes[i].taken = true
+	s.lanes[i].came <- st
+	return true
+}
+
+// run is the session's life: set up, talk, close everything.
+func (s *Session) run() error {
+	var out, in [2]network.Stream
+	err := s.setUp(&out, &in)
+	if err == nil {
+		err = s.talk(out, in)
+	}
+	s.kill(err, nil)
+	s.close.Do(s.closeConns)
+	s.mu.Lock()
+	for i := range s.lanes {
+		select {
+		case in[i] = <-s.lanes[i].came: // a lane that came too late
+		default:
+		}
+	}
+	s.mu.Unlock()
+	for _, st := range []network.Stream{out[0], out[1], in[0], in[1]} {
+		if st != nil {
+			st.Reset() // costs nothing where the connection is closed
+		}
+	}
+	err = context.Cause(s.ctx)
+	s.x.log.Debug("session ended", "peer", s.peer.String(), "err", err)
+	return err
+}
+
+// setUp opens our lanes and waits for the peer's.
+func (s *Session) setUp(out, in *[2]network.Stream) error {
+	ctx, cancel := context.WithTimeout(s.ctx, setupTimeout)
+	defer cancel()
+	for i, p := range protocols {
+		st, err := s.open(ctx, p)
+		if err != nil {
+			return fmt.Errorf("stream %s: %w", p, err)
+		}
+		out[i] = st
+	}
+	for i, p := range protocols {
+		select {
+		case in[i] = <-s.lanes[i].came:
+		case <-ctx.Done():
+			if s.ctx.Err() != nil {
+				return context.Cause(s.ctx)
+			}
+			return fmt.Errorf("peer opened no stream %s", p)
+		}
+	}
+	return nil
+}
+
+func (s *Session) open(ctx context.Context, p protocol.ID) (network.Stream, error) {
+	st, err := s.x.h.NewStream(network.WithNoDial(ctx, "session"), s.peer, p)
+	if err != nil {
+		return nil, err
+	}
+	// Written at once: libp2p resets a stream on which nothing was written for 10 s.
+	b, err := wire.Append(nil, &wire.Hello{Version: wire.Version, Site: s.x.cfg.Site, Name: s.x.cfg.Name, Software: s.x.cfg.Software})
+	if err == nil {
+		_, err = st.Write(b)
+	}
+	if err != nil {
+		st.Reset()
+		return nil, err
+	}
+	return st, nil
+}
+
+// greet reads the peer's Hello from both lanes and returns their readers.
+func (s *Session) greet(in [2]network.Stream) (readers [2]*wire.Reader, err error) {
+	for i, st := range in {
+		readers[i] = wire.NewReader(bufio.NewReaderSize(hearing{st, &s.live}, 8<<10), &s.x.buffers)
+		st.SetReadDeadline(time.Now().Add(setupTimeout))
+		m, err := readers[i].Next()
+		if err != nil {
+			return readers, fmt.Errorf("hello: %w", err)
+		}
+		st.SetReadDeadline(time.Time{})
+		h, ok := m.(*wire.Hello)
+		switch {
+		case !ok:
+			return readers, errors.New("peer does not begin with hello")
+		case h.Version != wire.Version:
+			return readers, fmt.Errorf("peer speaks version %d, we speak %d", h.Version, wire.Version)
+		case s.x.cfg.Site != "" && h.Site != "" && h.Site != s.x.cfg.Site:
+			return readers, fmt.Errorf("peer is of site %q", h.Site)
+		case i > 0 && *h != s.hello:
+			return readers, errors.New("peer's lanes say hello differently")
+		}
+		s.hello = *h
+	}
+	return readers, nil
+}
+
+// closeConns closes every connection with the peer but the heir. A connection without a session would be in the
+// way of the next Dial.
+func (s *Session) closeConns() {
+	s.mu.Lock()
+	heir := s.heir
+	s.mu.Unlock()
+	for _, c := range s.x.h.Network().ConnsToPeer(s.peer) {
+		if c != heir {
+			c.Close()
+		}
+	}
+}
