@@ -18,16 +18,17 @@ type Limits struct {
 	ConnsPerPeer    int     // connections of one peer
 	StreamsPerPeer  int     // streams of one peer
 	FD              int     // file descriptors
-	MemoryBytes     int64   // of libp2p's own buffers
+	MemoryBytes     int64   // promised by libp2p: yamux counts 256 KiB for every stream before a byte has come
 	ConnsPerAddress int     // connections of one source address (a site behind one NAT is one address)
 	NewPerSecond    float64 // new connections a second of one source address
 	NewBurst        int
 }
 
-// SeederLimits fit 1,200 sites with some restarting at once, several of them behind one address.
+// SeederLimits fit 1,200 sites with some restarting at once, several of them behind one address. The four lanes of a
+// session are 1 MiB of promises; what is used of them is what a site sends, which is little.
 func SeederLimits() Limits {
 	return Limits{Conns: 4096, TransientConns: 512, Streams: 65536, ConnsPerPeer: 4, StreamsPerPeer: 32, FD: 8192,
-		MemoryBytes: 1 << 30, ConnsPerAddress: 64, NewPerSecond: 16, NewBurst: 64}
+		MemoryBytes: 4 << 30, ConnsPerAddress: 64, NewPerSecond: 16, NewBurst: 64}
 }
 
 // NodeLimits fit a site of up to 60 nodes and its seeder.
@@ -46,7 +47,7 @@ func (l Limits) config() rcmgr.ConcreteLimitConfig {
 		FD: v(l.TransientConns), Memory: m(l.MemoryBytes / 4)}
 	onePeer := rcmgr.ResourceLimits{Conns: v(l.ConnsPerPeer), ConnsInbound: v(l.ConnsPerPeer), ConnsOutbound: v(l.ConnsPerPeer),
 		Streams: v(l.StreamsPerPeer), StreamsInbound: v(l.StreamsPerPeer), StreamsOutbound: v(l.StreamsPerPeer),
-		FD: v(l.ConnsPerPeer), Memory: m(max(l.MemoryBytes/8, 64<<20))}
+		FD: v(l.ConnsPerPeer), Memory: m(64 << 20)} // four windows of the largest size
 	perProtocol := all
 	perProtocol.Streams, perProtocol.StreamsInbound, perProtocol.StreamsOutbound = v(l.Streams/2), v(l.Streams/2), v(l.Streams/2)
 	return rcmgr.PartialLimitConfig{
