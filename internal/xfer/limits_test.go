@@ -64,7 +64,8 @@ func sessionFits(scope network.PeerScope, rm network.ResourceManager, p peer.ID)
 		if err := span.ReserveMemory(256<<10, network.ReservationPriorityAlways); err != nil {
 			return false
 		}
-		if _, err := rm.OpenStream(p, network.DirInbound); err != nil {
+		st, err := rm.OpenStream(p, network.DirInbound)
+		if err != nil || st.SetProtocol(ControlProtocol) != nil { // negotiated: no longer transient
 			return false
 		}
 	}
