@@ -2,102 +2,22 @@ package xfer_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"errors"
-	"log/slog"
-	"sync"
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"go.uber.org/goleak"
 
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/wire"
 	"github.com/patchmesh/patchmesh/internal/xfer"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// libp2p and its logger keep these for the life of the process.
-		goleak.IgnoreTopFunction("github.com/libp2p/go-libp2p/p2p/net/connmgr.(*decayer).process"))
-}
-
-// end is one host with what its handler saw.
-type end struct {
-	*xfer.Host
-	up, down chan *xfer.Session
-	got      chan wire.Message
-
-	mu     sync.Mutex
-	chunks map[chunk.ID][]byte
-}
-
-func (e *end) SessionUp(s *xfer.Session)            { e.up <- s }
-func (e *end) SessionDown(s *xfer.Session, _ error) { e.down <- s }
-func (e *end) Message(_ *xfer.Session, m wire.Message) error {
-	if d, ok := m.(*wire.Data); ok { // the payload is only lent
-		c := *d
-		c.Payload = bytes.Clone(d.Payload)
-		m = &c
-	}
-	e.got <- m
-	return nil
-}
-
-func (e *end) Chunk(_ context.Context, _ *xfer.Session, id chunk.ID) (xfer.Served, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	b, ok := e.chunks[id]
-	if !ok {
-		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
-	}
-	return xfer.Served{Payload: b}, nil
-}
-
-func newKey(t *testing.T) crypto.PrivKey {
-	t.Helper()
-	k, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-// start runs a host until the test ends.
-func start(t *testing.T, site string, allow func(peer.ID) bool) *end {
-	t.Helper()
-	e := &end{up: make(chan *xfer.Session, 8), down: make(chan *xfer.Session, 8), got: make(chan wire.Message, 64), chunks: map[chunk.ID][]byte{}}
-	h, err := xfer.New(xfer.Config{Key: newKey(t), Site: site, Name: "n", Listen: "127.0.0.1:0", Limits: xfer.NodeLimits(),
-		Allow: allow, Handler: e, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.Host = h
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- h.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return e
-}
-
-func all(peer.ID) bool { return true }
-
 func TestChunkAndMessagesCross(t *testing.T) {
-	a, b := start(t, "s1", all), start(t, "s1", all)
-	plain := bytes.Repeat([]byte("x"), 300<<10)
-	id := chunk.Sum(plain)
-	b.chunks[id] = plain
-	if err := a.Dial(t.Context(), b.ID(), b.Addr()); err != nil {
-		t.Fatal(err)
-	}
-	sa, sb := <-a.up, <-b.up
+	a, b := start(t), start(t)
+	id, plain := b.hold(300 << 10)
+	sa, sb := meet(t, a, b)
 	if sa.Peer() != b.ID() || sb.Peer() != a.ID() {
 		t.Fatal("sessions are with the wrong peers")
 	}
@@ -113,63 +33,126 @@ func TestChunkAndMessagesCross(t *testing.T) {
 	if u := (<-a.got).(*wire.Uplink); u.Holder != "me" {
 		t.Fatalf("uplink: %+v", u)
 	}
+	if s, ok := a.Session(b.ID()); !ok || s != sa {
+		t.Error("the session is not found")
+	}
 	sa.End(errors.New("test is over"))
 	<-a.down
 	<-b.down
-}
-
-// A peer that starts over gets a new session at once; nobody waits for a timeout.
-func TestPeerStartsOver(t *testing.T) {
-	a, b := start(t, "s1", all), start(t, "s1", all)
-	for range 3 {
-		if err := a.Dial(t.Context(), b.ID(), b.Addr()); err != nil {
-			t.Fatal(err)
-		}
-		s := <-a.up
-		<-b.up
-		s.End(errors.New("again"))
-		<-a.down
-		<-b.down
+	if _, ok := a.Session(b.ID()); ok {
+		t.Error("the session is found after its end")
 	}
 }
 
-// The gater refuses who is not on the roster before a session exists; with the gate open the same peer gets in.
-func TestGater(t *testing.T) {
-	for _, open := range []bool{false, true} {
-		b := start(t, "s1", func(peer.ID) bool { return open })
-		a := start(t, "s1", all)
-		err := a.Dial(t.Context(), b.ID(), b.Addr())
-		if open {
-			if err != nil {
-				t.Fatalf("open gate: %v", err)
+// Who is on the roster gets a session, nobody else gets as far as a stream: whichever side keeps the gate, and
+// whichever side dials.
+func TestGate(t *testing.T) {
+	gate := func(open bool) func(*xfer.Config, *end) {
+		return func(c *xfer.Config, _ *end) { c.Allow = func(peer.ID) bool { return open } }
+	}
+	t.Run("open", func(t *testing.T) { meet(t, start(t), start(t, gate(true))) })
+	t.Run("closed", func(t *testing.T) {
+		b := start(t, gate(false))
+		s := newStranger(t, newKey(t))
+		if err := s.connect(t, b); err == nil { // TLS 1.3 lets a client finish before the server has looked
+			if st, err := s.NewStream(t.Context(), b.ID(), xfer.ControlProtocol); err == nil {
+				st.Write(frames(t, &wire.Hello{Version: wire.Version, Site: "s1"}))
+				if n, err := st.Read(make([]byte, 1)); err == nil {
+					t.Errorf("%d bytes read from a host that refused us", n)
+				}
 			}
-			<-a.up
-			<-b.up
+		}
+		b.stop() // whatever would have come has come
+		if len(b.up) > 0 || len(s.lanes) > 0 {
+			t.Errorf("%d sessions, %d streams", len(b.up), len(s.lanes))
+		}
+	})
+	t.Run("dialler closed", func(t *testing.T) {
+		a, b := start(t, gate(false)), start(t)
+		if err := a.Dial(t.Context(), b.ID(), b.Addr()); err == nil {
+			t.Error("dialled a peer that is not allowed")
+		}
+	})
+}
+
+// Ed25519 is the only kind of identity. The control is an Ed25519 stranger, made in the same way, who gets in.
+func TestOtherKeys(t *testing.T) {
+	b := start(t)
+	for name, typ := range map[string]int{"rsa": crypto.RSA, "ecdsa": crypto.ECDSA, "secp256k1": crypto.Secp256k1, "ed25519": crypto.Ed25519} {
+		key, _, err := crypto.GenerateKeyPairWithReader(typ, 2048, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newStranger(t, key)
+		if typ == crypto.Ed25519 {
+			s.join(t, b)
 			continue
 		}
-		// The dialler may see the connection stand for a moment (TLS 1.3 lets the client finish first), the
-		// other side never has a session.
-		select {
-		case <-b.up:
-			t.Fatal("a session came up with a peer that is not allowed")
-		case <-a.up:
-			t.Fatal("a session came up at a peer that is not allowed")
-		default:
+		if _, err := xfer.New(xfer.Config{Key: key, Listen: "127.0.0.1:0", Limits: xfer.NodeLimits(), Allow: all, Handler: newEnd()}); err == nil {
+			t.Errorf("%s: accepted as our own identity", name)
 		}
+		if err := s.connect(t, b); err != nil {
+			continue
+		}
+		st, err := s.NewStream(t.Context(), b.ID(), xfer.ControlProtocol)
+		if err != nil {
+			continue
+		}
+		st.Write(frames(t, &wire.Hello{Version: wire.Version, Site: "s1"}))
+		if _, err := st.Read(make([]byte, 1)); err == nil {
+			t.Errorf("%s: the host spoke with it", name)
+		}
+	}
+	if n := len(b.up); n != 0 {
+		t.Errorf("%d more sessions", n)
 	}
 }
 
 // A node with the credentials of one site gets no session in another.
 func TestOtherSite(t *testing.T) {
-	a, b := start(t, "s1", all), start(t, "s2", all)
+	a, b := start(t), start(t, func(c *xfer.Config, _ *end) { c.Site = "s2" })
 	if err := a.Dial(t.Context(), b.ID(), b.Addr()); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-a.up:
+	a.stop()
+	b.stop()
+	if len(a.up)+len(b.up) > 0 {
 		t.Fatal("session across sites")
-	case <-b.up:
-		t.Fatal("session across sites")
-	default:
+	}
+}
+
+// A host that was never run gives its listener back, and one that runs is not closed twice.
+func TestCloseWithoutRun(t *testing.T) {
+	cfg := xfer.Config{Key: newKey(t), Listen: "127.0.0.1:0", Limits: xfer.NodeLimits(), Allow: all, Handler: newEnd()}
+	for range 2 {
+		h, err := xfer.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Listen = h.Addr().String()
+		if err := errors.Join(h.Close(), h.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Dial(t.Context(), h.ID(), h.Addr()); err == nil {
+			t.Error("a closed host dialled")
+		}
+	}
+}
+
+func TestConfigRefused(t *testing.T) {
+	for name, change := range map[string]func(*xfer.Config){
+		"no key":     func(c *xfer.Config) { c.Key = nil },
+		"no gate":    func(c *xfer.Config) { c.Allow = nil },
+		"no handler": func(c *xfer.Config) { c.Handler = nil },
+		"no limits":  func(c *xfer.Config) { c.Limits = xfer.Limits{} },
+		"no port":    func(c *xfer.Config) { c.Listen = "127.0.0.1" },
+		"a name":     func(c *xfer.Config) { c.Listen = "localhost:0" },
+	} {
+		cfg := xfer.Config{Key: newKey(t), Listen: "127.0.0.1:0", Limits: xfer.NodeLimits(), Allow: all, Handler: newEnd()}
+		change(&cfg)
+		if h, err := xfer.New(cfg); err == nil {
+			h.Close()
+			t.Errorf("%s: accepted", name)
+		}
 	}
 }
