@@ -45,7 +45,7 @@ func (s *Swarm) bundleAdd(e BundleAdd) {
 		for i := old; i < len(b.sizes); i++ {
 			b.place[i], b.since[i] = -1, s.now
 		}
-		for _, p := range s.order {
+		for p := range s.trusted {
 			for i := old; i < len(b.sizes); i++ {
 				if p.have[b.id].has(i) {
 					b.holders[i]++
@@ -68,11 +68,15 @@ func (s *Swarm) bundleAdd(e BundleAdd) {
 		}
 	}
 	for i, h := range e.Have {
-		if h && i < len(b.sizes) && !b.mine[i] {
+		switch {
+		case i >= len(b.sizes):
+		case h && !b.mine[i]:
 			b.gain(i)
+		case !h && b.mine[i]: // the store gave it up
+			b.lose(i)
 		}
 	}
-	if b.left == 0 && (len(b.sizes) > old || old == 0) {
+	if b.left == 0 {
 		s.do(Complete{b.id})
 	}
 }

@@ -17,6 +17,28 @@ type flow struct {
 	last     time.Time // when a chunk last arrived, or the first of a row was asked for
 }
 
+// disk is our own: while it refuses chunks nothing is asked for, or the same bytes would come again and again.
+type disk struct {
+	til  time.Time // not before
+	wait time.Duration
+}
+
+// Waits after a chunk that could not be stored.
+const (
+	diskLeast = 5 * time.Second
+	diskMost  = time.Minute
+)
+
+func (d *disk) failed(now time.Time) {
+	if now.Before(d.til) {
+		return // asked for before the last failure
+	}
+	d.wait = min(max(2*d.wait, diskLeast), diskMost)
+	d.til = now.Add(d.wait)
+}
+
+func (d *disk) bad(now time.Time) bool { return now.Before(d.til) }
+
 func (f *flow) stored(now time.Time, n int64) {
 	f.last = now
 	if f.mark.IsZero() || now.Sub(f.mark) > 5*time.Second {
@@ -38,6 +60,9 @@ func (s *Swarm) windowBytes() int64 {
 
 // plan fills the free places with requests.
 func (s *Swarm) plan() {
+	if s.disk.bad(s.now) {
+		return
+	}
 	if s.leads() {
 		s.planWAN()
 	}

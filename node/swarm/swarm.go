@@ -103,6 +103,11 @@ type (
 		Role roster.WAN
 	}
 	PeerDown struct{ Peer Peer }
+	// Role says that the roster gives a neighbour, or this node itself, another part in the WAN.
+	Role struct {
+		Peer Peer
+		Role roster.WAN
+	}
 	// PeerHave replaces what is known of a neighbour's chunks of a bundle.
 	PeerHave struct {
 		Peer   Peer
@@ -173,6 +178,7 @@ func (Tick) event()         {}
 func (Expect) event()       {}
 func (PeerUp) event()       {}
 func (PeerDown) event()     {}
+func (Role) event()         {}
 func (PeerHave) event()     {}
 func (PeerHaveAdd) event()  {}
 func (PeerUplink) event()   {}
@@ -270,13 +276,15 @@ type Swarm struct {
 	settled bool
 	expect  map[Peer]bool
 	peers   map[Peer]*neighbour
-	order   []*neighbour // by hash, for a fixed order
+	bans    map[Peer]time.Time // until when; they outlive a session
+	order   []*neighbour       // by hash, for a fixed order
 	bundles map[Bundle]*bundle
 	list    []*bundle // in the order of their addition
 	reqs    map[uint32]*request
 	lastReq uint32
 	uplink  uplink
 	wan     flow
+	disk    disk
 }
 
 // neighbour is a connected node.
@@ -286,17 +294,20 @@ type neighbour struct {
 	hash     uint64
 	inFlight int
 	pauseTil time.Time // asked for nothing until then: busy or slow
-	banTil   time.Time // sent wrong bytes: what it says counts for nothing until then
+	banned   bool      // until Swarm.bans says otherwise: what it says is noted and counts for nothing
+	fails    int       // requests in a row that it did not serve
+	failing  time.Time // since when
 	holder   Peer      // whom it sees as uplink
 	split    bool
 	met      bool // it has introduced itself: what it holds was said before whom it sees as uplink
 	have     map[Bundle]*haveMap
 }
 
-// Bounds of what a neighbour may make us remember of bundles whose manifest has not reached us yet.
+// Bounds of what a neighbour may make us remember: how many bundles whose manifest has not reached us yet, and how
+// large a map.
 const (
-	maxUnknown      = 8
-	maxUnknownBytes = 128 << 10
+	maxUnknown  = 8
+	maxMapBytes = 128 << 10 // of one map, unless the catalog is larger: a million chunks
 )
 
 // haveMap is what a neighbour said of one bundle; bits beyond our own catalog are kept for when it grows.
@@ -336,7 +347,7 @@ type request struct {
 
 // New returns the state of a node that has just started.
 func New(cfg Config, now time.Time) *Swarm {
-	s := &Swarm{cfg: cfg.withDefaults(), hash: hashPeer(cfg.Self), now: now, started: now, expect: map[Peer]bool{}, peers: map[Peer]*neighbour{},
+	s := &Swarm{cfg: cfg.withDefaults(), hash: hashPeer(cfg.Self), now: now, started: now, expect: map[Peer]bool{}, peers: map[Peer]*neighbour{}, bans: map[Peer]time.Time{},
 		bundles: map[Bundle]*bundle{}, reqs: map[uint32]*request{}}
 	s.uplink.lonelySince = now
 	return s
@@ -360,6 +371,8 @@ func (s *Swarm) Step(now time.Time, ev Event) []Action {
 		s.peerUp(e)
 	case PeerDown:
 		s.peerDown(e.Peer)
+	case Role:
+		s.role(e)
 	case PeerHave:
 		s.peerHave(e)
 	case PeerHaveAdd:
@@ -423,7 +436,7 @@ func (s *Swarm) peerUp(e PeerUp) {
 	if s.peers[e.Peer] != nil {
 		s.peerDown(e.Peer)
 	}
-	p := &neighbour{id: e.Peer, role: e.Role, hash: hashPeer(e.Peer), have: map[Bundle]*haveMap{}}
+	p := &neighbour{id: e.Peer, role: e.Role, hash: hashPeer(e.Peer), have: map[Bundle]*haveMap{}, banned: s.now.Before(s.bans[e.Peer])}
 	s.peers[e.Peer] = p
 	at := len(s.order)
 	for at > 0 && s.order[at-1].hash > p.hash {
@@ -445,11 +458,7 @@ func (s *Swarm) peerDown(id Peer) {
 			s.do(Cancel{r.id})
 		}
 	}
-	for _, b := range s.list {
-		if h := p.have[b.id]; h != nil {
-			b.forget(h)
-		}
-	}
+	s.discount(p)
 	delete(s.peers, id)
 	for i, o := range s.order {
 		if o == p {
@@ -461,22 +470,26 @@ func (s *Swarm) peerDown(id Peer) {
 
 func (s *Swarm) peerHave(e PeerHave) {
 	p := s.peers[e.Peer]
-	if p == nil || s.now.Before(p.banTil) {
+	if p == nil {
 		return
 	}
-	b := s.bundles[e.Bundle]
-	if old := p.have[e.Bundle]; old != nil && b != nil {
-		b.forget(old)
-	}
-	if b == nil && (len(e.Bitmap) > maxUnknownBytes || p.have[e.Bundle] == nil && len(p.have) >= len(s.bundles)+maxUnknown) {
+	b, old := s.bundles[e.Bundle], p.have[e.Bundle]
+	if b == nil && old == nil && len(p.have) >= len(s.bundles)+maxUnknown {
 		return // of bundles we have not heard of we remember little
 	}
-	h := &haveMap{wants: e.Wants, total: e.Total, bits: slices.Clone(e.Bitmap)}
+	most := maxMapBytes
+	if b != nil {
+		most = max(most, (len(b.sizes)+7)/8)
+		if old != nil && !p.banned {
+			b.forget(old)
+		}
+	}
+	h := &haveMap{wants: e.Wants, total: min(e.Total, 8*most), bits: slices.Clone(e.Bitmap[:min(len(e.Bitmap), most)])}
 	for _, x := range h.bits {
 		h.count += bits.OnesCount8(x)
 	}
 	p.have[e.Bundle] = h
-	if b != nil {
+	if b != nil && !p.banned {
 		b.learn(h, s.now)
 	}
 }
@@ -497,7 +510,7 @@ func (s *Swarm) peerHaveAdd(e PeerHaveAdd) {
 			continue
 		}
 		h.set(n)
-		if b != nil && n < len(b.sizes) {
+		if b != nil && n < len(b.sizes) && !p.banned {
 			b.addHolder(n, 1, s.now)
 		}
 	}
@@ -509,7 +522,10 @@ func (s *Swarm) stored(id uint32) {
 		return
 	}
 	s.drop(r)
-	if r.from == nil {
+	s.disk = disk{}
+	if r.from != nil {
+		r.from.fails = 0
+	} else {
 		s.wan.stored(s.now, r.b.sizes[r.n])
 		if r.b.holders[r.n] == 0 {
 			r.b.alone[r.n] = s.now
@@ -536,6 +552,8 @@ func (s *Swarm) failed(id uint32, why Why) {
 	s.drop(r)
 	p := r.from
 	switch {
+	case why == WhyLocal:
+		s.disk.failed(s.now)
 	case p == nil && why == WhyNoLease:
 		s.loseLease()
 	case p == nil && why == WhyCorrupt:
@@ -544,28 +562,72 @@ func (s *Swarm) failed(id uint32, why Why) {
 	case p == nil:
 		s.wan.pauseTil = s.now.Add(500 * time.Millisecond)
 	case why == WhyCorrupt:
-		s.do(Strike{p.id, "sent wrong bytes", s.cfg.Ban})
-		s.ban(p)
+		s.ban(p, "sent wrong bytes")
 	case why == WhyNotHeld:
 		if h := p.have[r.b.id]; h.has(r.n) {
 			h.unset(r.n)
-			r.b.addHolder(r.n, -1, s.now)
+			if !p.banned {
+				r.b.addHolder(r.n, -1, s.now)
+			}
 		}
 	case why == WhyBusy:
 		p.pauseTil = later(p.pauseTil, s.now.Add(200*time.Millisecond))
-	case why == WhyLocal:
-		p.pauseTil = later(p.pauseTil, s.now.Add(2*time.Second))
+		s.unserved(p)
+	}
+}
+
+// Bounds of patience with a neighbour that says it holds chunks and delivers none: as long as it counts as a holder,
+// nobody takes them over the WAN.
+const (
+	maxFails   = 2 * DefaultDepth
+	maxFailing = 10 * time.Second
+)
+
+// unserved notes a request that a neighbour did not serve, and bans one that serves none.
+func (s *Swarm) unserved(p *neighbour) {
+	if p.fails++; p.fails == 1 {
+		p.failing = s.now
+	}
+	if p.fails >= maxFails && s.now.Sub(p.failing) >= maxFailing {
+		p.fails = 0
+		s.ban(p, "holds chunks and delivers none")
 	}
 }
 
 // ban makes a neighbour count for nothing for a while: not as a holder, not as one that takes its turn, not as
 // uplink.
-func (s *Swarm) ban(p *neighbour) {
-	p.banTil = s.now.Add(s.cfg.Ban)
+func (s *Swarm) ban(p *neighbour, why string) {
+	s.do(Strike{p.id, why, s.cfg.Ban})
+	s.bans[p.id] = s.now.Add(s.cfg.Ban)
+	s.discount(p)
+	p.banned = true
+}
+
+// discount takes what a neighbour holds out of the count.
+func (s *Swarm) discount(p *neighbour) {
 	for _, b := range s.list {
-		if h := p.have[b.id]; h != nil {
+		if h := p.have[b.id]; h != nil && !p.banned {
 			b.forget(h)
-			delete(p.have, b.id)
+		}
+	}
+}
+
+// pardon ends the bans whose time has come.
+func (s *Swarm) pardon() {
+	for id, til := range s.bans {
+		if s.now.Before(til) {
+			continue
+		}
+		delete(s.bans, id)
+		p := s.peers[id]
+		if p == nil || !p.banned {
+			continue
+		}
+		p.banned = false
+		for _, b := range s.list {
+			if h := p.have[b.id]; h != nil {
+				b.learn(h, s.now)
+			}
 		}
 	}
 }
@@ -573,7 +635,7 @@ func (s *Swarm) ban(p *neighbour) {
 // trusted lists the neighbours that are not banned, in the order of their hashes.
 func (s *Swarm) trusted(yield func(*neighbour) bool) {
 	for _, p := range s.order {
-		if !s.now.Before(p.banTil) && !yield(p) {
+		if !p.banned && !yield(p) {
 			return
 		}
 	}
@@ -581,6 +643,7 @@ func (s *Swarm) trusted(yield func(*neighbour) bool) {
 
 // expire gives up requests to neighbours that take too long.
 func (s *Swarm) expire() {
+	s.pardon()
 	for _, r := range s.byAge() {
 		if r.from == nil || s.now.Before(r.deadline) {
 			continue
@@ -589,6 +652,7 @@ func (s *Swarm) expire() {
 		s.do(Cancel{r.id})
 		s.do(Strike{r.from.id, "too slow", 0})
 		r.from.pauseTil = later(r.from.pauseTil, s.now.Add(5*time.Second))
+		s.unserved(r.from)
 	}
 }
 

@@ -99,7 +99,7 @@ func (s *Swarm) seenUplink(far bool) (Peer, bool) {
 // reach: the peer is a neighbour that counts.
 func (s *Swarm) reach(id Peer) bool {
 	p := s.peers[id]
-	return p != nil && !s.now.Before(p.banTil)
+	return p != nil && !p.banned
 }
 
 // rank is this node's place among the candidates it is connected with: those that prefer the WAN first, then by
@@ -136,6 +136,15 @@ func (s *Swarm) Active() bool {
 	return false
 }
 
+// role takes over what the roster says.
+func (s *Swarm) role(e Role) {
+	if e.Peer == s.cfg.Self {
+		s.cfg.Role = e.Role
+	} else if p := s.peers[e.Peer]; p != nil {
+		p.role = e.Role
+	}
+}
+
 // elect moves this node towards or away from the seeder.
 func (s *Swarm) elect() {
 	u := &s.uplink
@@ -149,6 +158,12 @@ func (s *Swarm) elect() {
 		s.do(TellUplink{near, nearSplit})
 	}
 	seen, split := s.seenUplink(true)
+	if u.held && (s.cfg.Role == roster.WANNever || s.disk.bad(s.now) && len(s.order) > 0) {
+		// Another node may, or can.
+		s.do(ReleaseLease{u.lease})
+		s.loseLease()
+		return
+	}
 	if u.held {
 		if u.split && !split && seen != "" {
 			// The LAN has healed: the first lease is enough.
@@ -175,7 +190,7 @@ func (s *Swarm) elect() {
 	if u.lonelySince.IsZero() {
 		u.lonelySince = s.now
 	}
-	if s.cfg.Role == roster.WANNever || !s.settled || s.now.Sub(u.lonelySince) < time.Duration(s.rank())*s.cfg.Stagger {
+	if s.cfg.Role == roster.WANNever || s.disk.bad(s.now) || !s.settled || s.now.Sub(u.lonelySince) < time.Duration(s.rank())*s.cfg.Stagger {
 		return
 	}
 	switch u.link {
