@@ -103,7 +103,8 @@ func TestAllAtOnce(t *testing.T) {
 	}
 }
 
-// Sites know nothing of each other: each takes its own copy over its own WAN, and none a byte from another site.
+// Sites know nothing of each other: each takes its own copy over its own WAN, and none a byte from another site. The
+// last one's link loses one packet of a hundred.
 func TestSites(t *testing.T) {
 	wan, n := link, 2
 	wan.Sites = 2
@@ -111,6 +112,7 @@ func TestSites(t *testing.T) {
 		wan.Sites, n = 4, 4
 	}
 	tr := newTrial(t, n, wan)
+	tr.must(tr.bed.Loss(len(tr.sites), 0.01))
 	tr.run()
 	var all []*harness.Node
 	for _, s := range tr.sites {
@@ -141,6 +143,21 @@ func TestUplinkKilled(t *testing.T) {
 	tr.must(victim.Start())
 	tr.atMostTwice(tr.finish())
 	tr.Logf("uplink %s killed: WAN idle for about %.1f s", victim.Name, gap.Seconds())
+}
+
+// The power of the whole site fails half-way: what is on the disks is not fetched again.
+func TestPowerCut(t *testing.T) {
+	tr := newTrial(t, nodes(), broken())
+	tr.run()
+	tr.awaitWAN(0.5)
+	for n := range tr.site.Nodes {
+		tr.must(tr.bed.Kill(testbed.Node(1, n+1)))
+	}
+	tr.halfWay()
+	for _, n := range tr.site.Nodes {
+		tr.must(n.Start("--verbose"))
+	}
+	tr.atMostTwice(tr.finish())
 }
 
 // The uplink's cable is pulled half-way: nobody is told that it is gone, and it is not told either.

@@ -3,6 +3,7 @@ package sitetest
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -32,6 +33,17 @@ func build() (dir string, err error) {
 	p := &programs
 	p.once.Do(func() {
 		if p.dir, p.err = os.MkdirTemp("", "patchmesh-programs-"); p.err != nil {
+			return
+		}
+		// The result of these tests depends on all of the source: having looked at it here, the go command runs them again
+		// when it has changed.
+		p.err = filepath.WalkDir("../..", func(path string, e fs.DirEntry, err error) error {
+			if err == nil && e.IsDir() && len(e.Name()) > 2 && e.Name()[0] == '.' {
+				return fs.SkipDir
+			}
+			return err
+		})
+		if p.err != nil {
 			return
 		}
 		args := []string{"build", "-trimpath", "-o", p.dir + "/"}
