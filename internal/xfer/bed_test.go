@@ -148,6 +148,7 @@ func meet(t testing.TB, a, b *end) (sa, sb *xfer.Session) {
 type stranger struct {
 	host.Host
 	lanes chan network.Stream // that were opened to it
+	alone chan struct{}       // a connection was closed
 }
 
 func newStranger(t testing.TB, key crypto.PrivKey) *stranger {
@@ -159,7 +160,8 @@ func newStranger(t testing.TB, key crypto.PrivKey) *stranger {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close() })
-	s := &stranger{h, make(chan network.Stream, 16)}
+	s := &stranger{h, make(chan network.Stream, 64), make(chan struct{}, 64)}
+	h.Network().Notify(&network.NotifyBundle{DisconnectedF: func(network.Network, network.Conn) { s.alone <- struct{}{} }})
 	for _, p := range []protocol.ID{xfer.ControlProtocol, xfer.DataProtocol} {
 		h.SetStreamHandler(p, func(st network.Stream) { s.lanes <- st })
 	}

@@ -42,6 +42,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/patchmesh/patchmesh/internal/chunk"
@@ -134,6 +135,7 @@ func New(cfg Config) (*Host, error) {
 		libp2p.ConnectionGater(newGater(x)),
 		libp2p.ResourceManager(rm),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(), libp2p.Ping(false),
+		libp2p.ForceReachabilityPublic(), // or AutoNAT would be looking for somebody to ask
 		libp2p.UserAgent("patchmesh"),
 		libp2p.SwarmOpts(swarm.WithDialTimeout(5*time.Second)),
 		libp2p.WithDialTimeout(5*time.Second),
@@ -224,6 +226,10 @@ func (x *Host) running(ctx context.Context) bool {
 	return x.ctx != nil && !x.closed
 }
 
+// dialTTL is how long addresses to dial are remembered. It differs from libp2p's own constants on purpose: those mark
+// addresses that its identify protocol sweeps away when the peer dials us at the same time.
+const dialTTL = 61 * time.Second
+
 // Dial connects to a peer at one of the addresses and returns when the connection stands; the session follows
 // through Handler.SessionUp. With a peer whose session is up nothing happens. Dial waits for Run, and for a session
 // with the peer that is ending, so it is not to be called from within SessionDown. libp2p's dial back-off, which
@@ -232,13 +238,13 @@ func (x *Host) Dial(ctx context.Context, p peer.ID, addrs ...netip.AddrPort) err
 	if !x.running(ctx) {
 		return errNotRunning
 	}
-	info := peer.AddrInfo{ID: p}
+	as := make([]ma.Multiaddr, 0, len(addrs))
 	for _, a := range addrs {
 		m, err := manet.FromNetAddr(net.TCPAddrFromAddrPort(a))
 		if err != nil {
 			return fmt.Errorf("address %s: %w", a, err)
 		}
-		info.Addrs = append(info.Addrs, m)
+		as = append(as, m)
 	}
 	x.mu.Lock()
 	s := x.sessions[p]
@@ -254,7 +260,8 @@ func (x *Host) Dial(ctx context.Context, p peer.ID, addrs ...netip.AddrPort) err
 		s.Backoff().Clear(p)
 	}
 	x.h.Peerstore().ClearAddrs(p)
-	if err := x.h.Connect(network.WithForceDirectDial(ctx, "patchmesh"), info); err != nil {
+	x.h.Peerstore().AddAddrs(p, as, dialTTL)
+	if err := x.h.Connect(network.WithForceDirectDial(ctx, "patchmesh"), peer.AddrInfo{ID: p}); err != nil {
 		return err
 	}
 	x.ensure(p)

@@ -43,7 +43,7 @@ func (s *Session) offer(st network.Stream) bool {
 	return true
 }
 
-// run is the session's life: set up, talk, close everything.
+// run is the session's life: set up, talk, hang up.
 func (s *Session) run() error {
 	var out, in [2]network.Stream
 	err := s.setUp(&out, &in)
@@ -51,20 +51,16 @@ func (s *Session) run() error {
 		err = s.talk(out, in)
 	}
 	s.kill(err, nil)
-	s.close.Do(s.closeConns)
+	s.hangUp(out, in)
 	s.mu.Lock()
 	for i := range s.lanes {
 		select {
 		case in[i] = <-s.lanes[i].came: // a lane that came too late
+			in[i].Reset()
 		default:
 		}
 	}
 	s.mu.Unlock()
-	for _, st := range []network.Stream{out[0], out[1], in[0], in[1]} {
-		if st != nil {
-			st.Reset() // costs nothing where the connection is closed
-		}
-	}
 	err = context.Cause(s.ctx)
 	s.x.log.Debug("session ended", "peer", s.peer.String(), "err", err)
 	return err
@@ -137,15 +133,23 @@ func (s *Session) greet(in [2]network.Stream) (readers [2]*wire.Reader, err erro
 	return readers, nil
 }
 
-// closeConns closes every connection with the peer but the heir. A connection without a session would be in the
-// way of the next Dial.
-func (s *Session) closeConns() {
-	s.mu.Lock()
-	heir := s.heir
-	s.mu.Unlock()
-	for _, c := range s.x.h.Network().ConnsToPeer(s.peer) {
-		if c != heir {
-			c.Close()
+// hangUp closes every connection with the peer but the heir, and the lanes wherever they are, once. A connection
+// without a session would be in the way of the next Dial. Connections go first: closing one never waits for the peer,
+// but resetting a stream may, when the connection is dead and its queue full.
+func (s *Session) hangUp(out, in [2]network.Stream) {
+	s.close.Do(func() {
+		s.mu.Lock()
+		heir := s.heir
+		s.mu.Unlock()
+		for _, c := range s.x.h.Network().ConnsToPeer(s.peer) {
+			if c != heir {
+				c.Close()
+			}
 		}
-	}
+		for _, st := range []network.Stream{out[0], out[1], in[0], in[1]} {
+			if st != nil {
+				st.Reset()
+			}
+		}
+	})
 }

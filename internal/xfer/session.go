@@ -65,7 +65,7 @@ type Session struct {
 	ctx    context.Context // ends when the session does
 	cancel context.CancelCauseFunc
 	cut    chan struct{} // closed when there is nothing to wait for either
-	close  sync.Once     // of the connections
+	close  sync.Once     // see hangUp
 
 	mu    sync.Mutex // guards the fields below
 	queue []byte     // encoded control frames

@@ -14,7 +14,7 @@ import (
 )
 
 // talk greets the peer and runs the readers, the writers and the probe until one of them fails or the session is
-// ended. Closing the connections is what unblocks them.
+// ended. Hanging up is what unblocks them.
 func (s *Session) talk(out, in [2]network.Stream) error {
 	g, ctx := errgroup.WithContext(s.ctx)
 	parted := make(chan struct{})
@@ -29,7 +29,7 @@ func (s *Session) talk(out, in [2]network.Stream) error {
 			}
 			t.Stop()
 		}
-		s.close.Do(s.closeConns)
+		s.hangUp(out, in)
 		return nil
 	})
 	var readers [2]*wire.Reader
