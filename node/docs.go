@@ -182,6 +182,7 @@ func (n *Node) onPeer(p gossip.Peer) {
 			c := n.contact(id)
 			c.learn(p.Addr)
 			c.hurry()
+			n.dialNeighbours(time.Now()) // an idle node's next tick is up to a second away
 			n.saveContacts(p.Name, p.Addr, p.GossipAddr)
 		})
 		return nil
