@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/build"
 	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/enrol"
 	"github.com/patchmesh/patchmesh/internal/manifest"
@@ -79,9 +80,13 @@ func Join(ctx context.Context, state, name, word string, addrs []string) (Joined
 		return Joined{}, problem.New(problem.SignatureInvalid, "the seeder's answer does not match the token").Because(err).
 			WithDone("nothing was kept").WithNext("ask for a new token; if it happens again, somebody is between you and the seeder")
 	}
-	r, err := roster.Open(&e.Trust, e.Roster, trust.Floor(BuildTime))
+	r, err := roster.Open(&e.Trust, e.Roster, trust.Floor(build.Time()))
 	if err != nil {
 		return Joined{}, problem.New(problem.RosterInvalid, "the seeder's roster is not valid").Because(err).WithDone("nothing was kept")
+	}
+	if self, ok := r.ByPeer(id.String()); r.Site != e.Site || !ok || self.Name != name {
+		return Joined{}, problem.New(problem.RosterInvalid, "the seeder's roster does not name this node").WithDone("nothing was kept").
+			WithNext("run the same command again; if it happens again, remove the node from the site and ask for a new token")
 	}
 	if err := d.keep(&e); err != nil {
 		return Joined{}, err

@@ -21,6 +21,7 @@ import (
 	"github.com/patchmesh/patchmesh/gossip"
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/build"
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/enrol"
 	"github.com/patchmesh/patchmesh/internal/manifest"
@@ -44,7 +45,7 @@ type Node struct {
 	seeder peer.ID
 	facts  manifest.Facts
 	nets   []netip.Prefix
-	wan    []netip.AddrPort // of the seeder
+	wan    atomic.Pointer[[]netip.AddrPort] // the seeder's addresses as last resolved
 
 	store *store.Store
 	host  *xfer.Host
@@ -70,20 +71,23 @@ type Node struct {
 	out        *outbox
 	policies   map[string]*heldPolicy
 	bundles    map[manifest.Digest]*heldBundle
-	docs       map[manifest.Digest]heldDoc // everything we hand on, by digest
-	asked      map[manifest.Digest]time.Time
+	docs       map[manifest.Digest]heldDoc   // everything we hand on, by digest
+	asked      map[manifest.Digest]time.Time // documents that some peer was asked for just now
+	askedAll   time.Time
 	sw         *swarm.Swarm
 	steps      []swarm.Event // events that actions brought about, to be applied next
 	news       map[manifest.Digest][]uint32
 	nb         map[peer.ID]*neighbour
 	byName     map[string]*statement
 	seederS    *xfer.Session
-	seederDocs []wire.DocEntry // the seeder's last list
-	relayed    map[relayKey]peer.ID
+	seederDocs shelf
+	reportsTo  peer.ID // where our reports were last sent
 	contacts   map[peer.ID]*contact
 	where      map[string]where // peers.json
 	busy       bool             // the installer runs
-	alarms     map[string]status.Alarm
+	alarms     map[problem.Code]alarm
+	saves      trouble // of state.json
+	storing    trouble // of chunks
 	mine       status.Node
 	told       time.Time // when mine was last sent to neighbours
 	toldWAN    time.Time
@@ -95,16 +99,13 @@ type rosterInForce struct {
 	s trust.Signed
 }
 
-type relayKey struct {
-	node string
-	seq  uint64
-}
-
 // neighbour is a session with a node of the site.
 type neighbour struct {
-	s    *xfer.Session
-	name string
-	docs []wire.DocEntry // its last list
+	s        *xfer.Session
+	name     string
+	docs     shelf
+	relaying map[uint64]time.Time // its reports that we have handed on and that are not acknowledged
+	said     uint64               // number of its last statement
 }
 
 // statement is what a node last said of itself.
@@ -126,7 +127,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	n := &Node{cfg: cfg, log: log, d: dir(cfg.State), do: make(chan func(), 256), disk: newDisk(), pend: pending{by: map[uint32]want{}},
 		policies: map[string]*heldPolicy{}, bundles: map[manifest.Digest]*heldBundle{}, docs: map[manifest.Digest]heldDoc{},
 		asked: map[manifest.Digest]time.Time{}, news: map[manifest.Digest][]uint32{}, nb: map[peer.ID]*neighbour{},
-		byName: map[string]*statement{}, relayed: map[relayKey]peer.ID{}, contacts: map[peer.ID]*contact{}, alarms: map[string]status.Alarm{}}
+		byName: map[string]*statement{}, contacts: map[peer.ID]*contact{}, alarms: map[problem.Code]alarm{}}
 	defer func() {
 		if err != nil {
 			n.release()
@@ -159,12 +160,15 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	if n.rec, err = n.d.record(); err != nil {
 		return nil, err
 	}
-	n.rec.Floor = trust.Floor(n.rec.Floor, BuildTime)
+	n.rec.Floor = trust.Floor(n.rec.Floor, build.Time())
 	var last uint64
 	if n.out, last, err = openOutbox(n.d, n.key); err != nil {
 		return nil, err
 	}
 	n.rec.Report = max(n.rec.Report, last)
+	if n.out.damaged > 0 {
+		n.event(problem.StoreDamaged, "%d reports in the outbox could not be read; they are kept as outbox/*.damaged", n.out.damaged)
+	}
 	if n.store, err = store.Open(n.d.path("chunks"), store.Options{Quota: cfg.QuotaBytes, OnDamage: n.damaged}); err != nil {
 		return nil, err
 	}
@@ -188,20 +192,9 @@ func machineFacts(cfg Config) (manifest.Facts, error) {
 
 // listen opens mesh, gossip and the local socket.
 func (n *Node) listen() error {
-	for _, a := range n.e.SeederAddrs {
-		addr, err := netip.ParseAddrPort(a)
-		if err != nil {
-			// A name: resolved each time it is dialled would be better; resolve it now and at every start.
-			if ta, rerr := net.ResolveTCPAddr("tcp", a); rerr == nil {
-				addr, err = ta.AddrPort(), nil
-			}
-		}
-		if err != nil {
-			n.log.Warn("seeder address is not usable", "addr", a, "err", err)
-			continue
-		}
-		n.wan = append(n.wan, netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()))
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), startResolve)
+	n.resolve(ctx)
+	cancel()
 	listenPeer, err := n.concrete(n.cfg.ListenPeer)
 	if err != nil {
 		return err
@@ -214,7 +207,7 @@ func (n *Node) listen() error {
 		return err
 	}
 	n.adopt(nil)
-	n.host, err = xfer.New(xfer.Config{Key: n.key, Site: n.e.Site, Name: n.e.Node, Software: Software, Listen: listenPeer.String(),
+	n.host, err = xfer.New(xfer.Config{Key: n.key, Site: n.e.Site, Name: n.e.Node, Software: build.Software("meshd"), Listen: listenPeer.String(),
 		Limits: xfer.NodeLimits(), Allow: n.allow, AllowDial: n.allowDial, Handler: n, Logger: n.log})
 	if err != nil {
 		return err
@@ -255,7 +248,7 @@ func (n *Node) concrete(s string) (netip.AddrPort, error) {
 	if err != nil || !a.Addr().IsUnspecified() {
 		return a, err
 	}
-	for _, w := range n.wan {
+	for _, w := range *n.wan.Load() {
 		c, err := net.Dial("udp", w.String()) // sends nothing
 		if err != nil {
 			continue
@@ -350,7 +343,8 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return n.disk.run(n.post) })
 	if n.sock != nil {
-		srv := api.NewServer(n.localAPI(), n.log)
+		answering := waited{h: n.localAPI()}
+		srv := api.NewServer(&answering, n.log)
 		g.Go(func() error {
 			if err := srv.Serve(n.sock); !errors.Is(err, net.ErrClosed) && gctx.Err() == nil {
 				return err
@@ -364,6 +358,7 @@ func (n *Node) Run(ctx context.Context) error {
 			if srv.Shutdown(sctx) != nil {
 				srv.Close()
 			}
+			answering.wait()
 			return nil
 		})
 	}
@@ -417,7 +412,7 @@ func (n *Node) allow(p peer.ID) bool {
 
 func (n *Node) allowDial(a netip.AddrPort) bool {
 	a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-	for _, w := range n.wan {
+	for _, w := range *n.wan.Load() {
 		if a == w {
 			return true
 		}

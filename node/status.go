@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/patchmesh/patchmesh/internal/build"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/wire"
@@ -18,16 +19,19 @@ const (
 	tellWANEvery = 2 * time.Second
 )
 
+// maxTold bounds the statements in one SiteState: that many of the largest size fit its frame.
+const maxTold = 64
+
 // describe says what state this node is in.
 func (n *Node) describe() status.Node {
 	st := status.Node{APIVersion: status.APIVersion, Kind: "NodeStatus", Site: n.e.Site, Node: n.e.Node, PeerID: n.self.String(),
-		Software: Software, Uplink: n.sw.Leads(), Phase: status.Pending, Reason: "NoPolicy",
+		Software: build.Software("meshd"), Uplink: n.sw.Leads(), Phase: status.Pending, Reason: "NoPolicy",
 		Installed: []status.InstalledItem{}, Alarms: []status.Alarm{}, Outbox: len(n.out.waiting)}
 	// The bundle that is not settled yet is the one to show; a final phase otherwise.
 	var show *Life
 	for _, name := range slices.Sorted(maps.Keys(n.rec.Lives)) {
 		l := n.rec.Lives[name]
-		if l.Installed != nil {
+		if l.Installed != nil && len(st.Installed) < wire.MaxListed {
 			st.Installed = append(st.Installed, *l.Installed)
 		}
 		if l.Target != nil && (show == nil || Final(show.Phase) && !Final(l.Phase)) {
@@ -45,14 +49,14 @@ func (n *Node) describe() status.Node {
 	st.Transfer.Peers = len(n.nb)
 	st.Transfer.ToLAN = n.servedB.Load()
 	for _, code := range slices.Sorted(maps.Keys(n.alarms)) {
-		st.Alarms = append(st.Alarms, n.alarms[code])
+		st.Alarms = append(st.Alarms, n.alarms[code].Alarm)
 	}
 	return st
 }
 
 func (n *Node) transfer(d manifest.Digest) status.Transfer {
 	c := n.rec.Transfer[d.String()]
-	t := status.Transfer{FromWAN: c.FromWAN, WANPayload: c.WANPayload, FromLAN: c.FromLAN, Wasted: c.Wasted}
+	t := status.Transfer{FromWAN: c.FromWAN, WANPayload: c.WANPayload, FromLAN: c.FromLAN, Wasted: c.Wasted + c.Spoilt}
 	if b := n.bundles[d]; b != nil {
 		t.Chunks, t.Bytes = len(b.catalog.Chunks), b.catalog.Bytes()
 		for _, r := range b.catalog.Chunks {
@@ -96,22 +100,27 @@ func (n *Node) tellSeeder(always bool) {
 	if n.seederS == nil || !n.sw.Leads() || !always && now.Sub(n.toldWAN) < tellWANEvery {
 		return
 	}
-	m := &wire.SiteState{Nodes: []status.Node{}, Alive: []string{n.e.Node}}
-	for name, st := range n.byName {
+	news, alive := []status.Node{}, []string{n.e.Node}
+	for _, st := range n.byName {
 		if st.fresh {
-			m.Nodes, st.fresh = append(m.Nodes, st.st), false
+			news, st.fresh = append(news, st.st), false
 		}
-		_ = name
 	}
-	if len(m.Nodes) == 0 && !always {
+	if len(news) == 0 && !always {
 		return
 	}
 	for _, nb := range n.nb {
-		m.Alive = append(m.Alive, nb.name)
+		alive = append(alive, nb.name)
 	}
-	slices.Sort(m.Alive)
+	slices.Sort(alive)
 	n.toldWAN = now
-	n.seederS.Send(m)
+	for {
+		k := min(len(news), maxTold)
+		n.seederS.Send(&wire.SiteState{Nodes: news[:k], Alive: alive})
+		if news = news[k:]; len(news) == 0 {
+			return
+		}
+	}
 }
 
 func (n *Node) statement(name string) *statement {
@@ -126,13 +135,14 @@ func (n *Node) statement(name string) *statement {
 // onStatus takes a neighbour's statement about itself, and about nobody else.
 func (n *Node) onStatus(s *xfer.Session, m *wire.Status) {
 	nb := n.nb[s.Peer()]
-	if nb == nil || m.Node.Node != nb.name || m.Site != n.e.Site {
+	if nb == nil || m.Node.Node != nb.name || m.Site != n.e.Site || m.PeerID != s.Peer().String() {
 		return
 	}
 	st := n.statement(nb.name)
-	if m.Seq < st.st.Seq {
+	if m.Seq < nb.said { // counted by session: a node that was set up anew begins anew
 		return
 	}
+	nb.said = m.Seq
 	st.st, st.heard, st.fresh = m.Node, time.Now(), true
 }
 

@@ -5,9 +5,9 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
+	"github.com/patchmesh/patchmesh/internal/build"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/trust"
 	"github.com/patchmesh/patchmesh/internal/xfer"
@@ -77,30 +77,7 @@ func advertised(what string, configured []string, listen netip.AddrPort) ([]stri
 }
 
 // Software is what the seeder says of itself.
-func Software() string {
-	v, _ := build()
-	return v
-}
+func Software() string { return build.Software("seeder") }
 
 // buildTime is the least time at which signatures are judged, should the clock be wrong.
-func buildTime() time.Time {
-	_, t := build()
-	return t
-}
-
-func build() (string, time.Time) {
-	version, at := "devel", time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
-	if bi, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range bi.Settings {
-			switch s.Key {
-			case "vcs.revision":
-				version = s.Value[:min(12, len(s.Value))]
-			case "vcs.time":
-				if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
-					at = t
-				}
-			}
-		}
-	}
-	return "patchmesh/" + version, at
-}
+func buildTime() time.Time { return build.Time() }

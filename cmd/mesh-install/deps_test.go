@@ -29,6 +29,7 @@ var allowed = []string{
 	"github.com/patchmesh/patchmesh/cmd/mesh-install",
 	"github.com/patchmesh/patchmesh/install",
 	"github.com/patchmesh/patchmesh/chunker/store",
+	"github.com/patchmesh/patchmesh/internal/build",
 	"github.com/patchmesh/patchmesh/internal/chunk",
 	"github.com/patchmesh/patchmesh/internal/durable",
 	"github.com/patchmesh/patchmesh/internal/manifest",

@@ -13,13 +13,13 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/install/health"
 	"github.com/patchmesh/patchmesh/install/isolate"
+	"github.com/patchmesh/patchmesh/internal/build"
 	"github.com/patchmesh/patchmesh/internal/problem"
 )
 
@@ -111,8 +111,7 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 		fmt.Fprint(stdout, usage)
 		return install.ExitDone
 	case "version":
-		software, _ := build()
-		fmt.Fprintln(stdout, "mesh-install "+software)
+		fmt.Fprintln(stdout, build.Line("mesh-install"))
 		return install.ExitDone
 	case "apply", "rollback", "retry", "recover", "status":
 	default:
@@ -159,9 +158,8 @@ func work(ctx context.Context, outside, why string, args []string, stdout, stder
 	if err != nil {
 		return finish(c, install.Unusable(err), stdout, stderr)
 	}
-	_, built := build()
 	in := &install.Installer{
-		Config: cfg, Prober: parent, Isolation: isolation, Built: built, Now: time.Now,
+		Config: cfg, Prober: parent, Isolation: isolation, Built: build.Time(), Now: time.Now,
 		Log: slog.New(slog.NewTextHandler(stderr, nil)),
 	}
 	var r install.Result
@@ -194,23 +192,4 @@ func finish(c command, r install.Result, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "mesh-install: result: %v\n", err)
 	}
 	return r.Exit
-}
-
-// build says which program this is. Its time is the least trusted time on a machine whose clock says 1970: the
-// commit's, or the date on which this line was written where the build knows none.
-func build() (software string, at time.Time) {
-	software, at = "devel", time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
-	if bi, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range bi.Settings {
-			switch s.Key {
-			case "vcs.revision":
-				software = s.Value[:min(12, len(s.Value))]
-			case "vcs.time":
-				if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
-					at = t
-				}
-			}
-		}
-	}
-	return software, at
 }

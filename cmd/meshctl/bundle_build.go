@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/patchmesh/patchmesh/chunker"
+	"github.com/patchmesh/patchmesh/internal/build"
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/progress"
@@ -229,7 +230,7 @@ list is an error too.`,
 			if err != nil {
 				return err
 			}
-			if err := b.Verify(c.Context(), set, env.Now(), progress.For(env.Stderr, out.json)); err != nil {
+			if err := b.Verify(c.Context(), set, trust.Floor(env.Now(), build.Time()), progress.For(env.Stderr, out.json)); err != nil {
 				return err
 			}
 			if out.json {

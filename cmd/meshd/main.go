@@ -31,13 +31,6 @@ Files: state /var/lib/meshd, socket /run/meshd/meshd.sock, configuration
   meshd run
   meshctl status`,
 	}
-	root.AddCommand(newJoin(env), newRun(env), newFsck(env), newVersion(env))
+	root.AddCommand(newJoin(env), newRun(env), newFsck(env), cli.Version(env, "meshd"))
 	return root
-}
-
-func newVersion(env cli.Env) *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "print the version", Args: cli.Args(0, 0, "nothing"), RunE: func(*cobra.Command, []string) error {
-		_, err := env.Stdout.Write([]byte(cli.Version("meshd") + "\n"))
-		return err
-	}}
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -29,12 +28,6 @@ identity every node would have to join again.`,
       --advertise-mesh seed.example.com:7400 --advertise-api seed.example.com:7443 \
       --release-key release.pub --policy-key operator.pub`,
 	}
-	root.AddCommand(newServe(env), newFsck(env), &cobra.Command{
-		Use: "version", Short: "say which program this is", Args: cli.Args(0, 0, "nothing"),
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(env.Stdout, cli.Version("seeder"))
-			return err
-		},
-	})
+	root.AddCommand(newServe(env), newFsck(env), cli.Version(env, "seeder"))
 	return root
 }

@@ -29,7 +29,7 @@ func Layers() []Layer {
 		{"engines", []string{"install", "install/*", "gossip", "gossip/*", "internal/xfer", "internal/api"}},
 		{"stores", []string{"chunker", "chunker/*", "chunker/*/*", "internal/signer", "internal/progress", "seeder/fleet"}},
 		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/enrol", "internal/roster", "internal/status", "node/swarm", "seeder/lease"}},
-		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/encoding", "internal/durable", "internal/durable/*", "internal/bed/*"}},
+		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/encoding", "internal/build", "internal/durable", "internal/durable/*", "internal/bed/*"}},
 	}
 }
 
@@ -37,7 +37,7 @@ func Layers() []Layer {
 func Pure() []string {
 	return []string{
 		"internal/chunk", "internal/manifest", "internal/trust", "internal/wire", "internal/policy", "internal/enrol",
-		"internal/roster", "internal/status", "internal/problem", "internal/encoding", "node/swarm", "seeder/lease",
+		"internal/roster", "internal/status", "internal/problem", "internal/encoding", "internal/build", "node/swarm", "seeder/lease",
 		"install/journal", "install/ledger",
 	}
 }

@@ -2,20 +2,21 @@ package cli
 
 import (
 	"fmt"
-	"runtime"
-	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchmesh/patchmesh/internal/build"
 )
 
-// Version is one line: program, version, commit if the build knew it, Go version and platform.
-func Version(program string) string {
-	version, commit := "unknown", ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				commit = " " + s.Value[:min(12, len(s.Value))]
-			}
-		}
+// Version is the command that says which program this is, in one line.
+func Version(env Env, program string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "say which version this is",
+		Args:  Args(0, 0, "nothing"),
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(env.Stdout, build.Line(program))
+			return err
+		},
 	}
-	return fmt.Sprintf("%s %s%s %s %s/%s", program, version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
