@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"go.uber.org/goleak"
 
@@ -168,15 +169,19 @@ func newStranger(t testing.TB, key crypto.PrivKey) *stranger {
 	return s
 }
 
-// connect dials a host and returns the error, if any.
-func (s *stranger) connect(t testing.TB, e *end) error {
+func addrInfo(t testing.TB, e *end) peer.AddrInfo {
 	t.Helper()
 	a, err := manet.FromNetAddr(net.TCPAddrFromAddrPort(e.Addr()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Peerstore().ClearAddrs(e.ID())
-	return s.Connect(t.Context(), peer.AddrInfo{ID: e.ID(), Addrs: append(s.Peerstore().Addrs(e.ID()), a)})
+	return peer.AddrInfo{ID: e.ID(), Addrs: []ma.Multiaddr{a}}
+}
+
+// connect dials a host and returns the error, if any.
+func (s *stranger) connect(t testing.TB, e *end) error {
+	t.Helper()
+	return s.Connect(t.Context(), addrInfo(t, e))
 }
 
 // open opens a lane and writes to it.

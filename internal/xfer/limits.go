@@ -47,7 +47,7 @@ func (l Limits) config() rcmgr.ConcreteLimitConfig {
 		FD: v(l.TransientConns), Memory: m(l.MemoryBytes / 4)}
 	onePeer := rcmgr.ResourceLimits{Conns: v(l.ConnsPerPeer), ConnsInbound: v(l.ConnsPerPeer), ConnsOutbound: v(l.ConnsPerPeer),
 		Streams: v(l.StreamsPerPeer), StreamsInbound: v(l.StreamsPerPeer), StreamsOutbound: v(l.StreamsPerPeer),
-		FD: v(l.ConnsPerPeer), Memory: m(64 << 20)} // four windows of the largest size
+		FD: v(l.ConnsPerPeer), Memory: m(8 * windowBytes)} // four lanes, and as much again
 	perProtocol := all
 	perProtocol.Streams, perProtocol.StreamsInbound, perProtocol.StreamsOutbound = v(l.Streams/2), v(l.Streams/2), v(l.Streams/2)
 	return rcmgr.PartialLimitConfig{

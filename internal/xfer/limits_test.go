@@ -1,7 +1,13 @@
 package xfer
 
 import (
+	"errors"
+	"flag"
 	"fmt"
+	"io"
+	"math"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,27 +17,104 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// The limits in force at a seeder, level by level, as the resource manager got them.
-func TestSeederLimitsInForce(t *testing.T) {
-	type row struct{ Conns, ConnsInbound, Streams, FD, Memory int64 }
-	c := SeederLimits().config().ToPartialLimitConfig()
-	of := func(l rcmgr.ResourceLimits) row {
-		return row{int64(l.Conns), int64(l.ConnsInbound), int64(l.Streams), int64(l.FD), int64(l.Memory)}
+var update = flag.Bool("update", false, "write testdata/limits.txt anew; every number in it is a decision")
+
+// The limits in force, level by level, as a resource manager answers when it is asked.
+func TestLimitsInForce(t *testing.T) {
+	const file = "testdata/limits.txt"
+	var b strings.Builder
+	for _, c := range []struct {
+		name string
+		l    Limits
+	}{{"seeder", SeederLimits()}, {"node", NodeLimits()}} {
+		fmt.Fprintf(&b, "%s\n%-22s %17s %20s %6s %8s\n", c.name, "", "conns in/out/all", "streams in/out/all", "fd", "memory")
+		dump(t, &b, c.l)
+		fmt.Fprintf(&b, "of one address: %d connections, %g new ones a second after %d at once\n\n", c.l.ConnsPerAddress, c.l.NewPerSecond, c.l.NewBurst)
 	}
-	got := map[string]row{"system": of(c.System), "transient": of(c.Transient), "peer": of(c.PeerDefault), "protocol": of(c.ProtocolDefault),
-		"allowlisted system": of(c.AllowlistedSystem), "allowlisted transient": of(c.AllowlistedTransient)}
-	want := map[string]row{
-		"system":                {4096, 4096, 65536, 8192, 4 << 30},
-		"transient":             {512, 512, 2048, 512, 1 << 30},
-		"peer":                  {4, 4, 32, 4, 64 << 20},
-		"protocol":              {4096, 4096, 32768, 8192, 4 << 30},
-		"allowlisted system":    {4096, 4096, 65536, 8192, 4 << 30},
-		"allowlisted transient": {512, 512, 2048, 512, 1 << 30},
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Error(d)
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), b.String()); d != "" {
+		t.Errorf("limits changed (-update writes them anew):\n%s", d)
 	}
 }
+
+func dump(t *testing.T, w io.Writer, l Limits) {
+	rm, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(l.config()), l.options()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rm.Close()
+	show := func(name string, s network.ResourceScope) {
+		n := func(v int) string {
+			if v == math.MaxInt {
+				return "-"
+			}
+			return fmt.Sprint(v)
+		}
+		all := func(in, out, total int) string { return n(in) + "/" + n(out) + "/" + n(total) }
+		x := s.(rcmgr.ResourceScopeLimiter).Limit()
+		mem := "-"
+		if m := x.GetMemoryLimit(); m != math.MaxInt64 {
+			mem = fmt.Sprintf("%dMiB", m>>20)
+		}
+		fmt.Fprintf(w, "%-22s %17s %20s %6s %8s\n", name,
+			all(x.GetConnLimit(network.DirInbound), x.GetConnLimit(network.DirOutbound), x.GetConnTotalLimit()),
+			all(x.GetStreamLimit(network.DirInbound), x.GetStreamLimit(network.DirOutbound), x.GetStreamTotalLimit()),
+			n(x.GetFDLimit()), mem)
+	}
+	as := func(name string) func(network.ResourceScope) error {
+		return func(s network.ResourceScope) error { show(name, s); return nil }
+	}
+	p := testPeer(0)
+	err = errors.Join(
+		rm.ViewSystem(as("system")),
+		rm.ViewTransient(as("transient")),
+		rm.ViewPeer(p, func(s network.PeerScope) error { return as("peer")(s) }),
+		rm.ViewProtocol(ControlProtocol, func(s network.ProtocolScope) error { return as("protocol")(s) }),
+		rm.ViewService("libp2p.identify", func(s network.ServiceScope) error { return as("service")(s) }),
+	)
+	if err != nil {
+		t.Error(err)
+	}
+	conn, err := rm.OpenConnection(network.DirInbound, true, ma.StringCast("/ip4/10.0.0.1/tcp/4001"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Done()
+	st, err := rm.OpenStream(p, network.DirInbound)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Done()
+	show("connection", conn)
+	show("stream", st)
+	f := rcmgr.NewFixedLimiter(l.config())
+	for _, c := range []struct {
+		name  string
+		limit rcmgr.Limit
+	}{
+		{"protocol of a peer", f.GetProtocolPeerLimits(ControlProtocol)}, {"service of a peer", f.GetServicePeerLimits("libp2p.identify")},
+		{"allowlisted system", f.GetAllowlistedSystemLimits()}, {"allowlisted transient", f.GetAllowlistedTransientLimits()},
+	} {
+		show(c.name, limited{limit: c.limit})
+	}
+}
+
+// limited makes a bare limit look like a scope.
+type limited struct {
+	network.ResourceScope
+	limit rcmgr.Limit
+}
+
+func (l limited) Limit() rcmgr.Limit   { return l.limit }
+func (l limited) SetLimit(rcmgr.Limit) {}
 
 // accepted asks a resource manager for connections from addresses that are not loopback, each with its handshake
 // finished and the streams of a session open as yamux opens them, and counts those it lets in.
