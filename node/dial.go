@@ -1,7 +1,11 @@
 package node
 
 import (
+	"context"
+	"net"
 	"net/netip"
+	"slices"
+	"strconv"
 	"time"
 )
 
@@ -52,4 +56,38 @@ func (c *contact) due(now time.Time, smaller bool) bool {
 func (c *contact) failed(now time.Time) {
 	c.wait = min(max(2*c.wait, dialLeast), dialMost)
 	c.next = now.Add(c.wait)
+}
+
+// startResolve is how long the start may wait for a name server: without one the mesh must come up as well.
+const startResolve = 2 * time.Second
+
+// resolve returns the seeder's addresses, names looked up afresh: the name server may have been out of reach at the
+// start, and the seeder may have moved. Called from any goroutine.
+func (n *Node) resolve(ctx context.Context) []netip.AddrPort {
+	out := []netip.AddrPort{}
+	for _, a := range n.e.SeederAddrs {
+		if addr, err := netip.ParseAddrPort(a); err == nil {
+			out = append(out, netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()))
+			continue
+		}
+		host, port, err := net.SplitHostPort(a)
+		if err != nil {
+			continue
+		}
+		number, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			continue
+		}
+		ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		if err != nil {
+			n.log.Warn("the seeder's name is not resolved", "name", host, "err", err)
+		}
+		for _, ip := range ips {
+			out = append(out, netip.AddrPortFrom(ip.Unmap(), uint16(number)))
+		}
+	}
+	if old := n.wan.Load(); old == nil || len(out) > 0 && !slices.Equal(*old, out) {
+		n.wan.Store(&out)
+	}
+	return *n.wan.Load()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,12 +106,13 @@ func (d dir) enrolment() (*enrol.Enrolment, error) {
 
 // record is state.json: facts that must survive, and counters that may lag a little.
 type record struct {
-	Version  int              `json:"version"`
-	Floor    time.Time        `json:"floor"`  // trusted time, see trust.Floor
-	Status   uint64           `json:"status"` // last sequence number of a statement
-	Report   uint64           `json:"report"` // last sequence number of a report
-	Lives    map[string]*Life `json:"lives"`  // by bundle name
-	Transfer map[string]count `json:"transfer"`
+	Version  int               `json:"version"`
+	Floor    time.Time         `json:"floor"`    // trusted time, see trust.Floor
+	Status   uint64            `json:"status"`   // last sequence number of a statement
+	Report   uint64            `json:"report"`   // last sequence number of a report
+	Lives    map[string]*Life  `json:"lives"`    // by bundle name
+	Policies map[string]uint64 `json:"policies"` // highest revision accepted: outlives a policy file that is damaged
+	Transfer map[string]count  `json:"transfer"`
 }
 
 // count is what was moved for one bundle, keyed by its checksum in record.Transfer.
@@ -119,7 +121,8 @@ type count struct {
 	WANPayload int64 `json:"wanPayload"`
 	FromLAN    int64 `json:"fromLan"`
 	Reused     int64 `json:"reused"`
-	Wasted     int64 `json:"wasted"`
+	Wasted     int64 `json:"wasted"` // came twice
+	Spoilt     int64 `json:"spoilt"` // came and could not be kept
 }
 
 const recordVersion = 1
@@ -138,6 +141,10 @@ func (d dir) record() (*record, error) {
 	if r.Lives == nil {
 		r.Lives = map[string]*Life{}
 	}
+	if r.Policies == nil {
+		r.Policies = map[string]uint64{}
+	}
+	maps.DeleteFunc(r.Lives, func(_ string, l *Life) bool { return l == nil })
 	if r.Transfer == nil {
 		r.Transfer = map[string]count{}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -46,7 +47,7 @@ const maxManifests = 64
 func (n *Node) load() error {
 	var s trust.Signed
 	if err := readJSON(n.d.path("roster.json"), &s); err == nil {
-		if r, err := roster.Open(&n.e.Trust, s, n.rec.Floor); err == nil {
+		if r, err := roster.Open(&n.e.Trust, s, n.rec.Floor); err == nil && r.Site == n.e.Site {
 			n.adopt(&rosterInForce{r, s})
 		} else {
 			n.log.Error("roster on disk is not valid", "err", err)
@@ -61,12 +62,17 @@ func (n *Node) load() error {
 	}
 	if err := n.d.eachSigned("policies", func(_ string, s trust.Signed) error {
 		d, p, err := policy.Open(&n.e.Trust, s, n.rec.Floor)
-		if err == nil {
+		if err != nil {
+			return err
+		}
+		if old := n.policies[d.Name]; old == nil || old.doc.Revision < d.Revision {
 			n.policies[d.Name] = &heldPolicy{d, p, s}
 		}
-		return err
+		n.rec.Policies[d.Name] = max(n.rec.Policies[d.Name], d.Revision)
+		return nil
 	}); err != nil {
 		n.log.Error("a policy on disk is not used", "err", err)
+		n.event(problem.InvalidPolicy, "a policy on disk is not used; it is asked for again: %v", err)
 	}
 	if err := n.d.eachSigned("bundles", func(_ string, s trust.Signed) error {
 		m, _, err := n.e.Trust.OpenManifest(s, n.rec.Floor)
@@ -78,6 +84,7 @@ func (n *Node) load() error {
 		n.log.Error("a manifest on disk is not used", "err", err)
 	}
 	n.loadContacts()
+	n.unpinStale()
 	role := n.roleOf(n.self)
 	n.sw = swarm.New(swarm.Config{Self: swarm.Peer(n.self.String()), Role: role}, time.Now())
 	n.expect()
@@ -147,10 +154,21 @@ func (n *Node) takeRoster(s trust.Signed) error {
 			nb.s.End(problem.New(problem.PeerNotOnRoster, "%s is not on the roster any more", nb.name))
 		}
 	}
+	n.clearAlarm(problem.PeerNotOnRoster)
 	if !n.allow(n.self) {
-		n.alarm(string(problem.PeerNotOnRoster), "this node is not on its site's roster any more: neighbours refuse it")
+		n.alarm(problem.PeerNotOnRoster, "this node is not on its site's roster any more: neighbours refuse it")
+	}
+	for name := range n.byName {
+		if _, ok := r.ByName(name); !ok {
+			delete(n.byName, name)
+		}
 	}
 	n.expect()
+	n.steps = append(n.steps, swarm.Role{Peer: swarm.Peer(n.self.String()), Role: n.roleOf(n.self)})
+	for id := range n.nb {
+		n.steps = append(n.steps, swarm.Role{Peer: swarm.Peer(id.String()), Role: n.roleOf(id)})
+	}
+	n.seedFrom(n.where)
 	n.refreshDocs()
 	n.retarget()
 	n.mesh.Refresh()
@@ -196,7 +214,7 @@ func (n *Node) onConflict(c gossip.Conflict) {
 	}
 	n.group.Go(func() error {
 		n.post(func() {
-			n.alarm(string(problem.NameTaken), "the name %s is used by a second node at %s (peer ID %s)", c.Name, c.Addr, c.PeerID)
+			n.event(problem.NameTaken, "the name %s is used by a second node at %s (peer ID %s)", c.Name, c.Addr, c.PeerID)
 		})
 		return nil
 	})
@@ -298,23 +316,83 @@ func (n *Node) docList() *wire.Docs {
 	return l
 }
 
-// onDocs asks for what is new in a list.
+// shelf is what a peer says it can hand on, and what it was asked for.
+type shelf struct {
+	list  []wire.DocEntry
+	asked map[manifest.Digest]ask
+}
+
+type ask struct {
+	tries int
+	again time.Time // not before
+	open  bool      // not answered
+}
+
+// docPatience is how long one peer may take to answer before another is asked, and at least how long before the same
+// one is; maxAsks bounds what one list makes us ask at a time.
+const (
+	docPatience = 3 * time.Second
+	maxAsks     = 64
+)
+
+// onDocs takes a peer's list.
 func (n *Node) onDocs(s *xfer.Session, list []wire.DocEntry) {
-	if nb := n.nb[s.Peer()]; nb != nil {
-		nb.docs = list
-	} else if s == n.seederS {
-		n.seederDocs = list
+	sh := n.shelfOf(s)
+	if sh == nil {
+		return
 	}
-	now := time.Now()
+	listed := make(map[manifest.Digest]bool, len(list))
 	for _, e := range list {
-		if _, ok := n.docs[e.Digest]; ok || !n.newDoc(e) || now.Sub(n.asked[e.Digest]) < 3*time.Second {
+		listed[e.Digest] = true
+	}
+	maps.DeleteFunc(sh.asked, func(d manifest.Digest, _ ask) bool { return !listed[d] })
+	sh.list = list
+	n.askFor(s, sh, time.Now())
+}
+
+func (n *Node) shelfOf(s *xfer.Session) *shelf {
+	if nb := n.nb[s.Peer()]; nb != nil && nb.s == s {
+		return &nb.docs
+	}
+	if s == n.seederS {
+		return &n.seederDocs
+	}
+	return nil
+}
+
+// askAround asks again for what was not answered, or not asked for yet.
+func (n *Node) askAround(now time.Time) {
+	if now.Sub(n.askedAll) < docPatience/3 {
+		return
+	}
+	n.askedAll = now
+	maps.DeleteFunc(n.asked, func(_ manifest.Digest, at time.Time) bool { return now.Sub(at) >= docPatience })
+	for _, nb := range n.nb {
+		n.askFor(nb.s, &nb.docs, now)
+	}
+	if n.seederS != nil {
+		n.askFor(n.seederS, &n.seederDocs, now)
+	}
+}
+
+// askFor asks a peer for what is new in its list and what nobody was asked for just now.
+func (n *Node) askFor(s *xfer.Session, sh *shelf, now time.Time) {
+	asks := 0
+	for _, e := range sh.list {
+		a := sh.asked[e.Digest]
+		if _, ok := n.docs[e.Digest]; ok || !n.newDoc(e) || now.Before(a.again) || now.Sub(n.asked[e.Digest]) < docPatience {
 			continue
 		}
-		n.asked[e.Digest] = now
+		if asks++; asks > maxAsks {
+			return
+		}
+		a.tries++
+		a.again, a.open = now.Add(docPatience<<min(a.tries, 7)), true
+		if sh.asked == nil {
+			sh.asked = map[manifest.Digest]ask{}
+		}
+		sh.asked[e.Digest], n.asked[e.Digest] = a, now
 		s.Send(&wire.GetDoc{Digest: e.Digest})
-	}
-	if len(n.asked) > 4*wire.MaxDocs {
-		clear(n.asked)
 	}
 }
 
@@ -325,7 +403,7 @@ func (n *Node) newDoc(e wire.DocEntry) bool {
 		return e.Revision > n.inForce.Load().r.Version
 	case wire.DocPolicy:
 		p := n.policies[e.Name]
-		return p == nil || e.Revision > p.doc.Revision
+		return p == nil && e.Revision >= n.rec.Policies[e.Name] || p != nil && e.Revision > p.doc.Revision
 	case wire.DocManifest:
 		return n.referenced(e.Digest)
 	}
@@ -345,10 +423,13 @@ func (n *Node) referenced(d manifest.Digest) bool {
 // onDoc verifies a document and takes it if it is newer than what we have.
 func (n *Node) onDoc(s *xfer.Session, m *wire.Doc) {
 	dig := manifest.DigestOf(m.Doc)
-	if _, ok := n.asked[dig]; !ok {
+	sh := n.shelfOf(s)
+	if sh == nil || !sh.asked[dig].open {
 		return // verification costs: nobody makes us do it unasked
 	}
-	delete(n.asked, dig)
+	a := sh.asked[dig]
+	a.open = false
+	sh.asked[dig] = a
 	d := trust.Signed{Doc: m.Doc, Sig: m.Sig}
 	var err error
 	switch m.Kind {
@@ -365,7 +446,7 @@ func (n *Node) onDoc(s *xfer.Session, m *wire.Doc) {
 	}
 	if err != nil {
 		n.log.Warn("document refused", "kind", m.Kind, "from", n.nameOf(s.Peer()), "err", err)
-		n.alarm(string(problem.CodeOf(err)), "a %s from %s was refused: %v", m.Kind, n.nameOf(s.Peer()), err)
+		n.event(diskCode(err), "a %s from %s was refused: %v", m.Kind, n.nameOf(s.Peer()), err)
 	}
 }
 
@@ -375,7 +456,7 @@ func (n *Node) takePolicy(s trust.Signed) (accepted bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if old := n.policies[d.Name]; old != nil && d.Revision <= old.doc.Revision {
+	if old := n.policies[d.Name]; old != nil && d.Revision <= old.doc.Revision || d.Revision < n.rec.Policies[d.Name] {
 		return false, nil
 	}
 	if err := n.d.saveSigned("policies", d.Name, s); err != nil {
@@ -385,16 +466,11 @@ func (n *Node) takePolicy(s trust.Signed) (accepted bool, err error) {
 		n.trustedTime(at)
 	}
 	n.policies[d.Name] = &heldPolicy{d, p, s}
+	n.rec.Policies[d.Name], n.dirty = d.Revision, true
 	n.log.Info("policy", "name", d.Name, "revision", d.Revision, "deleted", d.Deleted)
 	n.retarget()
 	n.refreshDocs()
-	// A manifest that was not referenced before may be now.
-	for _, nb := range n.nb {
-		n.onDocs(nb.s, nb.docs)
-	}
-	if n.seederS != nil {
-		n.onDocs(n.seederS, n.seederDocs)
-	}
+	n.askAround(time.Now()) // a manifest that was not referenced before may be now
 	return true, nil
 }
 
@@ -442,10 +518,10 @@ func (n *Node) retarget() {
 		}
 	}
 	targets := map[string]*status.Desired{}
-	n.clearAlarm(string(problem.PolicyConflict))
+	n.clearAlarm(problem.PolicyConflict)
 	for _, c := range policy.Select(live, n.labels()) {
 		if err := c.Err(); err != nil {
-			n.alarm(string(problem.PolicyConflict), "%v", err)
+			n.alarm(problem.PolicyConflict, "%v", err)
 			if l := n.rec.Lives[c.Bundle]; l != nil { // keeps what it has
 				targets[c.Bundle] = l.Target
 			}
@@ -453,6 +529,11 @@ func (n *Node) retarget() {
 		}
 		targets[c.Bundle] = &status.Desired{Policy: c.Policy.Name, Revision: n.policies[c.Policy.Name].doc.Revision,
 			Bundle: c.Bundle, Version: c.Policy.Bundle.Version, Checksum: c.Policy.Bundle.Checksum}
+	}
+	for name, l := range n.rec.Lives { // a policy that cannot be read any more was not withdrawn
+		if _, ok := targets[name]; !ok && l.Target != nil && n.policies[l.Target.Policy] == nil {
+			targets[name] = l.Target
+		}
 	}
 	for name := range targets {
 		if n.rec.Lives[name] == nil {

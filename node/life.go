@@ -94,6 +94,9 @@ func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
 	if l.Target == nil || Final(l.Phase) {
 		return v
 	}
+	if l.Next.Sub(now) > retryMost {
+		l.Next = now // it was set by a clock that has been put right since
+	}
 	if f == nil {
 		l.Phase, l.Reason = status.Pending, "ManifestUnknown"
 		return v
@@ -105,7 +108,7 @@ func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
 		return v
 	case f.bad != nil:
 		l.Phase, l.Reason, l.Code, l.Outcome = status.Quarantined, "IndexInvalid", problem.IndexInvalid, string(install.VerificationFailure)
-		l.Detail = f.bad.Error()
+		l.Detail = clip(f.bad.Error(), maxDetail)
 		return v
 	case !m.Target.Matches(f.machine):
 		l.refuse(now, "TargetMismatch", problem.TargetMismatch)
@@ -115,12 +118,18 @@ func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
 		return v
 	}
 	if !f.staged {
+		if l.Phase == status.Installing {
+			l.Next = now // the daemon was restarted: the installer is to be asked again at once
+		}
 		l.Phase, l.Reason, l.Code = status.Staging, "Downloading", ""
 		return v
 	}
 	switch l.Phase {
 	case status.Pending, status.Staging:
-		l.Phase, l.Reason, l.Code, l.Next = status.Staged, "Complete", "", now
+		l.Phase, l.Reason, l.Code = status.Staged, "Complete", ""
+		if l.Next.Before(now) { // else the installer refused a moment ago, for whatever is whole again
+			l.Next = now
+		}
 		v.changed = true
 		return v
 	case status.Staged, status.Scheduled, status.Deferred, status.Installing:

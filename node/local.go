@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/patchmesh/patchmesh/chunker"
@@ -16,6 +17,21 @@ import (
 	"github.com/patchmesh/patchmesh/internal/trust"
 	"github.com/patchmesh/patchmesh/node/swarm"
 )
+
+// waited is a handler whose answers under way can be waited for.
+type waited struct {
+	h  http.Handler
+	wg sync.WaitGroup
+}
+
+func (w *waited) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w.wg.Add(1)
+	defer w.wg.Done()
+	w.h.ServeHTTP(rw, r)
+}
+
+// wait is called once the server takes no more requests.
+func (w *waited) wait() { w.wg.Wait() }
 
 // localAPI answers on the unix socket. It works with the WAN down.
 func (n *Node) localAPI() http.Handler {

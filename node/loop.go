@@ -70,6 +70,9 @@ func (n *Node) tick() {
 	now := time.Now()
 	n.step(swarm.Tick{})
 	n.dialNeighbours(now)
+	n.resync(now)
+	n.askAround(now)
+	n.fade(now)
 	if n.dirty && !n.saving && now.Sub(n.saved) >= saveEvery {
 		n.saving = true
 		n.save(func() { n.saving = false })
@@ -111,8 +114,10 @@ func (n *Node) save(then func()) {
 	}, func(err error) {
 		if err != nil {
 			n.log.Error("state cannot be saved", "err", err)
-			n.alarm(string(problem.CodeOf(err)), "state cannot be saved: %v", err)
+			n.saves.failed(n, err, "state cannot be saved")
 			n.dirty = true
+		} else {
+			n.saves.worked(n)
 		}
 		if then != nil {
 			then()
@@ -227,11 +232,10 @@ func (n *Node) sendHave(nb *neighbour, b *heldBundle) {
 }
 
 func (n *Node) dialWAN() {
-	addrs := n.wan
 	n.group.Go(func() error {
 		ctx, cancel := context.WithTimeout(n.ctx, 8*time.Second)
 		defer cancel()
-		err := n.host.Dial(ctx, n.seeder, addrs...)
+		err := n.host.Dial(ctx, n.seeder, n.resolve(ctx)...)
 		n.post(func() {
 			switch {
 			case err != nil:
@@ -315,7 +319,15 @@ func (n *Node) roleOf(id peer.ID) roster.WAN {
 
 // lost: a chunk on disk was damaged and dropped.
 func (n *Node) lost(id chunkID) {
-	n.alarm("E2103", "chunk %s was damaged on disk; it was dropped and is fetched again", id)
+	n.event(problem.ChunkCorrupt, "chunk %s was damaged on disk; it was dropped and is fetched again", id)
+	n.missing(id)
+}
+
+// missing: a chunk is not on disk any more.
+func (n *Node) missing(id chunkID) {
+	if n.store.Has(id) {
+		return // it came again meanwhile
+	}
 	for _, b := range n.list() {
 		if i, ok := b.catalog.Position(id); ok {
 			b.staged = false

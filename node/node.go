@@ -25,10 +25,10 @@ import (
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/enrol"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/roster"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
-	"github.com/patchmesh/patchmesh/internal/wire"
 	"github.com/patchmesh/patchmesh/internal/xfer"
 	"github.com/patchmesh/patchmesh/node/swarm"
 )
@@ -154,9 +154,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	if n.seeder, err = peer.Decode(n.e.Seeder); err != nil {
 		return nil, fmt.Errorf("seeder identity: %w", err)
 	}
-	if n.facts, err = machineFacts(cfg); err != nil {
-		return nil, err
-	}
+	n.facts = machineFacts(cfg)
 	if n.rec, err = n.d.record(); err != nil {
 		return nil, err
 	}
@@ -178,16 +176,16 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	return n, n.load()
 }
 
-func machineFacts(cfg Config) (manifest.Facts, error) {
+func machineFacts(cfg Config) manifest.Facts {
 	if cfg.Facts != nil {
-		return *cfg.Facts, nil
+		return *cfg.Facts
 	}
 	for _, name := range []string{"/etc/os-release", "/usr/lib/os-release"} {
 		if b, err := os.ReadFile(name); err == nil {
-			return install.ParseOSRelease(b), nil
+			return install.ParseOSRelease(b)
 		}
 	}
-	return manifest.Facts{OS: runtime.GOOS, Release: "unknown", Arch: runtime.GOARCH}, nil
+	return manifest.Facts{OS: runtime.GOOS, Release: "unknown", Arch: runtime.GOARCH}
 }
 
 // listen opens mesh, gossip and the local socket.

@@ -23,12 +23,13 @@ type outbox struct {
 	key     crypto.PrivKey
 	waiting []status.Report
 	sent    map[uint64]time.Time
+	damaged int // reports that could not be read
 }
 
 // resendAfter is how long an acknowledgement may take before a report is sent again.
 const resendAfter = 10 * time.Second
 
-// maxUnsent bounds the reports in one burst.
+// maxBurst bounds the reports that await an acknowledgement at a time.
 const maxBurst = 64
 
 func openOutbox(d dir, key crypto.PrivKey) (*outbox, uint64, error) {
@@ -39,15 +40,22 @@ func openOutbox(d dir, key crypto.PrivKey) (*outbox, uint64, error) {
 	}
 	var last uint64
 	for _, e := range es {
-		name, ok := strings.CutSuffix(e.Name(), ".json")
+		name, kind, _ := strings.Cut(e.Name(), ".")
 		seq, err := strconv.ParseUint(name, 10, 64)
-		if !ok || err != nil {
+		if err != nil {
 			continue
 		}
-		last = max(last, seq)
+		if last = max(last, seq); kind != "json" {
+			continue
+		}
 		var r status.Report
-		if err := readJSON(d.path("outbox", e.Name()), &r); err != nil {
-			return nil, 0, err
+		if err := readJSON(d.path("outbox", e.Name()), &r); err != nil || r.Seq != seq {
+			// One report that the disk spoilt is no reason not to start. Its number stays used.
+			if err := durable.Rename(d.path("outbox", e.Name()), d.path("outbox", name+".damaged")); err != nil {
+				return nil, 0, err
+			}
+			o.damaged++
+			continue
 		}
 		o.waiting = append(o.waiting, r)
 	}
@@ -85,14 +93,13 @@ func (o *outbox) acked(seq uint64) bool {
 
 // due returns the reports to send now, oldest first, and notes them as sent.
 func (o *outbox) due(now time.Time) (out []status.Report) {
-	for _, r := range o.waiting {
+	window := o.waiting[:min(len(o.waiting), maxBurst)]
+	for _, r := range window {
 		if at, ok := o.sent[r.Seq]; ok && now.Sub(at) < resendAfter {
 			continue
 		}
 		o.sent[r.Seq] = now
-		if out = append(out, r); len(out) == maxBurst {
-			break
-		}
+		out = append(out, r)
 	}
 	return out
 }

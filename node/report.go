@@ -1,10 +1,8 @@
 package node
 
 import (
-	"fmt"
 	"time"
 
-	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/wire"
 	"github.com/patchmesh/patchmesh/internal/xfer"
@@ -30,7 +28,7 @@ func (n *Node) report(name string, l *Life) {
 	}, func(err error) {
 		if err != nil {
 			n.log.Error("report is not durable; it is sent all the same", "err", err)
-			n.alarm(string(problem.CodeOf(err)), "a report could not be kept on disk: %v", err)
+			n.event(diskCode(err), "a report could not be kept on disk: %v", err)
 		}
 		n.out.keep(r)
 	})
@@ -45,6 +43,7 @@ func (n *Node) sendReports() {
 	if s == nil {
 		return
 	}
+	n.reportsTo = s.Peer()
 	for _, r := range n.out.due(time.Now()) {
 		s.Send(&wire.Report{Report: r})
 	}
@@ -62,48 +61,40 @@ func (n *Node) nextHop() *xfer.Session {
 	return nil
 }
 
-// maxRelayed bounds the reports of neighbours whose acknowledgement is awaited.
-const maxRelayed = 4096
-
-// relay hands on a neighbour's report. Nothing is kept: the neighbour sends it again until it is acknowledged.
+// relay hands on a neighbour's own report, not too many and not too often. Nothing is kept: the neighbour sends it
+// again until it is acknowledged.
 func (n *Node) relay(from *xfer.Session, m *wire.Report) {
-	if !n.sw.Leads() || n.seederS == nil || m.Site != n.e.Site {
+	nb, now := n.nb[from.Peer()], time.Now()
+	if nb == nil || m.Node != nb.name || m.Site != n.e.Site || !n.sw.Leads() || n.seederS == nil {
 		return
 	}
-	if len(n.relayed) >= maxRelayed {
-		clear(n.relayed)
+	at, known := nb.relaying[m.Seq]
+	if known && now.Sub(at) < resendAfter/2 || !known && len(nb.relaying) >= maxBurst {
+		return
 	}
-	n.relayed[relayKey{m.Node, m.Seq}] = from.Peer()
+	nb.relaying[m.Seq] = now
 	n.seederS.Send(m)
 }
 
-// onAck forgets our own report, or hands the acknowledgement back to whose it is.
-func (n *Node) onAck(m *wire.ReportAck) {
+// onAck forgets our own report, or hands the seeder's acknowledgement back to whose report it is. An acknowledgement
+// counts from the seeder, and from the neighbour that our reports go through.
+func (n *Node) onAck(from *xfer.Session, m *wire.ReportAck) {
+	if m.Site != n.e.Site {
+		return
+	}
 	if m.Node == n.e.Node {
-		if n.out.acked(m.Seq) {
+		if (from.Peer() == n.seeder || from.Peer() == n.reportsTo) && n.out.acked(m.Seq) {
 			n.disk.add(func() error { return n.out.forget(m.Seq) }, nil)
 		}
 		return
 	}
-	k := relayKey{m.Node, m.Seq}
-	to, ok := n.relayed[k]
-	if !ok {
+	if from.Peer() != n.seeder {
 		return
 	}
-	delete(n.relayed, k)
-	if nb := n.nb[to]; nb != nil {
-		nb.s.Send(m)
+	for _, nb := range n.nb {
+		if _, ok := nb.relaying[m.Seq]; ok && nb.name == m.Node {
+			delete(nb.relaying, m.Seq)
+			nb.s.Send(m)
+		}
 	}
 }
-
-// alarm raises or refreshes something an operator should see.
-func (n *Node) alarm(code, format string, args ...any) {
-	a, ok := n.alarms[code]
-	if !ok {
-		a = status.Alarm{Code: code, Since: n.cfg.now().UTC()}
-	}
-	a.Message = fmt.Sprintf(format, args...)
-	n.alarms[code] = a
-}
-
-func (n *Node) clearAlarm(code string) { delete(n.alarms, code) }

@@ -26,12 +26,15 @@ func (n *Node) SessionUp(s *xfer.Session) {
 	n.post(func() {
 		s.SetActive(n.active)
 		if s.Peer() == n.seeder {
-			n.seederS = s
-			n.clearAlarm(string(problem.SeederUnreachable))
+			n.seederS, n.seederDocs = s, shelf{}
 			n.step(swarm.WANUp{})
 			return
 		}
-		nb := &neighbour{s: s, name: n.nameOf(s.Peer())}
+		if !n.allow(s.Peer()) { // the roster changed while it was connecting
+			s.End(problem.New(problem.PeerNotOnRoster, "%s is not on the roster", s.Peer()))
+			return
+		}
+		nb := &neighbour{s: s, name: n.nameOf(s.Peer()), relaying: map[uint64]time.Time{}}
 		n.nb[s.Peer()] = nb
 		c := n.contact(s.Peer())
 		c.hurry()
@@ -111,7 +114,7 @@ func (n *Node) Message(s *xfer.Session, m wire.Message) error {
 		n.post(func() { n.onDoc(s, m) })
 	default:
 		if fromSeeder {
-			return n.seederMessage(m)
+			return n.seederMessage(s, m)
 		}
 		return n.neighbourMessage(s, from, m)
 	}
@@ -133,14 +136,14 @@ func (n *Node) neighbourMessage(s *xfer.Session, from swarm.Peer, m wire.Message
 	case *wire.Report:
 		n.post(func() { n.relay(s, m) })
 	case *wire.ReportAck:
-		n.post(func() { n.onAck(m) })
+		n.post(func() { n.onAck(s, m) })
 	default:
 		return fmt.Errorf("a neighbour sent a message of type %d", m.Type())
 	}
 	return nil
 }
 
-func (n *Node) seederMessage(m wire.Message) error {
+func (n *Node) seederMessage(s *xfer.Session, m wire.Message) error {
 	switch m := m.(type) {
 	case *wire.LeaseGrant:
 		n.post(func() {
@@ -162,7 +165,7 @@ func (n *Node) seederMessage(m wire.Message) error {
 			n.step(swarm.LeaseRefused{Holder: swarm.Peer(m.Holder), Retry: millis(m.RetryMillis)})
 		})
 	case *wire.ReportAck:
-		n.post(func() { n.onAck(m) })
+		n.post(func() { n.onAck(s, m) })
 	default:
 		return fmt.Errorf("the seeder sent a message of type %d", m.Type())
 	}
@@ -178,8 +181,7 @@ func millis(v int64) time.Duration {
 func (n *Node) data(s *xfer.Session, m *wire.Data) error {
 	w, ok := n.pend.take(s.Peer(), m.Req)
 	if !ok {
-		n.post(func() { n.wasted(nil, int64(len(m.Payload))) })
-		return nil
+		return nil // nobody asked for it
 	}
 	size := int64(len(m.Payload))
 	plain, err := encoding.Decode(encoding.Kind(m.Encoding), w.ref.Size, m.Payload)
@@ -200,9 +202,9 @@ func (n *Node) data(s *xfer.Session, m *wire.Data) error {
 		case err == nil:
 			n.arrived(w, m.Req, wan, added, size)
 		default:
-			n.wasted(&w, size)
+			n.spoilt(w, size)
 			if why == swarm.WhyLocal {
-				n.alarm(string(problem.CodeOf(err)), "a chunk could not be stored: %v", err)
+				n.storing.failed(n, err, "a chunk could not be stored")
 			}
 			n.log.Warn("chunk not kept", "chunk", w.ref.ID.String(), "from", n.nameOf(w.from), "err", err)
 			if !w.given {
@@ -227,19 +229,16 @@ func (n *Node) arrived(w want, req uint32, wan, added bool, payload int64) {
 		c.Wasted += w.ref.Size
 	}
 	n.rec.Transfer[w.bundle.String()], n.dirty = c, true
-	if w.given {
-		n.step(swarm.Gained{Bundle: w.bundle, Number: w.number})
-	} else {
-		n.step(swarm.Stored{Req: req})
-	}
+	n.storing.worked(n)
+	n.step(swarm.Stored{Req: req})
+	// The swarm may have given the request up while the chunk was being written.
+	n.step(swarm.Gained{Bundle: w.bundle, Number: w.number})
 }
 
-func (n *Node) wasted(w *want, bytes int64) {
-	if w == nil {
-		return
-	}
+// spoilt accounts bytes that came for a chunk and could not be kept.
+func (n *Node) spoilt(w want, bytes int64) {
 	c := n.rec.Transfer[w.bundle.String()]
-	c.Wasted += bytes
+	c.Spoilt += bytes
 	n.rec.Transfer[w.bundle.String()], n.dirty = c, true
 }
 
@@ -249,6 +248,9 @@ func (n *Node) Chunk(_ context.Context, s *xfer.Session, id chunk.ID) (xfer.Serv
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonDenied}
 	}
 	b, err := n.store.Get(id, nil)
+	if errors.Is(err, store.ErrNotFound) {
+		n.post(func() { n.missing(id) }) // evicted: who asks believes us to hold it, and so does the swarm
+	}
 	if err != nil {
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
 	}
@@ -266,6 +268,6 @@ func (n *Node) strike(a swarm.Strike) {
 	st := n.statement(name)
 	st.strikes++
 	if a.Ban > 0 {
-		n.alarm(string(problem.ChunkCorrupt), "%s %s; nothing is asked of it for %v", name, a.Why, a.Ban)
+		n.event(problem.ChunkCorrupt, "%s %s; nothing is asked of it for %v", name, a.Why, a.Ban)
 	}
 }

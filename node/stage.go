@@ -26,12 +26,13 @@ type heldBundle struct {
 	m       *manifest.Manifest
 	s       trust.Signed
 	catalog *manifest.Catalog
-	added   bool  // the swarm knows it
-	wants   bool  // this node is to hold all of it
-	pinned  int   // how many chunks are pinned
-	syncing bool  // Store.Sync is under way
-	staged  bool  // every chunk is on disk and will survive a loss of power
-	bad     error // the signed index breaks a rule: nobody can install this
+	added   bool      // the swarm knows it
+	wants   bool      // this node is to hold all of it
+	pinned  int       // how many chunks are pinned
+	syncing bool      // Store.Sync is under way
+	resync  time.Time // not zero: when to try again after Sync failed
+	staged  bool      // every chunk is on disk and will survive a loss of power
+	bad     error     // the signed index breaks a rule: nobody can install this
 }
 
 // hold makes a verified manifest known; its index is opened if it is on disk.
@@ -58,7 +59,7 @@ func (n *Node) openIndex(b *heldBundle) bool {
 	x, err := manifest.ParseIndex(b.m, buf.Bytes())
 	if err != nil {
 		b.bad = err
-		n.alarm(string(problem.IndexInvalid), "bundle %s %s: %v", b.m.Name, b.m.Version, err)
+		n.event(problem.IndexInvalid, "bundle %s %s: %v", b.m.Name, b.m.Version, err)
 		return false
 	}
 	b.catalog.Extend(x)
@@ -109,8 +110,24 @@ func (n *Node) reconcileBundles() {
 			b.pinned = 0
 		}
 		if !b.added || wants != b.wants {
-			b.wants, b.added = wants, true
+			// What was complete once may have been evicted while nobody wanted it.
+			b.wants, b.added, b.staged = wants, true, b.staged && !b.wants
 			n.addToSwarm(b)
+		}
+	}
+}
+
+// unpinStale lets go, at the start, of what an earlier run pinned and nobody needs any more.
+func (n *Node) unpinStale() {
+	use := map[string]bool{}
+	for d := range n.inUse() {
+		use[digestName(d)] = true
+	}
+	for _, owner := range n.store.Owners() {
+		if !use[owner] {
+			if err := n.store.Unpin(owner); err != nil {
+				n.log.Error("unpin", "err", err)
+			}
 		}
 	}
 }
@@ -159,6 +176,18 @@ func (n *Node) prune() {
 	}
 }
 
+// resyncAfter is the wait after a Sync that failed.
+const resyncAfter = 10 * time.Second
+
+// resync tries again to stage what a disk refused to make durable.
+func (n *Node) resync(now time.Time) {
+	for _, b := range n.list() {
+		if !b.resync.IsZero() && !now.Before(b.resync) {
+			n.complete(b.digest)
+		}
+	}
+}
+
 // complete: every chunk of what is known of the bundle is on disk.
 func (n *Node) complete(d manifest.Digest) {
 	b := n.bundles[d]
@@ -179,9 +208,10 @@ func (n *Node) complete(d manifest.Digest) {
 	n.group.Go(func() error {
 		err := n.store.Sync()
 		n.post(func() {
-			b.syncing = false
+			b.syncing, b.resync = false, time.Time{}
 			if err != nil {
-				n.alarm(string(problem.CodeOf(err)), "staged chunks cannot be made durable: %v", err)
+				n.event(diskCode(err), "staged chunks cannot be made durable: %v", err)
+				b.resync = time.Now().Add(resyncAfter)
 				return
 			}
 			for _, r := range b.catalog.Chunks { // Sync drops what the disk refuses
@@ -232,9 +262,9 @@ func (n *Node) targetFacts(l *Life) *targetFacts {
 
 // lifeChanged persists a phase and reports it; then does something about it, if anything.
 func (n *Node) lifeChanged(name string, l *Life, then func()) {
+	n.report(name, l) // before the state: its number is in there
 	n.save(then)
 	n.log.Info("phase", "bundle", name, "phase", l.Phase, "reason", l.Reason, "code", l.Code, "detail", l.Detail)
-	n.report(name, l)
 }
 
 // install starts mesh-install and waits for it beside the loop.
@@ -244,12 +274,13 @@ func (n *Node) install(name string) {
 		n.busy = false // the target changed while the phase was being written
 		return
 	}
-	b, p := n.bundles[l.Target.Checksum], n.policies[l.Target.Policy]
+	b, p, target := n.bundles[l.Target.Checksum], n.policies[l.Target.Policy], *l.Target
+	r := install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: install.ReasonInstallerMissing, Detail: "no installer is configured"}
+	if b == nil || p == nil {
+		r.Reason, r.Detail = "PolicyUnreadable", "the policy or the manifest on disk cannot be read; it is asked for again"
+	}
 	if len(n.cfg.Installer) == 0 || b == nil || p == nil {
-		n.busy = false
-		l.finish(time.Now(), install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: install.ReasonInstallerMissing,
-			Detail: "no installer is configured"})
-		n.lifeChanged(name, l, nil)
+		n.installed(name, target, r)
 		return
 	}
 	req, err := install.NewRequest(b.s, p.s, n.d.path("chunks")).Encode()
@@ -268,7 +299,7 @@ func (n *Node) install(name string) {
 		if err != nil {
 			r = install.Cut(err)
 		}
-		if !n.post(func() { n.installed(name, r) }) {
+		if !n.post(func() { n.installed(name, target, r) }) {
 			n.log.Warn("stopped before the installer's answer could be kept: it is asked again at the next start")
 		}
 		return nil
@@ -302,27 +333,37 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// installed takes the installer's answer.
-func (n *Node) installed(name string, r install.Result) {
+// installed takes the installer's answer to what the target was when it was asked.
+func (n *Node) installed(name string, target status.Desired, r install.Result) {
 	n.busy = false
 	l := n.rec.Lives[name]
-	if l == nil {
-		return
-	}
-	if l.Target == nil || r.Checksum != nil && *r.Checksum != l.Target.Checksum {
-		l.found(r) // the target changed meanwhile, but this is what is in force
-		n.save(nil)
+	if l.Target == nil || l.Target.Checksum != target.Checksum {
+		n.overtaken(name, l, target, r)
 		return
 	}
 	if r.Chunk != "" {
-		n.recheck(r.Chunk)
-		if b := n.bundles[l.Target.Checksum]; b != nil {
+		if b := n.bundles[target.Checksum]; b != nil {
 			b.staged = false
-			n.addToSwarm(b)
+			n.recheck(r.Chunk)
+			n.complete(b.digest) // it may be whole again already
 		}
 	}
 	l.finish(time.Now(), r)
 	n.lifeChanged(name, l, nil)
+	n.reconcileBundles()
+}
+
+// overtaken: the target changed while the installer ran. What it did is reported for the target it was asked for, and
+// what is in force is noted.
+func (n *Node) overtaken(name string, l *Life, target status.Desired, r install.Result) {
+	past := *l
+	past.Target = &target
+	past.finish(time.Now(), r)
+	l.found(r)
+	if l.Target == nil && l.Installed != nil {
+		l.Phase, l.Reason = status.Installed, "Unmanaged"
+	}
+	n.lifeChanged(name, &past, nil)
 	n.reconcileBundles()
 }
 
