@@ -171,8 +171,8 @@ func claim(name string) (f *os.File, err error) {
 
 // openFile opens and locks a bed's file.
 func openFile(name string) (*os.File, error) {
-	if name == "" || strings.ContainsAny(name, "/. \n") || len(name) > 32 {
-		return nil, fmt.Errorf("bed %q: want a name of at most 32 characters without / . and blanks", name)
+	if name == "" || strings.ContainsAny(name, "-/. \n") || len(name) > 32 {
+		return nil, fmt.Errorf("bed %q: want a name of at most 32 characters without - / . and blanks", name)
 	}
 	for {
 		f, err := os.OpenFile(filepath.Join(filesDir, name), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
