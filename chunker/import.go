@@ -253,7 +253,7 @@ func (im *importer) chunks(name string, r io.Reader, refs []manifest.ChunkRef, s
 		i++
 		return im.ctx.Err()
 	})
-	var bad *badChunk
+	var bad *badChunkError
 	switch {
 	case sinkErr != nil:
 		return sinkErr

@@ -94,7 +94,9 @@ func makeDebRepo(ctx context.Context, content string, created time.Time) error {
 	packages = sortStanzas(packages)
 	var gz bytes.Buffer
 	z := gzip.NewWriter(&gz) // without a name and a date
-	z.Write(packages)
+	if _, err := z.Write(packages); err != nil {
+		return err
+	}
 	if err := z.Close(); err != nil {
 		return err
 	}

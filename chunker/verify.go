@@ -87,7 +87,7 @@ func (b *Bundle) readFile(ctx context.Context, root *os.Root, e *manifest.File, 
 		}
 		return each(plain)
 	})
-	var bad *badChunk
+	var bad *badChunkError
 	if errors.As(err, &bad) {
 		return corrupt(name, at, bad.want)
 	}
@@ -123,13 +123,13 @@ func (b *Bundle) nothingElse(ctx context.Context, listed map[string]bool) error 
 	})
 }
 
-// badChunk says that the bytes read are not the chunk that was expected.
-type badChunk struct {
+// badChunkError says that the bytes read are not the chunk that was expected.
+type badChunkError struct {
 	want  chunk.ID
 	short bool // there are not enough of them
 }
 
-func (e *badChunk) Error() string { return fmt.Sprintf("the bytes are not chunk %s", e.want) }
+func (e *badChunkError) Error() string { return fmt.Sprintf("the bytes are not chunk %s", e.want) }
 
 var errLonger = errors.New("there are more bytes than the index says")
 
@@ -139,12 +139,12 @@ func eachChunk(r io.Reader, refs []manifest.ChunkRef, buf []byte, each func(plai
 	for _, ref := range refs {
 		plain := buf[:ref.Size]
 		if _, err := io.ReadFull(r, plain); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return &badChunk{want: ref.ID, short: true}
+			return &badChunkError{want: ref.ID, short: true}
 		} else if err != nil {
 			return err
 		}
 		if chunk.Sum(plain) != ref.ID {
-			return &badChunk{want: ref.ID}
+			return &badChunkError{want: ref.ID}
 		}
 		if each != nil {
 			if err := each(plain); err != nil {

@@ -28,7 +28,7 @@ type delegate struct {
 
 // NodeMeta implements memberlist.Delegate.
 func (d delegate) NodeMeta(int) []byte {
-	return meta{PeerPort: d.peerPort, Roster: d.t.rosterVersion(), PeerID: d.t.id}.append(nil)
+	return meta{PeerPort: d.peerPort, Roster: d.t.rosterVersion(), PeerID: d.t.id}.encode()
 }
 
 // LocalState implements memberlist.Delegate. The roster travels when a node joins or asks for it (both are joins),

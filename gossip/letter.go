@@ -26,8 +26,8 @@ const (
 
 var errLetter = errors.New("shared state is malformed")
 
-func (l letter) append(b []byte) []byte {
-	b = append(b, letterFormat)
+func (l letter) encode() []byte {
+	b := []byte{letterFormat}
 	b = binary.BigEndian.AppendUint64(b, l.Version)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(l.Roster.Doc)))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(l.Roster.Sig)))
@@ -35,7 +35,7 @@ func (l letter) append(b []byte) []byte {
 	return append(b, l.Roster.Sig...)
 }
 
-// parseLetter accepts exactly what append writes. The result does not share memory with b.
+// parseLetter accepts exactly what encode writes. The result does not share memory with b.
 func parseLetter(b []byte) (letter, error) {
 	if len(b) < letterFixed || len(b) > maxLetter {
 		return letter{}, fmt.Errorf("%w: %d bytes", errLetter, len(b))

@@ -48,6 +48,6 @@ func (b *bridge) Write(p []byte) (int, error) {
 		b.suppressed.Add(1)
 		return len(p), nil
 	}
-	b.to.Log(ctx, level, text, "suppressed", b.suppressed.Load())
+	b.to.Log(ctx, level, "library line", "text", text, "suppressed", b.suppressed.Load())
 	return len(p), nil
 }

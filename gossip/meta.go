@@ -23,15 +23,15 @@ const (
 
 var errMeta = errors.New("node metadata is malformed")
 
-func (m meta) append(b []byte) []byte {
-	b = append(b, metaFormat)
+func (m meta) encode() []byte {
+	b := []byte{metaFormat}
 	b = binary.BigEndian.AppendUint16(b, m.PeerPort)
 	b = binary.BigEndian.AppendUint64(b, m.Roster)
 	b = append(b, byte(len(m.PeerID)))
 	return append(b, m.PeerID...)
 }
 
-// parseMeta accepts exactly what append writes.
+// parseMeta accepts exactly what encode writes.
 func parseMeta(b []byte) (meta, error) {
 	switch {
 	case len(b) < metaFixed || len(b) > metaFixed+maxPeerID:

@@ -233,7 +233,7 @@ func (t *table) follow(r *roster.Roster, s trust.Signed) bool {
 		return false
 	}
 	t.version = r.Version
-	t.letter = letter{r.Version, s}.append(nil)
+	t.letter = letter{r.Version, s}.encode()
 	t.names = make(map[string]string, len(r.Nodes))
 	for _, n := range r.Nodes {
 		t.names[n.Name] = n.PeerID

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	mrand "math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -36,6 +37,8 @@ type site struct {
 	release, operator, rosterKey *signer.KeyFile
 	set                          trust.Set
 	seeder                       peer.ID
+	seederKey                    crypto.PrivKey
+	seederAddr                   string // of its mesh listener; nobody listens at the first one
 	gossipKey                    []byte
 	members                      []member
 	roster                       trust.Signed
@@ -50,6 +53,7 @@ type member struct {
 	key                 crypto.PrivKey
 	id                  peer.ID
 	gossip              string
+	addr                netip.AddrPort // of the chunk exchange, once started
 	stop                func()
 }
 
@@ -98,7 +102,8 @@ func newSite(t *testing.T, nodes int) *site {
 		}
 		*role = rk
 	}
-	_, s.seeder = newKey(t)
+	s.seederKey, s.seeder = newKey(t)
+	s.seederAddr = "127.0.0.1:1"
 	r := roster.Roster{Schema: roster.Schema, Site: "s1", Version: 1, Created: s.now, Timezone: "UTC", Nodes: []roster.Node{}}
 	for i := range nodes {
 		k, id := newKey(t)
@@ -140,7 +145,7 @@ func (s *site) sign(k *signer.KeyFile, doc []byte) trust.Signed {
 
 func (s *site) enrol(m *member) {
 	s.t.Helper()
-	e := enrol.Enrolment{Site: "s1", Node: m.name, Seeder: s.seeder.String(), SeederAddrs: []string{"127.0.0.1:1"}, SeederURLs: []string{"https://127.0.0.1:1"},
+	e := enrol.Enrolment{Site: "s1", Node: m.name, Seeder: s.seeder.String(), SeederAddrs: []string{s.seederAddr}, SeederURLs: []string{"https://127.0.0.1:1"},
 		GossipKey: s.gossipKey, Trust: s.set, Roster: s.roster}
 	if err := node.WriteEnrolment(m.state, m.key, e); err != nil {
 		s.t.Fatal(err)
@@ -161,6 +166,7 @@ func (s *site) start(i int) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	m.addr = n.Addr()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
@@ -314,7 +320,7 @@ func (s *site) awaitStaged(b *chunker.Bundle, nodes ...int) {
 func TestWrongClocks(t *testing.T) {
 	s := newSite(t, 3)
 	shifted := func(year int) func() time.Time {
-		d := time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC).Sub(time.Now())
+		d := time.Until(time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC))
 		return func() time.Time { return time.Now().Add(d) }
 	}
 	s.clock["n01"], s.clock["n02"] = shifted(1970), shifted(2099)

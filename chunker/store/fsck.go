@@ -106,7 +106,9 @@ func (f *fsck) top(ctx context.Context) error {
 				return err
 			}
 		default:
-			f.found(Foreign, e.Name(), nil, nil)
+			if err := f.found(Foreign, e.Name(), nil, nil); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -213,7 +215,9 @@ func (f *fsck) pins(ctx context.Context) error {
 		rel := filepath.Join(pinsName, e.Name())
 		if !ownerRE.MatchString(e.Name()) {
 			if !strings.HasPrefix(e.Name(), durable.TempPrefix) { // a pin file being written, or swept by the next Open
-				f.found(Foreign, rel, nil, nil)
+				if err := f.found(Foreign, rel, nil, nil); err != nil {
+					return err
+				}
 			}
 			continue
 		}
@@ -229,7 +233,9 @@ func (f *fsck) pins(ctx context.Context) error {
 		}
 		for _, id := range ids {
 			if !f.s.Has(id) {
-				f.found(Missing, rel, &id, nil)
+				if err := f.found(Missing, rel, &id, nil); err != nil {
+					return err
+				}
 			}
 		}
 	}

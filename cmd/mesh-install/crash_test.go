@@ -39,7 +39,6 @@ var others = []string{"openat", "write", "pwrite64", "fsync", "fchmod", "fchmoda
 type scene struct {
 	bench *installtest.Bench
 	args  []string
-	env   []string
 	well  func(context.Context, health.Check) error
 	// before and after are what may be in force at any instant, in that order in time; nil is nothing. final is what
 	// must be in force in the end, when the worker was run again until it is done.

@@ -42,7 +42,7 @@ Example: mesh-install rollback pos-files --json
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
@@ -98,7 +98,7 @@ func parse(args []string) (command, error) {
 	return c, nil
 }
 
-func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) > 3 && args[0] == "worker" {
 		return work(ctx, args[1], args[2], args[3:], stdout, stderr)
 	}

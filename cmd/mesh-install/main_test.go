@@ -111,7 +111,6 @@ func TestProgram(t *testing.T) {
 
 // Wrong use changes nothing, says so with a code, and is a deferral.
 func TestUsage(t *testing.T) {
-	none := func(string) string { return "" }
 	for _, c := range []struct {
 		args string
 		exit int
@@ -132,7 +131,7 @@ func TestUsage(t *testing.T) {
 		{"worker", 1, "E1001"},
 	} {
 		var out, talk bytes.Buffer
-		if exit := run(t.Context(), strings.Fields(c.args), nil, &out, &talk, none); exit != c.exit || !strings.Contains(out.String(), c.says) {
+		if exit := run(t.Context(), strings.Fields(c.args), &out, &talk); exit != c.exit || !strings.Contains(out.String(), c.says) {
 			t.Errorf("%q: exit %d, %s", c.args, exit, out.String())
 		}
 	}

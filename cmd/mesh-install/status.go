@@ -39,7 +39,9 @@ func printStatus(c command, cfg install.Config, stdout, stderr io.Writer) int {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\t%s\n", name, version, sequence, since, len(b.Previous), trial)
 	}
-	w.Flush()
+	if err := w.Flush(); err != nil {
+		fmt.Fprintf(stderr, "mesh-install: status: %v\n", err)
+	}
 	if st.Open != nil {
 		fmt.Fprintf(stdout, "open: %s %s before %s; the next run goes on\n", st.Open.New.Bundle, st.Open.New.Version, st.Open.Step)
 	}

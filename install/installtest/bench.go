@@ -30,8 +30,10 @@ import (
 // Created is when everything on a bench was made.
 var Created = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-// Facts are those of the machine on a bench.
-var Facts = manifest.Facts{OS: "debian", Release: "12", Arch: "amd64"}
+// facts are those of the machine on a bench.
+func facts() *manifest.Facts {
+	return &manifest.Facts{OS: "debian", Release: "12", Arch: "amd64"}
+}
 
 // Keys sign for the roles.
 type Keys struct {
@@ -39,6 +41,9 @@ type Keys struct {
 	Set                       trust.Set
 }
 
+// keys are made once for a test binary: that takes longer than most tests.
+//
+//nolint:gochecknoglobals // made once and never changed
 var keys = sync.OnceValues(func() (*Keys, error) {
 	made := make([]*signer.KeyFile, 4)
 	for i := range made {
@@ -80,7 +85,7 @@ func New(t testing.TB, change func(*install.Config)) *Bench {
 	b := &Bench{Dir: dir, Store: filepath.Join(dir, "chunks"), ConfigFile: filepath.Join(dir, "mesh-install.yaml"), Keys: k, ChunkSize: 1024}
 	c := install.DefaultConfig()
 	c.Root, c.State, c.Trust = filepath.Join(dir, "root"), filepath.Join(dir, "state"), filepath.Join(dir, "trust.json")
-	c.Facts, c.ReserveBytes = &Facts, 0
+	c.Facts, c.ReserveBytes = facts(), 0
 	if change != nil {
 		change(&c)
 	}

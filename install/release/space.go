@@ -29,7 +29,7 @@ func (d *Dir) Fits(x *manifest.Index, reserve int64) error {
 	if err := unix.Statfs(d.releases(), &st); err != nil {
 		return fmt.Errorf("free space of %s: %w", d.releases(), err)
 	}
-	block := max(int64(st.Bsize), 1)
+	block := max(int64(st.Bsize), 1) //nolint:unconvert // 32 bits on some platforms
 	need := reserve
 	for i := range x.Files {
 		need += (x.Files[i].Size + block - 1) / block * block

@@ -62,7 +62,7 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, max int64, v any) error {
 	d.DisallowUnknownFields()
 	err := d.Decode(v)
 	if err == nil {
-		if _, err = d.Token(); err == io.EOF {
+		if _, err = d.Token(); errors.Is(err, io.EOF) {
 			return nil
 		}
 		err = errors.New("something follows the JSON value")

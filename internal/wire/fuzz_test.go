@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"errors"
 	"io"
 	"testing"
 
@@ -26,7 +27,7 @@ func FuzzReader(f *testing.F) {
 			for {
 				m, err := r.Next()
 				if err != nil {
-					if err == io.EOF && len(ms) == 0 && len(b) > 0 {
+					if errors.Is(err, io.EOF) && len(ms) == 0 && len(b) > 0 {
 						t.Error("end of stream before anything was read")
 					}
 					return

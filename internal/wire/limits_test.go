@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"runtime"
 	"strings"
@@ -150,7 +151,7 @@ func TestCutAnywhere(t *testing.T) {
 	}
 	for i := range b {
 		_, err := reader(b[:i]).Next()
-		if (err == io.EOF) != (i == 0) || err == nil {
+		if errors.Is(err, io.EOF) != (i == 0) || err == nil {
 			t.Errorf("cut at %d: %v", i, err)
 		}
 	}

@@ -123,7 +123,7 @@ func roundTrip(t *rapid.T) {
 			t.Fatalf("message %d: %s", i, d)
 		}
 	}
-	if _, err := r.Next(); err != io.EOF {
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Fatalf("at the end: %v", err)
 	}
 }
