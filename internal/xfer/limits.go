@@ -18,7 +18,8 @@ type Limits struct {
 	ConnsPerPeer    int     // connections of one peer
 	StreamsPerPeer  int     // streams of one peer
 	FD              int     // file descriptors
-	MemoryBytes     int64   // promised by libp2p: yamux counts 256 KiB for every stream before a byte has come
+	FirstWindow     int     // bytes a stream may send before the first of them is read: what fills a line at once
+	MemoryBytes     int64   // promised by libp2p: yamux counts FirstWindow for every stream before a byte has come
 	ConnsPerAddress int     // connections of one source address (a site behind one NAT is one address)
 	NewPerSecond    float64 // new connections a second of one source address
 	NewBurst        int
@@ -28,13 +29,14 @@ type Limits struct {
 // session are 1 MiB of promises; what is used of them is what a site sends, which is little.
 func SeederLimits() Limits {
 	return Limits{Conns: 4096, TransientConns: 512, Streams: 65536, ConnsPerPeer: 4, StreamsPerPeer: 32, FD: 8192,
-		MemoryBytes: 4 << 30, ConnsPerAddress: 64, NewPerSecond: 16, NewBurst: 64}
+		FirstWindow: 256 << 10, MemoryBytes: 4 << 30, ConnsPerAddress: 64, NewPerSecond: 16, NewBurst: 64}
 }
 
-// NodeLimits fit a site of up to 60 nodes and its seeder.
+// NodeLimits fit a site of up to 60 nodes and its seeder. The windows are promises: what is asked for at a time is
+// bounded by the swarm.
 func NodeLimits() Limits {
 	return Limits{Conns: 256, TransientConns: 64, Streams: 1024, ConnsPerPeer: 4, StreamsPerPeer: 16, FD: 512,
-		MemoryBytes: 128 << 20, ConnsPerAddress: 8, NewPerSecond: 4, NewBurst: 16}
+		FirstWindow: 1 << 20, MemoryBytes: 512 << 20, ConnsPerAddress: 8, NewPerSecond: 4, NewBurst: 16}
 }
 
 // config is the whole table in rcmgr's terms: an infinite base with every level that peers can reach bounded.

@@ -453,7 +453,7 @@ func TestNothingIsLeft(t *testing.T) {
 		<-b.down
 		a.stop()
 	}
-	goleak.VerifyNone(t, before)
+	goleak.VerifyNone(t, before, identifyLoop)
 	if _, err := net.Dial("tcp", b.Addr().String()); err == nil {
 		t.Error("the listener is still open")
 	}
