@@ -16,7 +16,7 @@
 //	bundles/HEX.json     manifests in use, as signed
 //	state.json           phases, floors, counters
 //	peers.json           where neighbours were last seen
-//	outbox/SEQ.json      reports the seeder has not acknowledged
+//	outbox/SEQ.json      reports the seeder has not acknowledged; SEQ.damaged: one that could not be read
 //	chunks/              the chunk store (chunker/store)
 //	request.json         what the installer is asked for
 package node

@@ -83,6 +83,9 @@ func (n *Node) load() error {
 	}); err != nil {
 		n.log.Error("a manifest on disk is not used", "err", err)
 	}
+	for _, l := range n.rec.Lives {
+		l.resume()
+	}
 	n.loadContacts()
 	n.unpinStale()
 	role := n.roleOf(n.self)

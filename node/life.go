@@ -85,6 +85,10 @@ func (l *Life) aim(t *status.Desired) bool {
 	return true
 }
 
+// resume is called at the start of the daemon: waits do not outlive it. The clock that set them may have been wrong by
+// decades, and a restart may have put right what was waited for.
+func (l *Life) resume() { l.Next = time.Time{} }
+
 // step moves on as far as the facts allow.
 func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
 	before := *l
@@ -93,9 +97,6 @@ func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
 	}()
 	if l.Target == nil || Final(l.Phase) {
 		return v
-	}
-	if l.Next.Sub(now) > retryMost {
-		l.Next = now // it was set by a clock that has been put right since
 	}
 	if f == nil {
 		l.Phase, l.Reason = status.Pending, "ManifestUnknown"
@@ -118,9 +119,6 @@ func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
 		return v
 	}
 	if !f.staged {
-		if l.Phase == status.Installing {
-			l.Next = now // the daemon was restarted: the installer is to be asked again at once
-		}
 		l.Phase, l.Reason, l.Code = status.Staging, "Downloading", ""
 		return v
 	}

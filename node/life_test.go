@@ -30,6 +30,7 @@ func TestLife(t *testing.T) {
 		after   time.Duration
 		aim     *status.Desired
 		unaim   bool
+		restart bool
 		facts   *targetFacts
 		result  *install.Result
 		phase   status.Phase
@@ -97,15 +98,35 @@ func TestLife(t *testing.T) {
 			{aim: want(one, "1"), phase: status.Pending, reason: "ManifestUnknown"},
 			{facts: ready("1", 1), phase: status.Staged, reason: "Complete"},
 			{facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
-			{facts: &targetFacts{manifest: man("1", 1, "debian"), machine: machine}, phase: status.Staging, reason: "Downloading"},
+			{restart: true, facts: &targetFacts{manifest: man("1", 1, "debian"), machine: machine}, phase: status.Staging, reason: "Downloading"},
 			{facts: ready("1", 1), phase: status.Staged, reason: "Complete"},
 			{facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
+		},
+		"restarted after a clock in 2099 was put right": {
+			{aim: want(one, "1"), phase: status.Pending, reason: "ManifestUnknown"},
+			{facts: ready("1", 1), phase: status.Staged, reason: "Complete"},
+			{after: 73 * 365 * 24 * time.Hour, facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
+			{result: &deferred, phase: status.Deferred, reason: "DiskFull"},
+			{after: -73 * 365 * 24 * time.Hour, restart: true, facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
+		},
+		"the installer finds a chunk missing that is back at once": {
+			{aim: want(one, "1"), phase: status.Pending, reason: "ManifestUnknown"},
+			{facts: ready("1", 1), phase: status.Staged, reason: "Complete"},
+			{facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
+			{result: &deferred, phase: status.Deferred, reason: "DiskFull"},
+			{facts: &targetFacts{manifest: man("1", 1, "debian"), machine: machine}, phase: status.Staging, reason: "Downloading"},
+			{facts: ready("1", 1), phase: status.Staged, reason: "Complete"},
+			{facts: ready("1", 1), phase: status.Staged, reason: "Complete"}, // it keeps its distance
+			{after: retryFirst, facts: ready("1", 1), phase: status.Installing, reason: "InstallerRunning", install: true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, now := &Life{}, t0
 			for i, tn := range turns {
 				now = now.Add(tn.after)
+				if tn.restart {
+					l.resume()
+				}
 				var v verdict
 				switch {
 				case tn.aim != nil:
