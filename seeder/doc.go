@@ -12,6 +12,7 @@
 //	leases    who may use which WAN           leases.go     decisions in seeder/lease
 //	ledger    what was sent over which WAN    ledger.go     flushed every few seconds
 //	presence  what nodes last said            presence.go   flushed every few seconds
+//	shelf     chunks on their way out       shelf.go      each in memory once
 //	intake    reports on their way to disk    intake.go     acknowledged after the commit
 //
 // Each has one lock of its own and calls no other part while holding it. Files below Config.State:

@@ -292,11 +292,11 @@ func (l *library) commit(ctx context.Context, d manifest.Digest, now time.Time) 
 }
 
 // read returns a chunk in the form in which it should travel.
-func (l *library) read(id chunk.ID, buf []byte) (encoding.Kind, []byte, error) {
+func (l *library) read(id chunk.ID) (encoding.Kind, []byte, error) {
 	if kind, b, err := l.encoded.Get(id); err == nil {
 		return kind, b, nil
 	}
-	b, err := l.chunks.Get(id, buf)
+	b, err := l.chunks.Get(id, nil)
 	return encoding.Plain, b, err
 }
 

@@ -137,32 +137,29 @@ func (m mesh) Chunk(_ context.Context, s *xfer.Session, id chunk.ID) (xfer.Serve
 	if !ok || !c.published {
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
 	}
-	buf := m.buffers.get()
-	kind, payload, err := m.library.read(id, buf)
+	x, err := m.shelf.take(id)
 	var corrupt *store.CorruptError
 	if errors.Is(err, store.ErrNotFound) || errors.As(err, &corrupt) {
-		m.buffers.put(buf)
 		m.log.Error("chunk of a published bundle is missing; push the bundle again", "chunk", id.String())
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
 	}
 	if err != nil {
-		m.buffers.put(buf)
 		return xfer.Served{}, err
 	}
 	paced := 0
 	return xfer.Served{
-		Encoding: byte(kind),
-		Payload:  payload,
+		Encoding: byte(x.kind),
+		Payload:  x.payload,
 		Pace: func(ctx context.Context, bytes int) error {
 			paced += bytes
 			return m.pace.wait(ctx, n.Site, bytes)
 		},
 		Release: func(sent bool) {
-			m.buffers.put(buf)
+			m.shelf.give(x)
 			if sent {
-				m.ledger.sent(n.Site, c.number, int64(len(payload)), c.size)
+				m.ledger.sent(n.Site, c.number, int64(len(x.payload)), c.size)
 			} else {
-				m.ledger.partial(n.Site, int64(min(paced, len(payload))))
+				m.ledger.partial(n.Site, int64(min(paced, len(x.payload))))
 			}
 		},
 	}, nil

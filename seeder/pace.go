@@ -6,12 +6,8 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/xfer"
 )
-
-// chunkBuffer is the size of a lent buffer; a larger chunk gets memory of its own.
-const chunkBuffer = chunk.DefaultSize
 
 // burst is what a limiter lets through at once: one slice with its header, and as much again.
 const burst = 2 * xfer.SliceBytes

@@ -58,7 +58,7 @@ type Seeder struct {
 	intake   *intake
 	sessions *sessions
 	pace     *pace
-	buffers  *buffers
+	shelf    *shelf
 	host     *xfer.Host
 
 	unixListener, tlsListener net.Listener
@@ -71,7 +71,7 @@ func New(ctx context.Context, cfg Config) (*Seeder, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	s := &Seeder{cfg: cfg, log: cfg.Logger, now: cfg.Now, sessions: newSessions(), pace: newPace(cfg.WANCapTotal), buffers: &buffers{}}
+	s := &Seeder{cfg: cfg, log: cfg.Logger, now: cfg.Now, sessions: newSessions(), pace: newPace(cfg.WANCapTotal)}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -141,6 +141,7 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	if s.presence, err = loadPresence(ctx, s.db); err != nil {
 		return err
 	}
+	s.shelf = newShelf(s.library.read)
 	s.intake = newIntake(s.db, s.log)
 	s.boards = &boards{db: s.db, members: s.members, library: s.library, desired: s.desired, bySite: map[string]*board{}}
 	sites, err := s.db.Sites(ctx)

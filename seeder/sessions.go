@@ -61,15 +61,3 @@ func (x *sessions) of(site string) []*xfer.Session {
 	}
 	return out
 }
-
-// buffers lends memory for chunks on their way out.
-type buffers struct{ pool sync.Pool }
-
-func (b *buffers) get() []byte {
-	if p, ok := b.pool.Get().(*[]byte); ok {
-		return *p
-	}
-	return make([]byte, 0, chunkBuffer)
-}
-
-func (b *buffers) put(buf []byte) { b.pool.Put(&buf) }

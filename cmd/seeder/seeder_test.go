@@ -21,11 +21,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/patchmesh/patchmesh/chunker"
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/enrol"
-	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/signer"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/wire"
@@ -51,7 +49,7 @@ type process struct {
 }
 
 // keys makes a release and a policy key, and returns the flags and the release signer.
-func keys(t *testing.T, dir string) (flags []string, release *signer.KeyFile) {
+func keys(t testing.TB, dir string) (flags []string, release *signer.KeyFile) {
 	t.Helper()
 	for _, role := range []string{"release", "policy"} {
 		priv, pub, _, err := signer.Generate(role, "")
@@ -72,14 +70,14 @@ func keys(t *testing.T, dir string) (flags []string, release *signer.KeyFile) {
 	return flags, release
 }
 
-func command(t *testing.T, args ...string) *exec.Cmd {
+func command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), os.Args[0], args...)
 	c.Env = append(os.Environ(), "SEEDER_TEST_MAIN=1")
 	return c
 }
 
-func launch(t *testing.T, state string, args ...string) *process {
+func launch(t testing.TB, state string, args ...string) *process {
 	t.Helper()
 	p := &process{stderr: new(bytes.Buffer)}
 	p.Cmd = command(t, append([]string{"serve", "--state", state, "--listen-mesh", "127.0.0.1:0", "--listen-api", "127.0.0.1:0"}, args...)...)
@@ -113,7 +111,7 @@ func launch(t *testing.T, state string, args ...string) *process {
 }
 
 // kill is kill -9.
-func (p *process) kill(t *testing.T) {
+func (p *process) kill(t testing.TB) {
 	t.Helper()
 	p.admin.CloseIdle()
 	if err := p.Process.Kill(); err != nil {
@@ -122,7 +120,7 @@ func (p *process) kill(t *testing.T) {
 	_ = p.Wait() // "signal: killed"
 }
 
-func (p *process) signal(t *testing.T, s os.Signal) {
+func (p *process) signal(t testing.TB, s os.Signal) {
 	t.Helper()
 	p.admin.CloseIdle()
 	if err := p.Process.Signal(s); err != nil {
@@ -293,23 +291,7 @@ func TestKillDuringUpload(t *testing.T) {
 	dir := t.TempDir()
 	state := filepath.Join(dir, "st")
 	flags, release := keys(t, dir)
-	src := filepath.Join(dir, "src")
-	noise := make([]byte, 6<<20)
-	chance := rand.New(rand.NewPCG(3, 4))
-	for i := range noise {
-		noise[i] = byte(chance.Uint32())
-	}
-	if err := os.Mkdir(src, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(src, "a.gz"), noise, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	b, err := chunker.Build(t.Context(), chunker.BuildOptions{Name: "app", Version: "1", Sequence: 1, From: src, Out: filepath.Join(dir, "b"), Created: time.Now(),
-		Target: manifest.Target{OS: "any", Release: "any", Arch: "any", Format: manifest.FormatFiles}, Signers: []signer.Signer{release}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := noiseBundle(t, dir, 6<<20, release)
 	sums, err := b.SignedSums()
 	if err != nil {
 		t.Fatal(err)

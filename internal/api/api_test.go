@@ -25,7 +25,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/enrol"
 	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/trust"
 )
 
 func key(seed byte) ed25519.PrivateKey {
@@ -257,7 +259,7 @@ func FuzzRequests(f *testing.F) {
 	f.Add([]byte(`{"manifest":{"doc":"","sig":""},"index":"","sums":{"doc":"","sig":""}}`))
 	f.Add([]byte(`{"ttlSeconds":1,"labels":{"a":"b"},"wan":"never"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, v := range []any{new(SiteSpec), new(TokenSpec), new(BundleUpload)} {
+		for _, v := range []any{new(SiteSpec), new(TokenSpec), new(BundleUpload), new(enrol.Request), new(trust.Signed)} {
 			if err := ReadJSON(httptest.NewRecorder(), httptest.NewRequest("POST", "/", bytes.NewReader(b)), 1<<10, v); err == nil && len(b) > 1<<10 {
 				t.Fatal("more than the limit was read")
 			}
