@@ -157,8 +157,8 @@ func (c *Config) complete() error {
 	if c.Key == nil || c.Key.Type() != crypto.Ed25519 {
 		return errors.New("mesh identity is not an Ed25519 key")
 	}
-	if c.Allow == nil || c.Handler == nil || c.Limits.Conns == 0 {
-		return errors.New("mesh host needs Allow, Handler and Limits")
+	if c.Allow == nil || c.Handler == nil || c.Limits.Conns == 0 || c.Limits.FirstWindow < leastWindow || c.Limits.FirstWindow > windowBytes {
+		return fmt.Errorf("mesh host needs Allow, Handler and Limits with a first window of %d to %d bytes", leastWindow, windowBytes)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -176,11 +176,18 @@ func (c *Config) complete() error {
 // when a disk is slow. libp2p's own 16 MiB are for the open Internet.
 const windowBytes = 4 << 20
 
+// leastWindow is yamux's: with less it refuses every connection.
+const leastWindow = 256 << 10
+
 // newMuxer starts each stream with the window that the limits give it: yamux begins with 256 KiB, which fills 40 of
 // 50 Mbit/s at 40 ms, and is slow to grow it.
 func newMuxer(l Limits) *yamux.Transport {
 	m := *yamux.DefaultTransport
 	m.MaxStreamWindowSize, m.InitialStreamWindowSize = windowBytes, uint32(l.FirstWindow)
+	m.AcceptBacklog = 32 // streams a peer may open before the first is looked at
+	// A frame and its header fill one TLS record. Up to 64 frames wait for the socket of a thin line, in memory and in
+	// front of the control lane's: of 64 KiB each, as libp2p has them, that would be 4 MiB.
+	m.MaxMessageSize = 16<<10 - 12
 	return &m
 }
 

@@ -145,6 +145,7 @@ func TestConfigRefused(t *testing.T) {
 		"no gate":    func(c *xfer.Config) { c.Allow = nil },
 		"no handler": func(c *xfer.Config) { c.Handler = nil },
 		"no limits":  func(c *xfer.Config) { c.Limits = xfer.Limits{} },
+		"no window":  func(c *xfer.Config) { c.Limits.FirstWindow = 0 },
 		"no port":    func(c *xfer.Config) { c.Listen = "127.0.0.1" },
 		"a name":     func(c *xfer.Config) { c.Listen = "localhost:0" },
 	} {

@@ -107,10 +107,13 @@ func (s *Session) open(ctx context.Context, p protocol.ID) (network.Stream, erro
 	return st, nil
 }
 
+// readAhead bytes of a lane are buffered: some small frames, and a seeder has 2,400 lanes to read. Chunks are read past it.
+const readAhead = 1 << 10
+
 // greet reads the peer's Hello from both lanes and returns their readers.
 func (s *Session) greet(in [2]network.Stream) (readers [2]*wire.Reader, err error) {
 	for i, st := range in {
-		readers[i] = wire.NewReader(bufio.NewReaderSize(hearing{st, &s.live}, 8<<10), &s.x.buffers)
+		readers[i] = wire.NewReader(bufio.NewReaderSize(hearing{st, &s.live}, readAhead), &s.x.buffers)
 		st.SetReadDeadline(time.Now().Add(setupTimeout))
 		m, err := readers[i].Next()
 		if err != nil {

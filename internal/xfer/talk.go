@@ -18,20 +18,6 @@ import (
 func (s *Session) talk(out, in [2]network.Stream) error {
 	g, ctx := errgroup.WithContext(s.ctx)
 	parted := make(chan struct{})
-	g.Go(func() error {
-		<-ctx.Done()
-		if s.ctx.Err() != nil && s.up.Load() { // not the peer's doing: a moment to part in order
-			t := time.NewTimer(partTimeout)
-			select {
-			case <-parted:
-			case <-s.cut:
-			case <-t.C:
-			}
-			t.Stop()
-		}
-		s.hangUp(out, in)
-		return nil
-	})
 	var readers [2]*wire.Reader
 	g.Go(func() (err error) {
 		if readers, err = s.greet(in); err != nil {
@@ -52,6 +38,17 @@ func (s *Session) talk(out, in [2]network.Stream) error {
 		g.Go(func() error { return s.probe(ctx) })
 		return nil
 	})
+	<-ctx.Done()
+	if s.ctx.Err() != nil && s.up.Load() { // not the peer's doing: a moment to part in order
+		t := time.NewTimer(partTimeout)
+		select {
+		case <-parted:
+		case <-s.cut:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	s.hangUp(out, in)
 	err := g.Wait()
 	for _, r := range readers {
 		if r != nil {
