@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"github.com/patchmesh/patchmesh/chunker/store"
+	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/roster"
 	"github.com/patchmesh/patchmesh/internal/trust"
 	"github.com/patchmesh/patchmesh/seeder/fleet"
@@ -24,6 +26,9 @@ func (r FsckResult) Clean() bool { return r.Store.Clean() && r.Lacking == 0 }
 // Fsck checks the state directory of a seeder that does not run: every chunk, the database, and that published bundles
 // are whole. With repair it removes damaged chunks. report, if not nil, is told each finding.
 func Fsck(ctx context.Context, dir string, repair bool, report func(store.Finding)) (res FsckResult, err error) {
+	if _, err := os.Stat(filepath.Join(dir, "seeder.db")); err != nil { // make nothing where there is nothing
+		return res, problem.New(problem.NotFound, "there is no seeder in %s", dir).Because(err).WithNext("name its directory with --state")
+	}
 	chunks, err := store.Open(filepath.Join(dir, "store"), store.Options{})
 	if err != nil {
 		return res, err

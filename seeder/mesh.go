@@ -31,6 +31,10 @@ func (m mesh) SessionUp(s *xfer.Session) {
 	}
 	m.log.Debug("session up", "site", n.Site, "node", n.Name)
 	m.sessions.add(n.Site, s)
+	if !m.allow(s.Peer()) { // removed between the gate and here; the removal did not see the session
+		s.End(errForeign)
+		return
+	}
 	m.presence.seen(n.PeerID, m.now())
 	m.sendBoard(n.Site, s)
 }

@@ -2,7 +2,7 @@ package seeder
 
 import (
 	"context"
-	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -19,21 +19,22 @@ import (
 type desired struct {
 	db  *fleet.Store
 	set *trust.Set
+	log *slog.Logger
 
 	putting sync.Mutex // one change at a time
 	mu      sync.RWMutex
 	list    []want // in the order of their names
 }
 
-// want is one policy; policy is nil when it was withdrawn.
+// want is one policy; policy is nil when it was withdrawn or cannot be read.
 type want struct {
 	fleet.Policy
 	document *policy.Document
 	policy   *policy.Policy
 }
 
-func loadDesired(ctx context.Context, db *fleet.Store, set *trust.Set) (*desired, error) {
-	d := &desired{db: db, set: set}
+func loadDesired(ctx context.Context, db *fleet.Store, set *trust.Set, log *slog.Logger) (*desired, error) {
+	d := &desired{db: db, set: set, log: log}
 	return d, d.reload(ctx)
 }
 
@@ -51,8 +52,9 @@ func (d *desired) reload(ctx context.Context) error {
 			return problem.New(problem.StoreDamaged, "policy %s in the seeder's database", p.Name).Because(err)
 		}
 		if !w.document.Deleted {
+			// Another version of the seeder may have taken it. The nodes decide for themselves: all get to see it.
 			if w.policy, err = policy.Parse([]byte(w.document.Policy)); err != nil {
-				return fmt.Errorf("policy %s in the seeder's database: %w", p.Name, err)
+				d.log.Error("policy in force cannot be read by this version; every site gets it", "policy", p.Name, "err", err)
 			}
 		}
 		list = append(list, w)

@@ -132,7 +132,7 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	if s.library, err = openLibrary(ctx, s.db, chunks, enc, &s.set, s.log); err != nil {
 		return err
 	}
-	if s.desired, err = loadDesired(ctx, s.db, &s.set); err != nil {
+	if s.desired, err = loadDesired(ctx, s.db, &s.set, s.log); err != nil {
 		return err
 	}
 	if s.ledger, err = loadLedger(ctx, s.db); err != nil {

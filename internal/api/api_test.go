@@ -190,6 +190,19 @@ func TestRetries(t *testing.T) {
 	if _, err := c.CreateSite(t.Context(), SiteSpec{}); problem.CodeOf(err) != problem.SeederUnreachable || count.Load() != 1 {
 		t.Errorf("create: %d requests, %v", count.Load(), err)
 	}
+	// An address where nothing listens is passed over, also by a call that must not be sent twice.
+	count.Store(0)
+	fail.Store(0)
+	if _, err := c.CreateToken(t.Context(), "s", TokenSpec{}); problem.CodeOf(err) == problem.SeederUnreachable || count.Load() != 1 {
+		t.Errorf("token: %d requests, %v", count.Load(), err)
+	}
+	// A connection that is lost is not: the request may have been served.
+	twice := client(t, Access{URLs: []string{"unix://" + sock, "unix://" + sock}})
+	count.Store(0)
+	fail.Store(100)
+	if _, err := twice.CreateToken(t.Context(), "s", TokenSpec{}); problem.CodeOf(err) != problem.SeederUnreachable || count.Load() != 1 {
+		t.Errorf("token over a lost connection: %d requests, %v", count.Load(), err)
+	}
 	var waited time.Duration
 	c.sleep = func(_ context.Context, d time.Duration) error { waited = max(waited, d); return nil }
 	count.Store(0)

@@ -118,8 +118,8 @@ func (c *caller) do(ctx context.Context, q call) ([]byte, error) {
 			default:
 				return nil, err
 			}
-			if q.stream != nil {
-				return nil, err // part of it may be consumed
+			if (!q.repeat || q.stream != nil) && !neverSent(err) {
+				return nil, err // it may have been done, or part of the stream is consumed
 			}
 		}
 		if try+1 < tries {
@@ -171,6 +171,12 @@ func (c *caller) once(ctx context.Context, e *endpoint, q call) (_ []byte, after
 		return nil, 0, problem.New(problem.Internal, "%s %s: the answer has more than %d bytes", q.method, q.path, q.limit)
 	}
 	return b, 0, nil
+}
+
+// neverSent reports whether the request did not leave this machine.
+func neverSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 func (c *caller) gone(e *endpoint, err error) error {

@@ -1,10 +1,12 @@
 package api
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"net/http"
 	"time"
@@ -30,9 +32,22 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 		WriteTimeout:      2 * patience,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // handshake noise of strangers
+		ErrorLog:          stdlog.New(errorLog{log}, "", 0),
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
+}
+
+// errorLog takes what net/http says. Failed handshakes are the noise of strangers; anything else is a fault of ours.
+type errorLog struct{ *slog.Logger }
+
+func (l errorLog) Write(b []byte) (int, error) {
+	msg := string(bytes.TrimSpace(b))
+	if bytes.HasPrefix(b, []byte("http: TLS handshake error")) {
+		l.Debug(msg)
+	} else {
+		l.Error(msg)
+	}
+	return len(b), nil
 }
 
 // Body returns the request's body cut at max bytes. The connection's deadlines move with every read that brings
