@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +11,7 @@ import (
 
 func newRun(env cli.Env) *cobra.Command {
 	var s settings
-	var verbose, jsonLog bool
+	var logs cli.Log
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "take part in the site until stopped",
@@ -24,15 +23,7 @@ a second signal ends the daemon at once (the installer goes on by itself).`,
 			if err != nil {
 				return err
 			}
-			opt := &slog.HandlerOptions{Level: slog.LevelInfo}
-			if verbose {
-				opt.Level = slog.LevelDebug
-			}
-			var h slog.Handler = slog.NewTextHandler(env.Stderr, opt)
-			if jsonLog {
-				h = slog.NewJSONHandler(env.Stderr, opt)
-			}
-			log := slog.New(h)
+			log := logs.Logger(env)
 			n, err := node.New(cfg, log)
 			if err != nil {
 				return err
@@ -45,7 +36,6 @@ a second signal ends the daemon at once (the installer goes on by itself).`,
 	}
 	s.addFlags(c)
 	s.addRunFlags(c)
-	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log what neighbours cannot be reached, and more")
-	c.Flags().BoolVar(&jsonLog, "json-log", false, "log as JSON")
+	logs.AddFlags(c, "log what neighbours cannot be reached, and more")
 	return c
 }

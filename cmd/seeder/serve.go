@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,7 +13,7 @@ import (
 func newServe(env cli.Env) *cobra.Command {
 	o := defaults()
 	var file string
-	var verbose, jsonLog bool
+	var logs cli.Log
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "serve sites and administrators until stopped",
@@ -30,15 +29,7 @@ holds what meshctl needs: meshctl --config STATE/admin.json status`,
 			if err != nil {
 				return err
 			}
-			opt := &slog.HandlerOptions{Level: slog.LevelInfo}
-			if verbose {
-				opt.Level = slog.LevelDebug
-			}
-			var h slog.Handler = slog.NewTextHandler(env.Stderr, opt)
-			if jsonLog {
-				h = slog.NewJSONHandler(env.Stderr, opt)
-			}
-			cfg.Logger, cfg.Now = slog.New(h), env.Now
+			cfg.Logger, cfg.Now = logs.Logger(env), env.Now
 			s, err := seeder.New(c.Context(), cfg)
 			if err != nil {
 				return err
@@ -52,7 +43,6 @@ holds what meshctl needs: meshctl --config STATE/admin.json status`,
 	}
 	o.addFlags(c)
 	c.Flags().StringVar(&file, "config", "", "YAML configuration `file`; flags win over it")
-	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log connections and refusals too")
-	c.Flags().BoolVar(&jsonLog, "json-log", false, "log as JSON")
+	logs.AddFlags(c, "log connections and refusals too")
 	return c
 }
