@@ -8,8 +8,8 @@ import (
 	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
 
-// ledger counts what is sent over each site's WAN. It is written every few seconds and when the seeder stops; what a
-// kill loses is the count of those seconds, never more.
+// ledger counts what is sent over each site's WAN. It is written every second and when the seeder stops; what a
+// kill loses is the count of that second.
 type ledger struct {
 	db *fleet.Store
 

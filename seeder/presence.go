@@ -9,7 +9,7 @@ import (
 	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
 
-// presence is what each node last said and when something was last heard from it. It is written every few seconds: a
+// presence is what each node last said and when something was last heard from it. It is written every second: a
 // statement that a kill loses is made again by its node.
 type presence struct {
 	db *fleet.Store

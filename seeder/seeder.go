@@ -31,7 +31,7 @@ import (
 
 // Intervals of writing what need not be durable at once, and of letting requests end when the seeder stops.
 const (
-	flushEvery = 3 * time.Second
+	flushEvery = time.Second
 	drainTime  = 5 * time.Second
 )
 
