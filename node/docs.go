@@ -470,11 +470,23 @@ func (n *Node) takePolicy(s trust.Signed) (accepted bool, err error) {
 	}
 	n.policies[d.Name] = &heldPolicy{d, p, s}
 	n.rec.Policies[d.Name], n.dirty = d.Revision, true
+	n.retryUnreadable()
 	n.log.Info("policy", "name", d.Name, "revision", d.Revision, "deleted", d.Deleted)
 	n.retarget()
 	n.refreshDocs()
 	n.askAround(time.Now()) // a manifest that was not referenced before may be now
 	return true, nil
+}
+
+const reasonUnreadable = "PolicyUnreadable"
+
+// retryUnreadable: what was not readable on disk may have come again, so nothing is to be waited for.
+func (n *Node) retryUnreadable() {
+	for _, l := range n.rec.Lives {
+		if l.Reason == reasonUnreadable {
+			l.Next = time.Time{}
+		}
+	}
 }
 
 // takeManifest verifies and keeps a manifest.

@@ -277,7 +277,7 @@ func (n *Node) install(name string) {
 	b, p, target := n.bundles[l.Target.Checksum], n.policies[l.Target.Policy], *l.Target
 	r := install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: install.ReasonInstallerMissing, Detail: "no installer is configured"}
 	if b == nil || p == nil {
-		r.Reason, r.Detail = "PolicyUnreadable", "the policy or the manifest on disk cannot be read; it is asked for again"
+		r.Reason, r.Detail = reasonUnreadable, "the policy or the manifest on disk cannot be read; it is asked for again"
 	}
 	if len(n.cfg.Installer) == 0 || b == nil || p == nil {
 		n.installed(name, target, r)
