@@ -1,0 +1,45 @@
+package node
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// Bytes that came and were spoilt are wasted; they do not make anything look as if it had been here before.
+func TestSpoiltBytesAreNotReused(t *testing.T) {
+	n := &Node{rec: &record{Transfer: map[string]count{}}, bundles: map[manifest.Digest]*heldBundle{}}
+	w := want{bundle: manifest.Digest{1}, ref: manifest.ChunkRef{Size: 1000}}
+	n.spoilt(w, 900)
+	if got, want := n.transfer(w.bundle), (status.Transfer{Wasted: 900}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// A condition lasts until it is over, an event for a day; neither outgrows its frame.
+func TestAlarms(t *testing.T) {
+	n := &Node{alarms: map[problem.Code]alarm{}}
+	n.event(problem.ChunkCorrupt, "%s", strings.Repeat("ä", 1<<20))
+	if m := n.alarms[problem.ChunkCorrupt].Message; len(m) == 0 || len(m) > maxMessage+2 {
+		t.Errorf("a message of %d bytes", len(m))
+	}
+	n.storing.failed(n, problem.New(problem.QuotaExceeded, "full"), "a chunk could not be stored")
+	n.event(problem.QuotaExceeded, "seen in passing")
+	now := time.Now()
+	n.fade(now.Add(eventLasts - time.Minute))
+	if len(n.alarms) != 2 {
+		t.Fatalf("%v", n.alarms)
+	}
+	n.fade(now.Add(eventLasts + time.Minute))
+	if a, ok := n.alarms[problem.QuotaExceeded]; len(n.alarms) != 1 || !ok || !strings.HasPrefix(a.Message, "a chunk") {
+		t.Errorf("%v", n.alarms)
+	}
+	n.storing.worked(n)
+	if len(n.alarms) != 0 {
+		t.Errorf("%v", n.alarms)
+	}
+}
