@@ -284,7 +284,7 @@ func (x *Host) Session(p peer.ID) (*Session, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s, ok := x.sessions[p]
-	if !ok || !s.up.Load() {
+	if !ok || !s.up.Load() || s.ctx.Err() != nil {
 		return nil, false
 	}
 	return s, true
