@@ -79,3 +79,27 @@ func TestRealInstaller(t *testing.T) {
 		}
 	}
 }
+
+// What cannot be written down is not done: with a state.json that cannot be replaced the installer is not started.
+func TestInstallWaitsForTheState(t *testing.T) {
+	s := newSite(t, 1)
+	m := s.members[0]
+	s.installer, s.installConfig = s.realInstaller(m, "")
+	s.start(0)
+	file := filepath.Join(m.state, "state.json")
+	s.await(0, "running", func(st status.Node) bool { return st.Node != "" })
+	if err := os.RemoveAll(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(file, "in the way"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.give(0, s.bundle("1.0", 1, map[string][]byte{"f": []byte("one\n")}), 1)
+	s.await(0, "deferred", func(st status.Node) bool { return st.Phase == status.Deferred && st.Reason == "StateNotSaved" })
+	if _, err := os.Stat(filepath.Join(s.root(m), "app")); err == nil {
+		t.Error("something was installed")
+	}
+	if err := os.RemoveAll(file); err != nil { // so that the daemon ends well
+		t.Fatal(err)
+	}
+}

@@ -75,7 +75,7 @@ func (n *Node) tick() {
 	n.fade(now)
 	if n.dirty && !n.saving && now.Sub(n.saved) >= saveEvery {
 		n.saving = true
-		n.save(func() { n.saving = false })
+		n.save(func(error) { n.saving = false })
 	}
 }
 
@@ -103,7 +103,7 @@ func (n *Node) settle() {
 }
 
 // save writes state.json as it is now; then, if not nil, runs on the loop once it is durable, or could not be made so.
-func (n *Node) save(then func()) {
+func (n *Node) save(then func(error)) {
 	n.dirty, n.saved = false, time.Now()
 	b, err := json.Marshal(n.rec)
 	n.disk.add(func() error {
@@ -120,7 +120,7 @@ func (n *Node) save(then func()) {
 			n.saves.worked(n)
 		}
 		if then != nil {
-			then()
+			then(err)
 		}
 	})
 }

@@ -246,7 +246,19 @@ func (n *Node) live() {
 				continue
 			}
 			n.busy = true
-			n.lifeChanged(name, l, func() { n.install(name) })
+			n.lifeChanged(name, l, func(err error) {
+				if err != nil { // not on disk, so not done
+					n.busy = false
+					if l.Phase != status.Installing {
+						return // the target changed meanwhile
+					}
+					l.finish(time.Now(), install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: "StateNotSaved",
+						Code: problem.CodeOf(err), Detail: "the installer is not started before that is on disk"})
+					n.lifeChanged(name, l, nil)
+					return
+				}
+				n.install(name)
+			})
 			break
 		}
 	}
@@ -261,7 +273,7 @@ func (n *Node) targetFacts(l *Life) *targetFacts {
 }
 
 // lifeChanged persists a phase and reports it; then does something about it, if anything.
-func (n *Node) lifeChanged(name string, l *Life, then func()) {
+func (n *Node) lifeChanged(name string, l *Life, then func(error)) {
 	n.report(name, l) // before the state: its number is in there
 	n.save(then)
 	n.log.Info("phase", "bundle", name, "phase", l.Phase, "reason", l.Reason, "code", l.Code, "detail", l.Detail)
