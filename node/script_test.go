@@ -56,8 +56,16 @@ func TestTargetChangesWhileInstalling(t *testing.T) {
 		"touch second; while [ ! -e end ]; do sleep 0.05; done\n" +
 		"echo '" + result(`"outcome":"rolled_back","phase":"RolledBack","reason":"HealthCheck"`) + "'\n")
 	s.start(0)
+	t.Cleanup(func() { // before the node is stopped, which waits for the script
+		for _, name := range []string{"go", "end"} {
+			_ = os.WriteFile(filepath.Join(s.dir, name), nil, 0o644)
+		}
+	})
 	s.give(0, one, 1)
-	s.await(0, "installing", func(st status.Node) bool { return st.Phase == status.Installing })
+	s.await(0, "installing", func(st status.Node) bool {
+		_, err := os.Stat(filepath.Join(s.dir, "called")) // the phase is said before the script runs
+		return err == nil && st.Phase == status.Installing
+	})
 	s.give(0, two, 2)
 	s.await(0, "queued", func(st status.Node) bool { return desired(st) == 2 && st.Phase == status.Staged })
 	touch := func(name string) {
