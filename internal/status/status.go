@@ -132,6 +132,18 @@ type WAN struct {
 	Needed            int64 `json:"needed"`            // distinct plain bytes sent
 	Duplicate         int64 `json:"duplicate"`         // plain bytes sent more than once
 	LeaseSplit        int   `json:"leaseSplit"`        // leases granted beside the first because the LAN was split
+
+	// What the site may use now and what it does use, as the seeder sees it.
+	Allowed  int64      `json:"allowed"`         // bytes per second by profile, cap and day's total together; 0: no limit. Not valid while Paused
+	Paused   bool       `json:"paused"`          // nothing may be sent: blackout, or the day's total is used up
+	Rate     int64      `json:"rate"`            // bytes per second sent of late
+	Why      string     `json:"why"`             // why the rate is what it is: one line for people
+	Until    *time.Time `json:"until,omitempty"` // when Allowed or Paused change next
+	Today    int64      `json:"today"`           // bytes sent since midnight in the site's time zone
+	DayLimit int64      `json:"dayLimit"`        // of Today; 0: none
+	BaseRTT  float64    `json:"baseRttMillis"`   // smallest round trip to the uplink; 0: unknown
+	Queue    float64    `json:"queueMillis"`     // how much longer it is now: what waits in the link's queue
+	Yielding bool       `json:"yielding"`        // the rate is held down because others use the link
 }
 
 // Fleet is all sites as the seeder sees them.

@@ -245,6 +245,10 @@ type LeaseGrant struct {
 	RenewMillis       int64  `json:"renewMillis"`
 	Split             bool   `json:"split"`
 	CapBytesPerSecond int64  `json:"capBytesPerSecond"` // 0: none
+	// PauseMillis: chunks are not to be asked for before so many milliseconds have passed; 0: at once. Why says in a
+	// few words, for people, what limits the site now, at most 160 bytes of it.
+	PauseMillis int64  `json:"pauseMillis,omitempty"`
+	Why         string `json:"why,omitempty"`
 }
 
 // LeaseRefuse answers LeaseAsk, and LeaseRenew of a lease that has ended.

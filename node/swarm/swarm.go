@@ -167,6 +167,7 @@ type (
 		TTL, Renew time.Duration
 		Split      bool
 		RTT        time.Duration // of the WAN session, 0 if unknown
+		Pause      time.Duration // for so long no chunk is to be asked of the WAN; 0: at once
 	}
 	LeaseRefused struct {
 		Holder Peer
