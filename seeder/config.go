@@ -25,6 +25,7 @@ type Config struct {
 	Release       trust.RoleKeys // who may sign bundles
 	Policy        trust.RoleKeys // who may sign policies
 	WANCapTotal   int64          // bytes per second of chunks to all sites together; 0: no cap
+	NoYield       bool           // fill a site's link though others use it
 	Leases        lease.Config
 	Limits        xfer.Limits
 	SilentAfter   time.Duration // two minutes: a node that was not heard of for longer is silent

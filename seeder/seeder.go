@@ -58,6 +58,7 @@ type Seeder struct {
 	intake   *intake
 	sessions *sessions
 	pace     *pace
+	yield    *yielding
 	shelf    *shelf
 	host     *xfer.Host
 
@@ -71,7 +72,7 @@ func New(ctx context.Context, cfg Config) (*Seeder, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	s := &Seeder{cfg: cfg, log: cfg.Logger, now: cfg.Now, sessions: newSessions(), pace: newPace(cfg.WANCapTotal)}
+	s := &Seeder{cfg: cfg, log: cfg.Logger, now: cfg.Now, sessions: newSessions(), pace: newPace(cfg.WANCapTotal), yield: newYielding()}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
