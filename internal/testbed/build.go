@@ -11,18 +11,7 @@ import (
 
 // build makes everything there is in a bed.
 func (b *Bed) build() error {
-	if err := b.host(DC, false); err != nil {
-		return err
-	}
-	if err := b.host(dcRouter, true); err != nil {
-		return err
-	}
-	dc, r := b.guard.namespace(DC), b.guard.namespace(dcRouter)
-	if err := ip(r, "link add eth0 type veth peer name eth0 netns "+dc,
-		"addr add 10.200.0.254/24 brd + dev eth0", "link set eth0 up"); err != nil {
-		return err
-	}
-	if err := ip(dc, "addr add "+DCAddr+"/24 brd + dev eth0", "link set eth0 up", "route add default via 10.200.0.254"); err != nil {
+	if err := b.dataCentre(); err != nil {
 		return err
 	}
 	for s := 1; s <= b.cfg.Sites; s++ {
@@ -31,6 +20,41 @@ func (b *Bed) build() error {
 		}
 	}
 	return nil
+}
+
+// dataCentre makes a router and the two hosts behind it.
+func (b *Bed) dataCentre() error {
+	if err := b.host(dcRouter, true); err != nil {
+		return err
+	}
+	const gateway = "10.200.0.254"
+	if err := b.lan(dcRouter, gateway); err != nil {
+		return err
+	}
+	for _, h := range [][2]string{{DC, DCAddr}, {DC2, DC2Addr}} {
+		if err := b.plugged(dcRouter, h[0], h[0], h[1], gateway); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lan makes the bridge of a router.
+func (b *Bed) lan(router, addr string) error {
+	return ip(b.guard.namespace(router), "link add br0 type bridge mcast_snooping 0 forward_delay 0 stp_state 0",
+		"addr add "+addr+"/24 brd + dev br0", "link set br0 up")
+}
+
+// plugged makes a host and plugs it into a port of the router's bridge.
+func (b *Bed) plugged(router, port, host, addr, gateway string) error {
+	if err := b.host(host, false); err != nil {
+		return err
+	}
+	r, x := b.guard.namespace(router), b.guard.namespace(host)
+	if err := ip(r, fmt.Sprintf("link add %s type veth peer name eth0 netns %s", port, x), fmt.Sprintf("link set %s master br0 up", port)); err != nil {
+		return err
+	}
+	return ip(x, "addr add "+addr+"/24 brd + dev eth0", "link set eth0 up", "route add default via "+gateway)
 }
 
 // host makes an empty namespace.
@@ -71,9 +95,10 @@ func (b *Bed) site(s int) error {
 	if err := b.wan(s); err != nil {
 		return err
 	}
-	r := b.guard.namespace(router(s))
-	if err := ip(r, "link add br0 type bridge mcast_snooping 0 forward_delay 0 stp_state 0",
-		"addr add "+routerAddr(s)+"/24 dev br0", "link set br0 up"); err != nil {
+	if err := b.lan(router(s), routerAddr(s)); err != nil {
+		return err
+	}
+	if err := b.plugged(router(s), "bystander", Bystander(s), BystanderAddr(s), routerAddr(s)); err != nil {
 		return err
 	}
 	for n := 1; n <= b.cfg.Nodes; n++ {
@@ -123,22 +148,20 @@ func (b *Bed) setWAN(s int, rate Rate) error {
 
 // node makes a node and plugs it in.
 func (b *Bed) node(s, n int) error {
-	if err := b.host(Node(s, n), false); err != nil {
+	if err := b.plugged(router(s), lanPort(n), Node(s, n), NodeAddr(s, n), routerAddr(s)); err != nil {
 		return err
 	}
-	r, x := b.guard.namespace(router(s)), b.guard.namespace(Node(s, n))
-	if err := ip(r, fmt.Sprintf("link add %s type veth peer name eth0 netns %s", lanPort(n), x), fmt.Sprintf("link set %s master br0 up", lanPort(n))); err != nil {
-		return err
-	}
-	if err := ip(x, "addr add "+NodeAddr(s, n)+"/24 brd + dev eth0", "link set eth0 up", "route add default via "+routerAddr(s)); err != nil {
-		return err
-	}
-	// One segment that the network card would have cut up passes whole.
-	burst := max(70_000, b.cfg.LAN.Bytes(2*time.Millisecond))
-	return errors.Join(shape(x, "eth0", b.cfg.LAN, burst, 20*time.Millisecond), shape(r, lanPort(n), b.cfg.LAN, burst, 20*time.Millisecond))
+	return b.setLAN(s, n, b.cfg.LAN)
 }
 
-// shape bounds what leaves through an interface; 0 is no bound.
+// setLAN shapes both ends of a node's cable. One segment that the network card would have cut up passes whole.
+func (b *Bed) setLAN(s, n int, rate Rate) error {
+	burst := max(70_000, rate.Bytes(2*time.Millisecond))
+	return errors.Join(shape(b.guard.namespace(Node(s, n)), "eth0", rate, burst, 20*time.Millisecond),
+		shape(b.guard.namespace(router(s)), lanPort(n), rate, burst, 20*time.Millisecond))
+}
+
+// shape bounds what leaves through an interface; 0 is no bound, and leaves one that is there.
 func shape(ns, dev string, rate Rate, burst int64, queue time.Duration) error {
 	if rate == 0 {
 		return nil

@@ -3,9 +3,10 @@
 // losses and a switch. Bytes are counted on the interfaces, not by the programs that send them. It knows nothing of
 // patchmesh: what runs in a host is any command, see [Bed.Exec].
 //
-//	dc 10.200.0.1 -- dc-r --[ tbf | relay: delay, loss, cut | tbf ]-- site1-r --bridge-- site1-node1 10.11.0.11
-//	                   |                                                       \-------- site1-node2 10.11.0.12
-//	                   +-----[ ... ]-- site2-r --bridge-- site2-node1 10.12.0.11
+//	dc  10.200.0.1 -- dc-r --[ tbf | relay: delay, loss, cut | tbf ]-- site1-r --bridge-- site1-node1 10.11.0.11
+//	dc2 10.200.0.2 ---/ |                                                       |-------- site1-node2 10.11.0.12
+//	                    |                                                       \-------- site1-bystander 10.11.0.250
+//	                    +-----[ ... ]-- site2-r --bridge-- site2-node1 10.12.0.11
 //
 // A bed touches only namespaces that it made: their names carry a prefix and the name of the bed, and each is noted
 // below /run before it is made. It is taken down whatever happens to the test, because a second process watches over

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What of a bed outlives the process that made it are its namespaces. Each is written into the bed's file before it
-// is made. The file is locked by the process that uses the bed and by its guard, a second copy of the same program
+// What of a bed outlives the process that made it are its namespaces, and disks, which carry its name in the table of
+// mounts. Each namespace is written into the bed's file before it is made. The file is locked by the process that uses the bed and by its guard, a second copy of the same program
 // that waits for the end of the first, however that comes, and then removes what the file names. A file that nobody
 // has locked belongs to a bed whose user and guard were both killed: whoever comes next removes it.
 const (
@@ -209,7 +209,7 @@ func remove(f *os.File) error {
 	return nil
 }
 
-// clean kills what runs in the namespaces that the file names, deletes them and empties the file.
+// clean kills what runs in the namespaces that the file names, deletes them and the bed's disks, and empties the file.
 func clean(f *os.File) error {
 	b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
 	if err != nil {
@@ -228,6 +228,9 @@ func clean(f *os.File) error {
 		if err := empty(name); err != nil {
 			return err
 		}
+	}
+	if err := unmount(filepath.Base(f.Name())); err != nil {
+		return err
 	}
 	for _, name := range slices.Backward(names) {
 		if _, err := os.Lstat(mountOf(name)); errors.Is(err, fs.ErrNotExist) {

@@ -131,19 +131,29 @@ func (b *Bed) Down() error {
 // Name of the bed.
 func (b *Bed) Name() string { return b.guard.name }
 
-// Hosts are "dc", "dc-r", and for each site S "siteS-r" and "siteS-nodeN", counted from 1.
+// Hosts are "dc", "dc2" beside it, "dc-r", and for each site S "siteS-r", "siteS-bystander" and "siteS-nodeN", counted from 1.
 const (
 	DC       = "dc"
+	DC2      = "dc2"
 	dcRouter = "dc-r"
 )
+
+// Bystander names a host of site s that has nothing to do with the nodes and shares their WAN.
+func Bystander(s int) string { return fmt.Sprintf("site%d-bystander", s) }
 
 // Node names a host: node n of site s, both counted from 1.
 func Node(s, n int) string { return fmt.Sprintf("site%d-node%d", s, n) }
 
 func router(s int) string { return fmt.Sprintf("site%d-r", s) }
 
-// DCAddr is the address of the host [DC].
-const DCAddr = "10.200.0.1"
+// Addresses of the hosts [DC] and [DC2].
+const (
+	DCAddr  = "10.200.0.1"
+	DC2Addr = "10.200.0.2"
+)
+
+// BystanderAddr is the address of the host [Bystander].
+func BystanderAddr(s int) string { return fmt.Sprintf("10.%d.0.250", 10+s) }
 
 // NodeAddr is the address of node n of site s.
 func NodeAddr(s, n int) string { return fmt.Sprintf("10.%d.0.%d", 10+s, 10+n) }

@@ -270,6 +270,111 @@ func TestPartition(t *testing.T) {
 	}
 }
 
+// What one node suffers alone: its WAN blocked, its cable slow or losing packets.
+func TestOneNodesFaults(t *testing.T) {
+	b := testbed.New(t, testbed.Config{Nodes: 3})
+	arrive := func(from, to int) int {
+		host, addr := testbed.Node(1, to), testbed.NodeAddr(1, to)
+		if to == 0 {
+			host, addr = testbed.DC, testbed.DCAddr
+		}
+		return ping(t, b, testbed.Node(1, from), host, addr, 200)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for from := 1; from <= 3; from++ { // and the kernel has asked for every neighbour's address
+		if a, c := arrive(from, 0), arrive(from, from%3+1); a != 200 || c != 200 {
+			t.Fatalf("node %d, before anything: %d arrive in the data centre, %d next door", from, a, c)
+		}
+	}
+	must(b.Block(1, 1, 3))
+	if a, c, d := arrive(1, 0), arrive(3, 0), arrive(2, 0); a != 0 || c != 0 || d != 200 {
+		t.Errorf("nodes 1 and 3 blocked: of 200 arrive %d, %d, and %d of node 2", a, c, d)
+	}
+	if got := arrive(1, 3); got != 200 {
+		t.Errorf("a blocked WAN takes the LAN along: %d", got)
+	}
+	must(b.Block(1))
+	if got := arrive(1, 0); got != 200 {
+		t.Errorf("no longer blocked: %d", got)
+	}
+	must(b.NodeLoss(1, 2, 0.5))
+	if in, out := arrive(1, 2), arrive(2, 1); in < 60 || in > 140 || out < 60 || out > 140 {
+		t.Errorf("half of 200 lost each way: %d arrive, %d leave", in, out)
+	}
+	must(b.NodeLoss(1, 2, 0))
+	if in, out := arrive(1, 2), arrive(2, 1); in != 200 || out != 200 {
+		t.Errorf("nothing lost: %d arrive, %d leave", in, out)
+	}
+	must(b.NodeRate(1, 1, 4*testbed.Mbit))
+	serve(t, b, testbed.Node(1, 2), testbed.NodeAddr(1, 2)+":80", 1<<20)
+	start := time.Now()
+	if n, err := fetch(t, b, testbed.Node(1, 1), testbed.NodeAddr(1, 2)+":80"); err != nil || n != 1<<20 {
+		t.Fatal(n, err)
+	}
+	if took := time.Since(start); took < 1800*time.Millisecond { // 2.1 s but for the burst
+		t.Errorf("1 MiB over 4 Mbit/s in %v", took)
+	}
+}
+
+// The data centre's address goes to another server and back.
+func TestMove(t *testing.T) {
+	b := testbed.New(t, testbed.Config{})
+	for _, host := range []string{testbed.DC, testbed.DC2, testbed.DC} {
+		if err := b.Move(host); err != nil {
+			t.Fatal(err)
+		}
+		if got := ping(t, b, testbed.Bystander(1), host, testbed.DCAddr, 3); got != 3 {
+			t.Errorf("%d of 3 packets reach %s", got, host)
+		}
+	}
+	if got := ping(t, b, testbed.Node(1, 1), testbed.DC2, testbed.DC2Addr, 3); got != 3 {
+		t.Errorf("%d of 3 packets reach the second server", got)
+	}
+}
+
+func TestDisk(t *testing.T) {
+	b := testbed.New(t, testbed.Config{})
+	dir := t.TempDir()
+	if err := b.Disk(dir, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "large"), make([]byte, 2<<20), 0o644); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("2 MiB on a disk of one: %v", err)
+	}
+	if err := b.Down(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("after the bed there is %v %v", left, err)
+	}
+}
+
+// A flapping WAN ends healed, whenever it is told to.
+func TestFlap(t *testing.T) {
+	b := testbed.New(t, testbed.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- b.Flap(ctx, 1, time.Millisecond, time.Millisecond) }()
+	for ctx.Err() == nil { // until it was seen cut
+		ping(t, b, testbed.DC, testbed.Node(1, 1), testbed.NodeAddr(1, 1), 1)
+		if stats(t, b, 1).Down.Cut > 0 {
+			cancel()
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if got := ping(t, b, testbed.DC, testbed.Node(1, 1), testbed.NodeAddr(1, 1), 10); got != 10 {
+		t.Errorf("%d of 10 packets", got)
+	}
+}
+
 func TestKillStopCont(t *testing.T) {
 	b := testbed.New(t, testbed.Config{Nodes: 2})
 	state := func(c *exec.Cmd) string {
@@ -327,7 +432,7 @@ func left(bed string) (found []string) {
 func TestDownLeavesNothing(t *testing.T) {
 	a := testbed.New(t, testbed.Config{Sites: 2, Nodes: 2})
 	other := testbed.New(t, testbed.Config{}) // beds stand side by side
-	if len(left(a.Name())) != 9 {             // dc, dc-r, two sites of three, the file
+	if len(left(a.Name())) != 12 {            // dc, dc2, dc-r, two sites of four, the file
 		t.Errorf("of a bed that is up there is %q", left(a.Name()))
 	}
 	if _, err := testbed.Up(testbed.Config{Name: a.Name()}); err == nil {
