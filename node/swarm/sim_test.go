@@ -449,7 +449,7 @@ func (s *sim) act(n *simNode, a Action) {
 		wan(func() {
 			if l := s.leaseOf(n); l != nil && l.id == a.Lease {
 				l.until = s.now.Add(s.ttl(a.Active))
-				s.step(n, LeaseGranted{l.id, s.ttl(a.Active), s.ttl(a.Active) / 3, l.split, s.sc.rtt})
+				s.step(n, LeaseGranted{l.id, s.ttl(a.Active), s.ttl(a.Active) / 3, l.split, s.sc.rtt, 0})
 				return
 			}
 			s.step(n, LeaseRefused{Retry: time.Second})
@@ -485,7 +485,7 @@ func (s *sim) ask(n *simNode, a AskLease) {
 	s.dropLease(n.i, n.life)
 	s.lastLease++
 	s.leases = append(s.leases, simLease{n.i, n.life, s.lastLease, s.now.Add(s.ttl(a.Active)), split})
-	s.step(n, LeaseGranted{s.lastLease, s.ttl(a.Active), s.ttl(a.Active) / 3, split, s.sc.rtt})
+	s.step(n, LeaseGranted{s.lastLease, s.ttl(a.Active), s.ttl(a.Active) / 3, split, s.sc.rtt, 0})
 }
 
 func (s *sim) fetchWAN(n *simNode, a Fetch) {
