@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 )
@@ -86,6 +88,9 @@ func (n *Node) Ready(ctx context.Context) error {
 	})
 }
 
+// answerTime is how long a daemon may take to say how it is.
+const answerTime = 5 * time.Second
+
 // Running reports whether the daemon runs.
 func (n *Node) Running() bool { return n.proc != nil && n.proc.Running() }
 
@@ -108,6 +113,18 @@ func (n *Node) View(ctx context.Context) (status.Site, error) {
 	var s status.Site
 	out, err := n.Meshctl(ctx, "status", "--json")
 	return s, answered(out, err, &s)
+}
+
+// Self is what the node says of itself on its own socket. Unlike View it starts no process.
+func (n *Node) Self(ctx context.Context) (status.Node, error) {
+	c, err := api.NewNodeClient(n.Socket)
+	if err != nil {
+		return status.Node{}, err
+	}
+	defer c.CloseIdle()
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return c.Node(ctx)
 }
 
 // Current is the directory of the bundle's release that is in force on the node; it may not exist.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -133,6 +134,32 @@ func sameFile(a, b string) error {
 	}
 	if !bytes.Equal(x, y) || i.Mode()&0o100 != j.Mode()&0o100 {
 		return fmt.Errorf("%s and %s differ", a, b)
+	}
+	return nil
+}
+
+// RandomTree writes files of size bytes in all that do not compress: one large, some of medium size, many small. The
+// same seed makes the same files.
+func RandomTree(dir string, size int64, seed byte) error {
+	src := rand.NewChaCha8([32]byte{seed})
+	sizes := []int64{size / 2}
+	for rest := size - size/2; rest > 0; rest -= sizes[len(sizes)-1] {
+		n := size / 16
+		if len(sizes)%2 == 0 {
+			n = 5000
+		}
+		sizes = append(sizes, min(n, rest))
+	}
+	for i, n := range sizes {
+		b := make([]byte, n)
+		_, _ = src.Read(b) // it never fails
+		name := filepath.Join(dir, fmt.Sprintf("%02d", i%7), fmt.Sprintf("file-%03d.bin", i))
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, b, 0o644); err != nil {
+			return err
+		}
 	}
 	return nil
 }

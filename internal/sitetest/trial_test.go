@@ -4,19 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/patchmesh/patchmesh/chunker"
-	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/harness"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/testbed"
@@ -43,17 +38,8 @@ func build() (dir string, err error) {
 			}
 			return err
 		})
-		if p.err != nil {
-			return
-		}
-		args := []string{"build", "-trimpath", "-o", p.dir + "/"}
-		for _, name := range harness.Programs() {
-			args = append(args, "github.com/patchmesh/patchmesh/cmd/"+name)
-		}
-		cmd := exec.Command("go", args...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			p.err = fmt.Errorf("build: %w: %s", err, out)
+		if p.err == nil {
+			p.err = harness.Build(context.Background(), p.dir)
 		}
 	})
 	return p.dir, p.err
@@ -64,51 +50,6 @@ func TestMain(m *testing.M) {
 	os.RemoveAll(programs.dir)
 	os.Exit(code)
 }
-
-// ground lets a lab's programs run in a bed: the seeder in the data centre, node N of site S in its host.
-type ground struct {
-	bed *testbed.Bed
-
-	mu    sync.Mutex
-	ports map[string]int
-}
-
-var nodeName = regexp.MustCompile(`^site(\d+)-node-(\d+)$`)
-
-// find returns the bed's name of a host, and its address.
-func find(host string) (name, addr string, err error) {
-	if host == "seeder" {
-		return testbed.DC, testbed.DCAddr, nil
-	}
-	m := nodeName.FindStringSubmatch(host)
-	if m == nil {
-		return "", "", fmt.Errorf("host %q has no place in the bed", host)
-	}
-	s, _ := strconv.Atoi(m[1])
-	n, _ := strconv.Atoi(m[2])
-	return testbed.Node(s, n), testbed.NodeAddr(s, n), nil
-}
-
-// Addr implements harness.Ground. A host of the bed is all ours: any port is free.
-func (g *ground) Addr(_ context.Context, host string) (string, error) {
-	_, addr, err := find(host)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.ports[host]++
-	return fmt.Sprintf("%s:%d", addr, 7400+g.ports[host]), err
-}
-
-// Start implements harness.Ground.
-func (g *ground) Start(host string, cmd *exec.Cmd) error {
-	name, _, err := find(host)
-	if err != nil {
-		return err
-	}
-	return g.bed.Exec(name, cmd)
-}
-
-// Close implements harness.Ground.
-func (g *ground) Close() error { return nil }
 
 // full: take the time for the figures as they are published.
 func full() bool { return os.Getenv("PATCHMESH_FULL") == "1" }
@@ -172,7 +113,7 @@ func newTrial(t *testing.T, n int, wan testbed.Config) *trial {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lab, err := harness.NewOn(&ground{bed: bed, ports: map[string]int{}}, bin)
+	lab, err := harness.NewOn(harness.OnBed(bed), bin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +138,7 @@ func newTrial(t *testing.T, n int, wan testbed.Config) *trial {
 		size = 64 << 20
 	}
 	tr.tree = lab.Path("tree")
-	tr.must(incompressible(tr.tree, size))
+	tr.must(harness.RandomTree(tr.tree, size, 7))
 	tr.seeder, err = lab.NewSeeder(ctx)
 	tr.must(err)
 	dir, sum, err := tr.seeder.Build(ctx, app, version, 1, tr.tree)
@@ -214,31 +155,6 @@ func newTrial(t *testing.T, n int, wan testbed.Config) *trial {
 	tr.site = tr.sites[0]
 	tr.must(tr.seeder.Policy(ctx, app, version, sum))
 	return tr
-}
-
-// incompressible writes random files of size bytes in all: one large, some of medium size, many small.
-func incompressible(dir string, size int64) error {
-	src := rand.NewChaCha8([32]byte{7})
-	sizes := []int64{size / 2}
-	for rest := size - size/2; rest > 0; rest -= sizes[len(sizes)-1] {
-		n := size / 16
-		if len(sizes)%2 == 0 {
-			n = 5000
-		}
-		sizes = append(sizes, min(n, rest))
-	}
-	for i, n := range sizes {
-		b := make([]byte, n)
-		src.Read(b)
-		name := filepath.Join(dir, fmt.Sprintf("%02d", i%7), fmt.Sprintf("file-%03d.bin", i))
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(name, b, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (tr *trial) must(err error) {
@@ -308,18 +224,6 @@ func (tr *trial) viewOf(site int) status.Site {
 	return v
 }
 
-// self is what a node says of itself on its own socket.
-func (tr *trial) self(n *harness.Node) (status.Node, error) {
-	c, err := api.NewNodeClient(n.Socket)
-	if err != nil {
-		return status.Node{}, err
-	}
-	defer c.CloseIdle()
-	ctx, cancel := context.WithTimeout(tr.ctx, 5*time.Second)
-	defer cancel()
-	return c.Node(ctx)
-}
-
 // awaitInstalled waits until these nodes say themselves that they have installed the bundle.
 func (tr *trial) awaitInstalled(nodes ...*harness.Node) {
 	tr.Helper()
@@ -327,7 +231,7 @@ func (tr *trial) awaitInstalled(nodes ...*harness.Node) {
 		done := 0
 		var states []string
 		for _, node := range nodes {
-			self, err := tr.self(node)
+			self, err := node.Self(tr.ctx)
 			if err != nil {
 				states = append(states, fmt.Sprintf("%s: %v", node.Name, err))
 				continue
