@@ -48,7 +48,8 @@ type Node struct {
 	Installed   []InstalledItem `json:"installed"`
 	Transfer    Transfer        `json:"transfer"`
 	Alarms      []Alarm         `json:"alarms"`
-	Outbox      int             `json:"outbox"` // reports not yet acknowledged by the seeder
+	Outbox      int             `json:"outbox"`          // reports not yet acknowledged by the seeder
+	Noted       []Strike        `json:"noted,omitempty"` // what it has seen its neighbours do wrong, at most MaxNoted
 }
 
 // Desired is what the policies in force ask of the node.
@@ -97,6 +98,7 @@ type Seen struct {
 	LastSeen time.Time `json:"lastSeen"` // zero: never
 	Silent   bool      `json:"silent"`
 	Strikes  int       `json:"strikes,omitempty"` // how often the speaker caught it misbehaving
+	Struck   []Strike  `json:"struck,omitempty"`  // what the nodes of the site have noted against it: see Accuse
 }
 
 // Site is a site as one of its nodes or the seeder sees it.

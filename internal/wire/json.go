@@ -60,16 +60,17 @@ type statement struct {
 	status.Node
 	Installed short[status.InstalledItem] `json:"installed"`
 	Alarms    short[status.Alarm]         `json:"alarms"`
+	Noted     short[status.Strike]        `json:"noted"`
 }
 
 func (s *statement) node() status.Node {
-	s.Node.Installed, s.Node.Alarms = s.Installed, s.Alarms
+	s.Node.Installed, s.Node.Alarms, s.Node.Noted = s.Installed, s.Alarms, s.Noted
 	return s.Node
 }
 
 func checkStatement(n *status.Node) error {
-	if len(n.Installed) > MaxListed || len(n.Alarms) > MaxListed {
-		return fmt.Errorf("statement of %d installed bundles and %d alarms: at most %d", len(n.Installed), len(n.Alarms), MaxListed)
+	if len(n.Installed) > MaxListed || len(n.Alarms) > MaxListed || len(n.Noted) > MaxListed {
+		return fmt.Errorf("statement of %d installed bundles, %d alarms and %d strikes: at most %d", len(n.Installed), len(n.Alarms), len(n.Noted), MaxListed)
 	}
 	return nil
 }
