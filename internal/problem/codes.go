@@ -13,6 +13,7 @@ const (
 	MissingTool       Code = "E1003"
 	UnsupportedField  Code = "E1101"
 	InvalidPolicy     Code = "E1102"
+	InvalidProfile    Code = "E1103"
 	PolicyConflict    Code = "E1112"
 	NameTaken         Code = "E1201"
 	TokenInvalid      Code = "E1202"
@@ -64,6 +65,7 @@ func init() {
 	page(MissingTool, ExitUsage, "a program is missing", "An external program that this step needs is not installed. The message names the package that holds it. Nothing was changed.")
 	page(UnsupportedField, ExitUsage, "a field is not supported yet", "The policy uses a field that this version does not act on. It is refused rather than ignored, because an ignored field would be a promise not kept. Remove the field, or upgrade.")
 	page(InvalidPolicy, ExitUsage, "a policy is not valid", "The policy does not follow patchmgmt.io/v1. The policy that was in force before stays in force.")
+	page(InvalidProfile, ExitUsage, "a WAN profile is not valid", "The profile does not have the form that \"meshctl site wan --help\" shows, or a number in it is out of range. The message names the place. The profile that was before stays in force.")
 	page(PolicyConflict, ExitConflict, "two policies want different things", "Two policies select the same node for the same bundle name. The node keeps what it has until one of them changes.")
 	page(NameTaken, ExitConflict, "the name is taken", "Another node or site already has this name. Nothing was changed. Choose another name, or remove the old one first.")
 	page(TokenInvalid, ExitDenied, "the join token is not valid", "A join token works once, for one site, until it expires. Ask for a new one with: meshctl site token SITE")
