@@ -339,8 +339,7 @@ func TestDamagedChunkIsFetchedAgain(t *testing.T) {
 	b := s.bundle("1.0", 1, map[string][]byte{"f": random(3, 2<<20)})
 	s.staged(b, 1, 0, 1)
 	ref := b.Index.Files[0].Chunks[1]
-	cid := ref.ID.String()
-	file := filepath.Join(s.members[1].state, "chunks", cid[len(cid)-2:], cid)
+	file := filepath.Join(s.members[1].state, "chunks", store.Name(ref.ID))
 	raw := must(os.ReadFile(file))
 	raw[1000] ^= 1
 	if err := os.WriteFile(file, raw, 0o644); err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/patchmesh/patchmesh/chunker/store"
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/enrol"
@@ -183,8 +184,7 @@ func TestDamageIsMended(t *testing.T) {
 	b.push(x, -1)
 	id := x.Catalog().Chunks[1].ID
 	b.stop()
-	c := id.String()
-	name := filepath.Join(b.cfg.State, "store", c[len(c)-2:], c)
+	name := filepath.Join(b.cfg.State, "store", store.Name(id))
 	raw, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)

@@ -101,7 +101,7 @@ func (f *fsck) top(ctx context.Context) error {
 	for _, e := range es {
 		switch {
 		case e.Name() == lockName || e.Name() == pinsName:
-		case e.IsDir() && len(e.Name()) == 2:
+		case e.IsDir() && len(e.Name()) == shardLetters:
 			if err := f.shard(ctx, e.Name()); err != nil {
 				return err
 			}
@@ -199,7 +199,7 @@ func (f *fsck) absent(ctx context.Context) error {
 		if f.seen[id] {
 			continue
 		}
-		if err := f.chunk(relName(id), id); err != nil {
+		if err := f.chunk(Name(id), id); err != nil {
 			return err
 		}
 	}

@@ -27,7 +27,7 @@ func spoil(t *testing.T, s *Store) (damaged chunk.ID) {
 	flip(ids[0])
 	os.Remove(s.path(ids[1]))
 	shard := filepath.Dir(s.path(ids[2]))
-	wrong := filepath.Join(s.dir, "zz")
+	wrong := filepath.Join(s.dir, "z")
 	os.MkdirAll(wrong, 0o755)
 	for name, b := range map[string][]byte{
 		filepath.Join(wrong, ids[2].String()): plain(2, 1000),

@@ -29,6 +29,33 @@ func (s *Store) Get(id chunk.ID, buf []byte) ([]byte, error) {
 	return b, err
 }
 
+// Borrow returns a chunk's plain bytes, verified, to be read and not changed until release is called. What is borrowed
+// stays in memory for the next one who asks, within Options.Fresh. Errors are those of Get.
+func (s *Store) Borrow(id chunk.ID) (plain []byte, release func(), err error) {
+	c := s.fresh.borrow(id)
+	if c == nil {
+		size, ok := s.Size(id)
+		if !ok {
+			return nil, nil, fmt.Errorf("chunk %s: %w", id, ErrNotFound)
+		}
+		b, err := s.Get(id, s.fresh.buffer(int(size)))
+		if err != nil {
+			return nil, nil, err
+		}
+		c = s.keep(id, b)
+	}
+	return c.plain, func() { s.fresh.release(c) }, nil
+}
+
+// keep makes verified bytes of a chunk fresh, if the store still holds it.
+func (s *Store) keep(id chunk.ID, plain []byte) *copied {
+	c := s.fresh.keep(id, plain)
+	if !s.Has(id) { // dropped meanwhile: memory must not serve what was taken back
+		s.fresh.forget(id)
+	}
+	return c
+}
+
 // damaged drops a chunk whose file is bad and tells OnDamage, unless the chunk was put again meanwhile.
 func (s *Store) damaged(e *entry) error {
 	s.mu.Lock()
@@ -63,7 +90,7 @@ func (r *Reader) Close() error { return r.root.Close() }
 // read reads and verifies one chunk. A file that is not regular, too large or unreadable by the disk counts as corrupt.
 func read(root *os.Root, id chunk.ID, buf []byte) ([]byte, error) {
 	// O_NONBLOCK: a fifo in the place of a chunk must not hang the reader.
-	f, err := root.OpenFile(relName(id), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	f, err := root.OpenFile(Name(id), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("chunk %s: %w", id, ErrNotFound)
@@ -98,6 +125,6 @@ func read(root *os.Root, id chunk.ID, buf []byte) ([]byte, error) {
 
 // irregular reports whether something else than a file stands in a chunk's place, such as a link out of the store.
 func irregular(root *os.Root, id chunk.ID) bool {
-	info, err := root.Lstat(relName(id))
+	info, err := root.Lstat(Name(id))
 	return err == nil && !info.Mode().IsRegular()
 }

@@ -33,6 +33,11 @@ func (s *Store) Put(id chunk.ID, plain []byte) (added bool, err error) {
 	if err != nil {
 		return false, mapError(fmt.Errorf("store chunk %s: %w", id, err))
 	}
+	if added && size <= s.opt.Fresh {
+		b := s.fresh.buffer(len(plain))
+		copy(b, plain)
+		s.fresh.release(s.keep(id, b))
+	}
 	if s.batch.Pending() >= s.opt.SyncBytes {
 		if err := s.Sync(); err != nil {
 			return added, err
@@ -90,6 +95,9 @@ func (s *Store) release(size int64) {
 	defer s.mu.Unlock()
 	s.bytes -= size
 }
+
+// Unsynced is how many bytes were put since the last Sync began.
+func (s *Store) Unsynced() int64 { return s.batch.Pending() }
 
 // Sync makes every chunk put so far survive a loss of power. A chunk that the disk refuses is dropped and reported
 // like a damaged one.

@@ -1,25 +1,27 @@
-// Package store keeps verified chunks as plain files: DIR/ab/<cid>, where ab are the last two characters of the
-// cid. It knows chunks and who pins them; it knows nothing of bundles, networks or encodings (a seeder keeps
+// Package store keeps verified chunks as plain files: DIR/a/<cid>, where a is the last character of the cid, one of
+// eight. It knows chunks and who pins them; it knows nothing of bundles, networks or encodings (a seeder keeps
 // encoded copies in chunker/store/encoded).
 //
 // # What is promised
 //
-// A chunk is hashed before it is written and again every time it is read, so nothing that does not match its
-// identity is ever handed out. A chunk whose file went bad is dropped from the set, its file deleted, and
+// A chunk is hashed before it is written and again every time it is read from the disk, so nothing that does not match
+// its identity is ever handed out. With Options.Fresh the chunks put or read last stay in memory, and are served from
+// there. A chunk whose file went bad is dropped from the set, its file deleted, and
 // Options.OnDamage told, so that a good copy can be fetched.
 //
 // A chunk that Put accepted survives the death of the process at any instant: it was written under a temporary
 // name and renamed. It survives a loss of power after the next Sync. An fsync for every chunk would cost more than
 // everything else together, so Put itself calls Sync each time Options.SyncBytes have come together: that bounds
-// what a loss of power can take. Such a loss may leave a name with torn or no content; Open drops files of an
+// what a loss of power can take. An owner that does not want Put to wait for a disk calls Sync beside it, earlier:
+// Unsynced says when. Such a loss may leave a name with torn or no content; Open drops files of an
 // impossible size, and a reader's hash finds the rest. Whoever is about to persist a claim that depends on chunks
 // ("staged") calls Sync first.
 //
 // # Files and locks
 //
 //	DIR/lock         held with flock for as long as the store is open
-//	DIR/ab/<cid>     a chunk, mode 0644
-//	DIR/ab/.tmp-*    a write that did not finish; removed by Open
+//	DIR/a/<cid>      a chunk, mode 0644
+//	DIR/a/.tmp-*     a write that did not finish; removed by Open
 //	DIR/pins/<owner> the chunks an owner needs, one cid a line, and a checksum line
 //
 // All methods are safe for concurrent use. OnDamage is called without any lock held.
@@ -59,6 +61,8 @@ type Options struct {
 	Quota int64
 	// SyncBytes is how many bytes Put lets come together before it calls Sync; 0 is DefaultSyncBytes.
 	SyncBytes int64
+	// Fresh bounds the bytes of chunks kept in memory to be served from there; 0: none are kept.
+	Fresh int64
 	// OnDamage is told each chunk that was dropped because its file was bad or missing.
 	OnDamage func(chunk.ID)
 }
@@ -70,6 +74,7 @@ type Store struct {
 	lock  *os.File
 	root  *os.Root
 	batch durable.Batch
+	fresh *fresh
 
 	syncing sync.Mutex   // one Sync at a time
 	pinning sync.Mutex   // one change of pins at a time
@@ -109,7 +114,7 @@ func Open(dir string, opt Options) (*Store, error) {
 		lock.Close()
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{dir: dir, opt: opt, lock: lock, root: root,
+	s := &Store{dir: dir, opt: opt, lock: lock, root: root, fresh: newFresh(opt.Fresh),
 		held: make(map[chunk.ID]*entry), age: list.New(),
 		pins: make(map[string][]chunk.ID), pinned: make(map[chunk.ID]int), unusable: make(map[string]bool)}
 	if err := errors.Join(s.load(), s.loadPins()); err != nil {
@@ -171,7 +176,7 @@ func (s *Store) eachFile(fn func(shard string, e fs.DirEntry) error) error {
 		return err
 	}
 	for _, sh := range shards {
-		if !sh.IsDir() || len(sh.Name()) != 2 {
+		if !sh.IsDir() || len(sh.Name()) != shardLetters {
 			continue
 		}
 		es, err := os.ReadDir(filepath.Join(s.dir, sh.Name()))
@@ -193,13 +198,17 @@ func idOf(shard string, e fs.DirEntry) (chunk.ID, bool) {
 	return id, err == nil && e.Type().IsRegular() && strings.HasSuffix(e.Name(), shard)
 }
 
-// relName is a chunk's file name below DIR.
-func relName(id chunk.ID) string {
+// shardLetters of a cid name its directory. The last one is one of eight: few directories to make, and to flush, and
+// a million chunks are not too many for each.
+const shardLetters = 1
+
+// Name is a chunk's file name below DIR.
+func Name(id chunk.ID) string {
 	c := id.String()
-	return filepath.Join(c[len(c)-2:], c)
+	return filepath.Join(c[len(c)-shardLetters:], c)
 }
 
-func (s *Store) path(id chunk.ID) string { return filepath.Join(s.dir, relName(id)) }
+func (s *Store) path(id chunk.ID) string { return filepath.Join(s.dir, Name(id)) }
 
 // insert adds a chunk as the newest. Its bytes are already counted.
 func (s *Store) insert(id chunk.ID, size int64) {
@@ -217,6 +226,7 @@ func (s *Store) drop(e *entry) (dropped bool, err error) {
 		return false, err
 	}
 	delete(s.held, e.id)
+	s.fresh.forget(e.id)
 	s.age.Remove(e.at)
 	s.bytes -= e.size
 	return true, nil

@@ -51,7 +51,7 @@ func TestPutGetReopen(t *testing.T) {
 		t.Errorf("second Put: added %v, %v", added, err)
 	}
 	c := id.String()
-	if _, err := os.Stat(filepath.Join(dir, c[len(c)-2:], c)); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, c[len(c)-1:], c)); err != nil {
 		t.Errorf("the chunk is not where a person would look: %v", err)
 	}
 	if err := s.Close(); err != nil {
@@ -227,5 +227,70 @@ func TestConcurrentUse(t *testing.T) {
 	r, err := s.Fsck(context.Background(), false, nil)
 	if st := s.Stats(); err != nil || !r.Clean() || r.Bytes != st.Bytes || r.Chunks != st.Chunks || st.Bytes > 40*1000 {
 		t.Errorf("fsck %+v, stats %+v, %v", r, st, err)
+	}
+}
+
+// What was put is served from memory, within the bound; what is not there any more is read again and verified.
+func TestFresh(t *testing.T) {
+	const size = 1000
+	for _, c := range []struct {
+		name   string
+		fresh  int64
+		served int // of eight chunks whose files were spoilt
+	}{{"none", 0, 0}, {"five", 5*size + size/2, 5}, {"all", 8 * size, 8}} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir, Options{Fresh: c.fresh})
+			defer s.Close()
+			var ids []chunk.ID
+			for n := range 8 {
+				ids = append(ids, put(t, s, plain(n, size)))
+				if err := os.WriteFile(filepath.Join(dir, Name(ids[n])), []byte("spoilt"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			served := 0
+			for n := range ids {
+				b, release, err := s.Borrow(ids[7-n])
+				if err != nil {
+					continue
+				}
+				if !bytes.Equal(b, plain(7-n, size)) {
+					t.Errorf("chunk %d: other bytes", 7-n)
+				}
+				release()
+				served++
+			}
+			if served != c.served || len(s.fresh.by) != c.served || len(s.Held()) != c.served {
+				t.Errorf("served %d, %d in memory, %d held; want %d", served, len(s.fresh.by), len(s.Held()), c.served)
+			}
+		})
+	}
+}
+
+// A buffer that is borrowed is not used for another chunk, and a chunk that was evicted is not served from memory.
+func TestFreshIsLent(t *testing.T) {
+	s := open(t, t.TempDir(), Options{Fresh: 2 * chunk.DefaultSize})
+	defer s.Close()
+	first := put(t, s, plain(0, chunk.DefaultSize))
+	b, release, err := s.Borrow(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 6 {
+		put(t, s, plain(n+1, chunk.DefaultSize))
+	}
+	if chunk.Sum(b) != first {
+		t.Error("a borrowed buffer was written to")
+	}
+	release()
+	if k := len(s.fresh.spare); k == 0 || k > maxSpare {
+		t.Errorf("%d spare buffers", k)
+	}
+	if _, _, err := s.GC(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Borrow(first); !errors.Is(err, ErrNotFound) || s.fresh.bytes != 0 {
+		t.Errorf("after GC: %v, %d bytes in memory", err, s.fresh.bytes)
 	}
 }

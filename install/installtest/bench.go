@@ -280,8 +280,7 @@ func (b *Bench) WriteRequest(t testing.TB, bundle *Bundle, w Want) string {
 
 // ChunkPath is where the store keeps a chunk.
 func (b *Bench) ChunkPath(id chunk.ID) string {
-	s := id.String()
-	return filepath.Join(b.Store, s[len(s)-2:], s)
+	return filepath.Join(b.Store, store.Name(id))
 }
 
 // InForce says which of the bundles "current" shows, checked byte for byte; "" when there is no link. Anything that

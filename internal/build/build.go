@@ -5,6 +5,7 @@ package build
 import (
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 )
 
@@ -39,10 +40,11 @@ func read(info *debug.BuildInfo) identity {
 	return id
 }
 
-func this() identity {
+// this is read once: a daemon says its software in every statement.
+var this = sync.OnceValue(func() identity {
 	info, _ := debug.ReadBuildInfo()
 	return read(info)
-}
+})
 
 // Time is the least trusted time of a machine whose clock may say 1970: when the source was committed, and never
 // before a date fixed in the source.
