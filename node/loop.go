@@ -145,7 +145,7 @@ func (n *Node) act(a swarm.Action) {
 	case swarm.Strike:
 		n.strike(a)
 	case swarm.DialWAN:
-		n.dialWAN()
+		n.dialWAN(a.Within)
 	case swarm.HangUpWAN:
 		if n.seederS != nil {
 			n.seederS.End(errNotUplink)
@@ -231,11 +231,14 @@ func (n *Node) sendHave(nb *neighbour, b *heldBundle) {
 	nb.s.Send(&wire.Have{Bundle: b.digest, Wants: b.wants, Total: uint32(len(b.catalog.Chunks)), Bitmap: bits})
 }
 
-func (n *Node) dialWAN() {
+func (n *Node) dialWAN(within time.Duration) {
 	n.group.Go(func() error {
-		ctx, cancel := context.WithTimeout(n.ctx, 8*time.Second)
+		named, cancel := context.WithTimeout(n.ctx, within/2) // or the addresses of the last time
+		addrs := n.resolve(named)
+		cancel()
+		ctx, cancel := context.WithTimeout(n.ctx, within)
 		defer cancel()
-		err := n.host.Dial(ctx, n.seeder, n.resolve(ctx)...)
+		err := n.host.Dial(ctx, n.seeder, addrs...)
 		n.post(func() {
 			switch {
 			case err != nil:

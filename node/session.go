@@ -152,7 +152,7 @@ func (n *Node) seederMessage(s *xfer.Session, m wire.Message) error {
 				rtt = n.seederS.RTT()
 			}
 			first := !n.sw.Leads()
-			n.step(swarm.LeaseGranted{Lease: m.Lease, TTL: millis(m.TTLMillis), Renew: millis(m.RenewMillis), Split: m.Split, RTT: rtt})
+			n.step(swarm.LeaseGranted{Lease: m.Lease, TTL: millis(m.TTLMillis), Renew: millis(m.RenewMillis), Split: m.Split, RTT: rtt, Pause: millis(m.PauseMillis)})
 			if first {
 				for _, st := range n.byName {
 					st.fresh = true

@@ -18,7 +18,8 @@ type bundle struct {
 	since   []time.Time // when holders last grew
 	grew    time.Time   // when the catalog last grew
 	left    int         // chunks not on disk
-	alone   map[int]time.Time
+	alone   map[int]time.Time // chunks that came over the WAN and that no neighbour holds, since when
+	untaken int               // of them, in a row, that nobody took in time
 
 	buckets [][]int32 // missing chunks not asked for, by holders
 	place   []int32   // position of a chunk in its bucket, -1: in none
@@ -128,7 +129,10 @@ func (b *bundle) addHolder(n, d int, now time.Time) {
 	b.holders[n] += int16(d)
 	if d > 0 {
 		b.since[n] = now
-		delete(b.alone, n)
+		if _, ok := b.alone[n]; ok {
+			delete(b.alone, n)
+			b.untaken = 0
+		}
 	}
 	if in {
 		b.enter(n)

@@ -1,7 +1,5 @@
 package swarm
 
-import "slices"
-
 // hashPeer and mix are FNV-1a and the finalizer of SplitMix64: they spread turns and ranks evenly and alike on all
 // nodes. Nothing about security hangs on them.
 func hashPeer(p Peer) uint64 {
@@ -17,16 +15,4 @@ func mix(a, b uint64) uint64 {
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return z ^ z>>31
-}
-
-func sortFunc[T any](s []T, less func(a, b T) bool) {
-	slices.SortFunc(s, func(a, b T) int {
-		switch {
-		case less(a, b):
-			return -1
-		case less(b, a):
-			return 1
-		}
-		return 0
-	})
 }

@@ -426,7 +426,7 @@ func (s *sim) act(n *simNode, a Action) {
 	case DialWAN:
 		d := s.sc.rtt * 2
 		if !s.reachesWAN(n) {
-			d = 2 * time.Second
+			d = a.Within
 		}
 		s.at(d, func() {
 			if !alive() {

@@ -6,53 +6,10 @@ import (
 	"github.com/patchmesh/patchmesh/internal/roster"
 )
 
-// link is the state of the session with the seeder.
-type link int
-
-const (
-	linkDown link = iota
-	linkDialling
-	linkUp
-)
-
-// uplink is this node's part in the question who talks to the data centre.
-type uplink struct {
-	link    link
-	dialled time.Time // when the dial under way began
-	redial  time.Time // not before
-	backoff time.Duration
-	asked   time.Time // an AskLease is out since then, zero: none
-	askNext time.Time // not before
-
-	lease   uint64
-	held    bool
-	until   time.Time
-	renewAt time.Time
-	split   bool
-	active  bool // what the seeder was last told
-
-	refusedBy   Peer      // the holder a refusal named
-	outOfReach  time.Time // since when that holder is not among us
-	lonelySince time.Time // since when no uplink is known, zero: one is
-	told        Peer      // what neighbours were last told
-	toldSplit   bool
-	toldTo      int // how many neighbours there were
-}
-
-// Bounds of the election.
-const (
-	redialLeast = 500 * time.Millisecond
-	redialMost  = 15 * time.Second
-	askTimeout  = 5 * time.Second
-	dialTimeout = 20 * time.Second // whoever dials gives up earlier; this is for an answer that never comes
-	idleLinkTTL = 5 * time.Second  // a session without a lease is closed after that
-	wanStall    = 30 * time.Second
-)
-
 // leads: this node may take chunks over the WAN now.
 func (s *Swarm) leads() bool {
 	u := &s.uplink
-	return u.held && u.link == linkUp && s.now.Before(u.until) && s.settled
+	return u.held && u.link == linkUp && s.now.Before(u.until) && s.settled && !s.leave.asked
 }
 
 // Leads reports whether this node holds the uplink lease.
@@ -73,13 +30,13 @@ func (s *Swarm) seenUplink(far bool) (Peer, bool) {
 	if s.Leads() && !s.uplink.split {
 		return s.cfg.Self, false
 	}
-	for p := range s.trusted { // neighbours that speak for themselves
+	for p := range s.heeded { // neighbours that speak for themselves
 		if p.holder == p.id && !p.split {
 			return p.id, false
 		}
 	}
 	if far {
-		for p := range s.trusted {
+		for p := range s.heeded {
 			if p.holder != "" && !p.split && p.holder != s.cfg.Self && p.holder != p.id && !s.reach(p.holder) {
 				return p.holder, false
 			}
@@ -88,7 +45,7 @@ func (s *Swarm) seenUplink(far bool) (Peer, bool) {
 	if s.Leads() {
 		return s.cfg.Self, true
 	}
-	for p := range s.trusted {
+	for p := range s.heeded {
 		if p.holder == p.id {
 			return p.id, true
 		}
@@ -96,10 +53,57 @@ func (s *Swarm) seenUplink(far bool) (Peer, bool) {
 	return "", false
 }
 
+// heeded lists the neighbours whose word about the uplink counts.
+func (s *Swarm) heeded(yield func(*neighbour) bool) {
+	for p := range s.trusted {
+		if !s.now.Before(p.conduct.mute) && !yield(p) {
+			return
+		}
+	}
+}
+
 // reach: the peer is a neighbour that counts.
 func (s *Swarm) reach(id Peer) bool {
 	p := s.peers[id]
 	return p != nil && !p.banned
+}
+
+// usable: the peer is a neighbour that may well be the uplink.
+func (s *Swarm) usable(id Peer) bool { return s.reach(id) && !s.now.Before(s.peers[id].conduct.mute) }
+
+// watchUplink stops believing in an uplink that brings nothing: when for long nothing has come and nobody holds what
+// we lack, whoever named it is not heeded any more, and the election goes on without it. The seeder grants a second
+// lease then, and accounts for it; and if it was the seeder that wanted a pause, its grant says so.
+func (s *Swarm) watchUplink() {
+	seen, _ := s.seenUplink(true)
+	if seen == "" || seen == s.cfg.Self || !s.lacking() {
+		s.got = later(s.got, s.now)
+		return
+	}
+	if s.now.Sub(s.got) < s.cfg.Barren {
+		return
+	}
+	s.got = s.now
+	for p := range s.heeded {
+		if p.holder == seen {
+			p.conduct.mute = s.now.Add(s.cfg.Ban)
+			if p.id == seen {
+				s.do(Strike{p.id, "is the uplink and brings nothing", 0})
+			} else {
+				s.do(Strike{p.id, "names an uplink that brings nothing", 0})
+			}
+		}
+	}
+}
+
+// lacking: there is something that this node wants and nobody within reach holds.
+func (s *Swarm) lacking() bool {
+	for _, b := range s.list {
+		if b.wants && len(b.buckets) > 0 && len(b.buckets[0]) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // rank is this node's place among the candidates it is connected with: those that prefer the WAN first, then by
@@ -136,14 +140,8 @@ func (s *Swarm) Active() bool {
 	return false
 }
 
-// role takes over what the roster says.
-func (s *Swarm) role(e Role) {
-	if e.Peer == s.cfg.Self {
-		s.cfg.Role = e.Role
-	} else if p := s.peers[e.Peer]; p != nil {
-		p.role = e.Role
-	}
-}
+// worthIt: there is something to fetch, and the seeder does not want it to wait for long.
+func (s *Swarm) worthIt() bool { return s.Active() && s.wan.paused.Sub(s.now) < pauseShort }
 
 // elect moves this node towards or away from the seeder.
 func (s *Swarm) elect() {
@@ -158,90 +156,60 @@ func (s *Swarm) elect() {
 		s.do(TellUplink{near, nearSplit})
 	}
 	seen, split := s.seenUplink(true)
-	if u.held && (s.cfg.Role == roster.WANNever || s.disk.bad(s.now) && len(s.order) > 0) {
-		// Another node may, or can.
-		s.do(ReleaseLease{u.lease})
-		s.loseLease()
-		return
-	}
-	if u.held {
-		if u.split && !split && seen != "" {
-			// The LAN has healed: the first lease is enough.
-			s.do(ReleaseLease{u.lease})
-			s.loseLease()
-			return
-		}
+	switch {
+	case u.held && (s.cfg.Role == roster.WANNever || s.disk.bad(s.now) && len(s.order) > 0 || s.handOver()):
+		// Another node may, or can, or must.
+		s.release()
+	case u.held && u.split && !split && seen != "":
+		// The LAN has healed: the first lease is enough.
+		s.release()
+	case u.held:
 		// When work begins the short lease is asked for at once: it is how a silent death is noticed soon.
-		active := s.Active()
+		active := s.worthIt()
 		if (!s.now.Before(u.renewAt) || active && !u.active) && u.link == linkUp {
-			u.renewAt, u.active = s.now.Add(askTimeout), active
+			u.renewAt, u.active, u.sent = s.now.Add(askTimeout), active, s.now
 			s.do(RenewLease{u.lease, active, u.split && !split && seen != ""})
 		}
-		return
-	}
-	if seen != "" {
+	case seen != "" || s.leave.asked:
 		u.lonelySince, u.refusedBy = time.Time{}, ""
 		if u.link == linkUp && s.now.Sub(u.askNext) > idleLinkTTL {
 			s.do(HangUpWAN{})
 			u.link = linkDown
 		}
-		return
+	default:
+		if u.lonelySince.IsZero() {
+			u.lonelySince = s.now
+		}
+		if s.cfg.Role != roster.WANNever && !s.disk.bad(s.now) && s.settled && s.now.Sub(u.lonelySince) >= time.Duration(s.rank())*s.cfg.Stagger {
+			s.seek()
+		}
 	}
-	if u.lonelySince.IsZero() {
-		u.lonelySince = s.now
-	}
-	if s.cfg.Role == roster.WANNever || s.disk.bad(s.now) || !s.settled || s.now.Sub(u.lonelySince) < time.Duration(s.rank())*s.cfg.Stagger {
-		return
-	}
+}
+
+func (s *Swarm) release() {
+	s.do(ReleaseLease{s.uplink.lease})
+	s.loseLease()
+	s.uplink.askNext = s.now
+}
+
+// seek takes the next step towards a lease.
+func (s *Swarm) seek() {
+	u := &s.uplink
 	switch u.link {
 	case linkDown:
-		if !s.now.Before(u.redial) {
-			u.link, u.dialled = linkDialling, s.now
-			s.do(DialWAN{})
-		}
+		s.dial()
 	case linkUp:
 		if !u.asked.IsZero() && s.now.Sub(u.asked) < askTimeout || s.now.Before(u.askNext) {
 			return
 		}
-		u.active = s.Active()
+		u.active = s.worthIt()
 		ask := AskLease{Active: u.active}
-		if u.refusedBy != "" && !s.reach(u.refusedBy) && s.now.Sub(u.outOfReach) >= s.cfg.SplitAfter {
+		if u.refusedBy != "" && !s.usable(u.refusedBy) && s.now.Sub(u.outOfReach) >= s.cfg.SplitAfter {
 			ask.Unreachable = u.refusedBy
 		}
-		u.asked = s.now
+		u.asked, u.sent = s.now, s.now
 		s.do(ask)
 	}
-}
-
-// watchWAN hangs up when the seeder takes our requests and sends nothing, and gives up a dial that has no end.
-func (s *Swarm) watchWAN() {
-	if s.uplink.link == linkDialling && s.now.Sub(s.uplink.dialled) > dialTimeout {
-		s.wanDown()
-	}
-	if s.wan.inFlight == 0 || s.uplink.link != linkUp {
-		return
-	}
-	limit := wanStall
-	if s.wan.rate > 0 {
-		limit = max(limit, time.Duration(8*s.wan.inFlight*int64(time.Second)/s.wan.rate))
-	}
-	if s.now.Sub(s.wan.last) > limit {
-		s.do(HangUpWAN{})
-		s.wanDown()
-	}
-}
-
-func (s *Swarm) wanUp() {
-	u := &s.uplink
-	u.link, u.backoff, u.asked, u.askNext = linkUp, 0, time.Time{}, s.now
-}
-
-func (s *Swarm) wanDown() {
-	u := &s.uplink
-	u.link, u.asked = linkDown, time.Time{}
-	u.backoff = min(max(2*u.backoff, redialLeast), redialMost)
-	u.redial = s.now.Add(u.backoff)
-	s.loseLease()
 }
 
 func (s *Swarm) leaseGranted(e LeaseGranted) {
@@ -250,14 +218,18 @@ func (s *Swarm) leaseGranted(e LeaseGranted) {
 	if u.link != linkUp {
 		return
 	}
-	// The time to live counts from when we asked, at the latest from now minus a round trip: never longer than the
-	// seeder thinks.
+	// The time to live counts from when we asked, and from a round trip ago at the latest: an answer that lay about
+	// while this process stood still makes no lease, and never does it last longer than the seeder thinks.
 	u.lease, u.held, u.split = e.Lease, true, e.Split
 	u.until, u.renewAt = s.now.Add(e.TTL-e.RTT), s.now.Add(e.Renew)
+	if sent := u.sent.Add(e.TTL); sent.Before(u.until) {
+		u.until = sent
+	}
 	u.lonelySince = time.Time{}
 	if e.RTT > 0 {
 		s.wan.rtt = e.RTT
 	}
+	s.pause(e.Pause)
 }
 
 func (s *Swarm) leaseRefused(e LeaseRefused) {
@@ -269,7 +241,7 @@ func (s *Swarm) leaseRefused(e LeaseRefused) {
 	if e.Holder != u.refusedBy {
 		u.refusedBy, u.outOfReach = e.Holder, s.now
 	}
-	if e.Holder == "" || s.reach(e.Holder) {
+	if e.Holder == "" || s.usable(e.Holder) {
 		u.outOfReach = s.now
 	} else if claim := u.outOfReach.Add(s.cfg.SplitAfter).Sub(s.now); claim > 0 {
 		// That we cannot reach the holder will be news to the seeder: it asked for patience without knowing.

@@ -1,0 +1,125 @@
+package swarm
+
+import "time"
+
+// conduct is what this node remembers of how a neighbour behaved. It outlives a session; there is one for each node
+// of the roster that was ever connected.
+type conduct struct {
+	bans    int       // so far
+	til     time.Time // banned until then
+	fails   int       // requests in a row that it did not serve
+	failing time.Time // since when
+	mute    time.Time // until then what it says about the uplink counts for nothing
+	doubts  map[Bundle]map[int]doubt
+}
+
+// doubt is what speaks against one claim to hold a chunk.
+type doubt struct {
+	fails int
+	last  time.Time
+}
+
+// Bounds of patience with a neighbour that says it holds chunks and delivers none: as long as it counts as a holder,
+// nobody takes them over the WAN.
+const (
+	maxFails   = 2 * DefaultDepth // in a row, of whatever chunk
+	maxFailing = 10 * time.Second
+	maxDoubt   = 3               // of one chunk: the claim counts for nothing from then on
+	doubtEvery = 2 * time.Second // several refusals at once are one
+	banMost    = 24 * time.Hour
+	banMemory  = 24 * time.Hour // without a ban, after which the next one is as short as the first
+)
+
+func (s *Swarm) conductOf(id Peer) *conduct {
+	c := s.conducts[id]
+	if c == nil {
+		c = &conduct{doubts: map[Bundle]map[int]doubt{}}
+		s.conducts[id] = c
+	}
+	return c
+}
+
+func (c *conduct) disbelieves(b Bundle, n int) bool { return c.doubts[b][n].fails >= maxDoubt }
+
+// disbelieved lists the chunks of a bundle that the neighbour is not believed to hold.
+func (c *conduct) disbelieved(b Bundle) func(func(int) bool) {
+	return func(yield func(int) bool) {
+		for n, d := range c.doubts[b] {
+			if d.fails >= maxDoubt && !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+// served notes that a neighbour kept its word.
+func (s *Swarm) served(p *neighbour, b *bundle, n int) {
+	p.conduct.fails = 0
+	delete(p.conduct.doubts[b.id], n)
+}
+
+// unkept notes that it did not: it said that it holds chunk n and did not send it when asked.
+func (s *Swarm) unkept(p *neighbour, b *bundle, n int) {
+	c := p.conduct
+	of := c.doubts[b.id]
+	if of == nil {
+		of = map[int]doubt{}
+		c.doubts[b.id] = of
+	}
+	if d := of[n]; s.now.Sub(d.last) >= doubtEvery {
+		of[n] = doubt{d.fails + 1, s.now}
+	}
+	if c.disbelieves(b.id, n) {
+		s.disbelieve(p, b, n)
+	}
+	s.unserved(p)
+}
+
+// disbelieve takes a neighbour's claim to hold a chunk out of the count.
+func (s *Swarm) disbelieve(p *neighbour, b *bundle, n int) {
+	if h := p.have[b.id]; h.has(n) {
+		h.unset(n)
+		if !p.banned {
+			b.addHolder(n, -1, s.now)
+		}
+	}
+}
+
+// unserved notes a request that a neighbour did not serve, and bans one that serves none.
+func (s *Swarm) unserved(p *neighbour) {
+	c := p.conduct
+	if c.fails++; c.fails == 1 {
+		c.failing = s.now
+	}
+	if c.fails >= maxFails && s.now.Sub(c.failing) >= maxFailing {
+		c.fails = 0
+		s.ban(p.id, "holds chunks and delivers none")
+	}
+}
+
+// ban makes a neighbour count for nothing for a while: not as a holder, not as one that takes its turn, not as
+// uplink.
+func (s *Swarm) ban(id Peer, why string) {
+	c := s.conductOf(id)
+	if s.now.Sub(c.til) > banMemory {
+		c.bans = 0
+	}
+	length := min(s.cfg.Ban<<min(c.bans, 8), banMost)
+	c.bans++
+	c.til = s.now.Add(length)
+	s.do(Strike{id, why, length})
+	if p := s.peers[id]; p != nil && !p.banned {
+		s.discount(p)
+		p.banned = true
+	}
+}
+
+// pardon ends the bans whose time has come.
+func (s *Swarm) pardon() {
+	for _, p := range s.order {
+		if p.banned && !s.now.Before(p.conduct.til) {
+			p.banned = false
+			s.recount(p)
+		}
+	}
+}
