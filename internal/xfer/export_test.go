@@ -1,5 +1,11 @@
 package xfer
 
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
 // What the tests outside name.
 var (
 	ErrReplaced = errReplaced
@@ -10,3 +16,11 @@ var (
 
 // MaxControlBytes is maxControlBytes.
 const MaxControlBytes = maxControlBytes
+
+// Congestion is the congestion control that the kernel says the session's data lane is sent with.
+func (s *Session) Congestion() (name string, err error) {
+	e := s.path.Load().socket.Control(func(fd uintptr) {
+		name, err = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	})
+	return name, errors.Join(e, err)
+}

@@ -41,7 +41,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
@@ -62,7 +61,10 @@ type Config struct {
 	Name     string         // said in Hello
 	Software string
 	Listen   string // host:port; port 0 lets the system choose
-	Limits   Limits
+	// Congestion is the congestion control by which accepted connections send, as the kernel names it: "bbr". Empty, or
+	// where the kernel does not allow it: the machine's default.
+	Congestion string
+	Limits     Limits
 	// Allow says whether a peer may connect, in either direction. Called from any goroutine, must not block.
 	Allow func(peer.ID) bool
 	// AllowDial says whether an address may be dialled, so that nobody can talk us into dialling elsewhere. Nil: all.
@@ -129,7 +131,7 @@ func New(cfg Config) (*Host, error) {
 	x.h, err = libp2p.New(
 		libp2p.Identity(cfg.Key),
 		libp2p.ListenAddrs(laddr),
-		libp2p.NoTransports, libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
+		libp2p.NoTransports, libp2p.Transport(newTransport(cfg.Congestion, cfg.Logger)),
 		libp2p.Security(libp2ptls.ID, newSecurity),
 		libp2p.Muxer(yamux.ID, newMuxer(cfg.Limits)),
 		libp2p.ConnectionGater(newGater(x)),
@@ -181,14 +183,14 @@ const leastWindow = 256 << 10
 
 // newMuxer starts each stream with the window that the limits give it: yamux begins with 256 KiB, which fills 40 of
 // 50 Mbit/s at 40 ms, and is slow to grow it.
-func newMuxer(l Limits) *yamux.Transport {
+func newMuxer(l Limits) muxer {
 	m := *yamux.DefaultTransport
 	m.MaxStreamWindowSize, m.InitialStreamWindowSize = windowBytes, uint32(l.FirstWindow)
 	m.AcceptBacklog = 32 // streams a peer may open before the first is looked at
 	// A frame and its header fill one TLS record. Up to 64 frames wait for the socket of a thin line, in memory and in
 	// front of the control lane's: of 64 KiB each, as libp2p has them, that would be 4 MiB.
-	m.MaxMessageSize = 16<<10 - 12
-	return &m
+	m.MaxMessageSize = frameHeader + SliceBytes
+	return muxer{&m}
 }
 
 // ID is the host's own peer ID.

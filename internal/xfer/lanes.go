@@ -77,6 +77,10 @@ func (s *Session) setUp(out, in *[2]network.Stream) error {
 		}
 		out[i] = st
 	}
+	var p *path
+	if out[dataLane].Conn().As(&p) {
+		s.path.Store(p)
+	}
 	for i, p := range protocols {
 		select {
 		case in[i] = <-s.lanes[i].came:
@@ -104,7 +108,7 @@ func (s *Session) open(ctx context.Context, p protocol.ID) (network.Stream, erro
 		st.Reset()
 		return nil, err
 	}
-	return st, nil
+	return handing{st}, nil
 }
 
 // readAhead bytes of a lane are buffered: some small frames, and a seeder has 2,400 lanes to read. Chunks are read past it.

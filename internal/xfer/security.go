@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -113,7 +114,13 @@ func (s *security) handshake(ctx context.Context, c *tls.Conn, keys <-chan crypt
 	if !slices.Contains(s.muxers, mux) {
 		mux = ""
 	}
-	return &secureConn{Conn: c, self: s.self, remote: remote, key: key, state: network.ConnectionState{
+	var socket syscall.RawConn
+	if sc, ok := c.NetConn().(syscall.Conn); ok {
+		if socket, err = sc.SyscallConn(); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
+	return &secureConn{Conn: c, path: path{socket: socket}, self: s.self, remote: remote, key: key, state: network.ConnectionState{
 		StreamMultiplexer: protocol.ID(mux), UsedEarlyMuxerNegotiation: mux != "",
 	}}, nil
 }
@@ -123,6 +130,14 @@ type secureConn struct {
 	self, remote peer.ID
 	key          crypto.PubKey
 	state        network.ConnectionState
+	path         path
+}
+
+// Write implements net.Conn.
+func (c *secureConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.path.written.Add(int64(n))
+	return n, err
 }
 
 func (c *secureConn) LocalPeer() peer.ID                 { return c.self }

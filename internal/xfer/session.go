@@ -33,9 +33,9 @@ func (e RefuseError) Error() string { return "refused: " + e.Reason.String() }
 
 // Bounds of a session.
 const (
-	SliceBytes      = 16 << 10
-	MaxWaitingGets  = 64      // further ones are refused as busy
-	maxControlBytes = 8 << 20 // queued control frames; a peer that does not read them is let go
+	SliceBytes      = 16<<10 - frameHeader // a frame of the muxer, and with its header a TLS record
+	MaxWaitingGets  = 64                   // further ones are refused as busy
+	maxControlBytes = 8 << 20              // queued control frames; a peer that does not read them is let go
 	setupTimeout    = 10 * time.Second
 	partTimeout     = time.Second // to say what is queued when a session ends
 )
@@ -76,6 +76,7 @@ type Session struct {
 	wake chan struct{} // the queue is not empty
 	gets chan wire.Get
 	live liveness
+	path atomic.Pointer[path] // of the connection that the data lane is on; nil before it is open
 }
 
 func newSession(x *Host, p peer.ID) *Session {
