@@ -90,7 +90,6 @@ func (n *Node) load() error {
 	n.unpinStale()
 	role := n.roleOf(n.self)
 	n.sw = swarm.New(swarm.Config{Self: swarm.Peer(n.self.String()), Role: role}, time.Now())
-	n.expect()
 	n.refreshDocs()
 	n.mine = n.describe()
 	return nil

@@ -28,6 +28,7 @@ func (n *Node) loop(ctx context.Context) error {
 	t := time.NewTicker(tickActive)
 	defer t.Stop()
 	fast := true
+	n.expect()
 	n.retarget()
 	for {
 		var began time.Time
@@ -205,30 +206,6 @@ func (n *Node) fetch(a swarm.Fetch) {
 	}
 	n.pend.add(a.Req, want{from: s.Peer(), bundle: a.Bundle, number: a.Number, ref: ref})
 	s.Send(&wire.Get{Req: a.Req, ID: ref.ID})
-}
-
-// announce tells neighbours of chunks that came since.
-func (n *Node) announce() {
-	for d, numbers := range n.news {
-		for len(numbers) > 0 {
-			k := min(len(numbers), wire.MaxHaveAdd)
-			for _, b := range n.nb {
-				b.s.Send(&wire.HaveAdd{Bundle: d, Numbers: numbers[:k]})
-			}
-			numbers = numbers[k:]
-		}
-		delete(n.news, d)
-	}
-}
-
-func (n *Node) sendHave(nb *neighbour, b *heldBundle) {
-	bits := make([]byte, (len(b.catalog.Chunks)+7)/8)
-	for i, r := range b.catalog.Chunks {
-		if n.store.Has(r.ID) {
-			bits[i/8] |= 1 << (i % 8)
-		}
-	}
-	nb.s.Send(&wire.Have{Bundle: b.digest, Wants: b.wants, Total: uint32(len(b.catalog.Chunks)), Bitmap: bits})
 }
 
 func (n *Node) dialWAN(within time.Duration) {

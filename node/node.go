@@ -90,6 +90,8 @@ type Node struct {
 	storing    trouble // of chunks
 	mine       status.Node
 	told       time.Time // when mine was last sent to neighbours
+	looked     time.Time // when it was last looked at
+	flushing   bool      // chunks are being made durable
 	toldWAN    time.Time
 	active     bool
 }
@@ -106,6 +108,9 @@ type neighbour struct {
 	docs     shelf
 	relaying map[uint64]time.Time // its reports that we have handed on and that are not acknowledged
 	said     uint64               // number of its last statement
+
+	news      map[manifest.Digest][]uint32 // chunks that it has not heard we hold
+	newsSince time.Time                    // since when; zero: it waits for them
 }
 
 // statement is what a node last said of itself.
@@ -167,7 +172,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	if n.out.damaged > 0 {
 		n.event(problem.StoreDamaged, "%d reports in the outbox could not be read; they are kept as outbox/*.damaged", n.out.damaged)
 	}
-	if n.store, err = store.Open(n.d.path("chunks"), store.Options{Quota: cfg.QuotaBytes, OnDamage: n.damaged}); err != nil {
+	if err = n.openStore(); err != nil {
 		return nil, err
 	}
 	if err = n.listen(); err != nil {

@@ -230,6 +230,7 @@ func (n *Node) arrived(w want, req uint32, wan, added bool, payload int64) {
 	}
 	n.rec.Transfer[w.bundle.String()], n.dirty = c, true
 	n.storing.worked(n)
+	n.flush()
 	n.step(swarm.Stored{Req: req})
 	// The swarm may have given the request up while the chunk was being written.
 	n.step(swarm.Gained{Bundle: w.bundle, Number: w.number})
@@ -247,7 +248,7 @@ func (n *Node) Chunk(_ context.Context, s *xfer.Session, id chunk.ID) (xfer.Serv
 	if s.Peer() == n.seeder {
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonDenied}
 	}
-	b, err := n.store.Get(id, nil)
+	b, release, err := n.store.Borrow(id)
 	if errors.Is(err, store.ErrNotFound) {
 		n.post(func() { n.missing(id) }) // evicted: who asks believes us to hold it, and so does the swarm
 	}
@@ -255,6 +256,7 @@ func (n *Node) Chunk(_ context.Context, s *xfer.Session, id chunk.ID) (xfer.Serv
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
 	}
 	return xfer.Served{Encoding: byte(encoding.Plain), Payload: b, Release: func(sent bool) {
+		release()
 		if sent {
 			n.servedB.Add(int64(len(b)))
 		}

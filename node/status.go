@@ -74,7 +74,8 @@ func (n *Node) transfer(d manifest.Digest) status.Transfer {
 // tellNeighbours sends our statement when it has changed, not too often.
 func (n *Node) tellNeighbours() {
 	now := time.Now()
-	if now.Sub(n.told) >= tellEvery/2 {
+	if now.Sub(n.looked) >= tellEvery/2 {
+		n.looked = now
 		st := n.describe()
 		old := n.mine
 		old.At, old.Seq = st.At, st.Seq
