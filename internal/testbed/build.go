@@ -45,6 +45,9 @@ func (b *Bed) lan(router, addr string) error {
 		"addr add "+addr+"/24 brd + dev br0", "link set br0 up")
 }
 
+// tcp is how hosts send that choose nothing else: as most machines do, whatever the default of this one.
+const tcp = "congctl cubic"
+
 // plugged makes a host and plugs it into a port of the router's bridge.
 func (b *Bed) plugged(router, port, host, addr, gateway string) error {
 	if err := b.host(host, false); err != nil {
@@ -54,7 +57,8 @@ func (b *Bed) plugged(router, port, host, addr, gateway string) error {
 	if err := ip(r, fmt.Sprintf("link add %s type veth peer name eth0 netns %s", port, x), fmt.Sprintf("link set %s master br0 up", port)); err != nil {
 		return err
 	}
-	return ip(x, "addr add "+addr+"/24 brd + dev eth0", "link set eth0 up", "route add default via "+gateway)
+	return ip(x, "addr add "+addr+"/24 brd + dev eth0 noprefixroute", "link set eth0 up",
+		fmt.Sprintf("route add %s/24 dev eth0 src %s %s", addr[:strings.LastIndexByte(addr, '.')]+".0", addr, tcp), "route add default via "+gateway+" "+tcp)
 }
 
 // host makes an empty namespace.
