@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/testbed"
+)
+
+// entry is a part of the benchmark. Entries in a row with the same bed share it.
+type entry struct {
+	name, group string
+	cfg         testbed.Config
+	run         func(context.Context, *stage, *part) error
+}
+
+// thin is the WAN for which the figures are given.
+func thin(sites, nodes int, lan testbed.Rate) testbed.Config {
+	return testbed.Config{Sites: sites, Nodes: nodes, WAN: 50 * testbed.Mbit, RTT: 40 * time.Millisecond, LAN: lan}
+}
+
+func entries() []entry {
+	return []entry{
+		{"fill-8", "ours", thin(1, 8, testbed.Gbit), fills},
+		{"faults", "ours", thin(1, 8, testbed.Gbit), faults},
+		{"fill-2", "ours", thin(1, 2, testbed.Gbit), fills},
+		{"fill-16", "ours", thin(1, 16, testbed.Gbit), fills},
+		{"fill-30", "ours", thin(1, 30, testbed.Gbit), fills},
+		{"sites", "ours", thin(4, 4, testbed.Gbit), fills},
+	}
+}
+
+// prog is what the process does when it does not stand guard over a bed.
+type prog struct{}
+
+func main() { os.Exit(testbed.Main(prog{})) }
+
+// Run implements what testbed.Main asks for.
+func (prog) Run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	return 0
+}
+
+func command(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	runs := f.Int("runs", 3, "how often everything is done; the figures are medians")
+	mib := f.Int64("size", 64, "MiB to distribute")
+	seed := f.Uint64("seed", 1, "of the contents and the losses")
+	only := f.String("only", "", "parts or groups, with commas between")
+	bin := f.String("bin", "bin", "directory of the programs")
+	out := f.String("out", "bench/results.json", "the document")
+	logs := f.String("logs", "", "directory for the programs' logs")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	began := time.Now()
+	o := options{runs: *runs, size: *mib << 20, seed: *seed, bin: *bin, logs: *logs, say: func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}}
+	if missing := testbed.Missing(); missing != "" {
+		return fmt.Errorf("needs %s", missing)
+	}
+	return o.measure(ctx, chosen(entries(), *only), *out)
+}
+
+// chosen are the entries that are named, by themselves or by their group; nothing named is all.
+func chosen(all []entry, only string) []entry {
+	if only == "" {
+		return all
+	}
+	names := strings.Split(only, ",")
+	return slices.DeleteFunc(slices.Clone(all), func(e entry) bool {
+		return !slices.Contains(names, e.name) && !slices.Contains(names, e.group)
+	})
+}
+
+// partTime bounds a part: it ends by itself even when nothing goes as it should.
+const partTime = 15 * time.Minute
+
+// measure runs the entries and writes the document after each.
+func (o options) measure(ctx context.Context, list []entry, out string) (err error) {
+	doc, err := load(out)
+	if err != nil {
+		return err
+	}
+	var order []string
+	for _, e := range entries() {
+		order = append(order, e.name)
+	}
+	var s *stage
+	defer func() {
+		if s != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	id, here := commit(ctx), thisMachine()
+	for _, e := range list {
+		p := part{Name: e.name, At: time.Now().UTC().Truncate(time.Second), Commit: id, Machine: here, Seed: o.seed, Runs: o.runs}
+		if s != nil && s.want != e.cfg {
+			err := s.close()
+			if s = nil; err != nil {
+				return err
+			}
+		}
+		if s == nil {
+			if s, err = o.open(e.cfg); err != nil {
+				return err
+			}
+		}
+		o.say("part %s", e.name)
+		bounded, cancel := context.WithTimeoutCause(ctx, partTime, fmt.Errorf("part %s takes longer than %v", e.name, partTime))
+		err := e.run(bounded, s, &p)
+		cancel()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			p.Trouble = append(p.Trouble, err.Error())
+			o.say("part %s: %v", e.name, err)
+		}
+		p.Seconds = time.Since(p.At).Seconds()
+		doc.put(p, order)
+		if err := doc.save(out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
