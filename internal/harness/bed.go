@@ -11,7 +11,8 @@ import (
 	"github.com/patchmesh/patchmesh/internal/testbed"
 )
 
-// bedGround lets a lab's programs run in a bed: the seeder in the data centre, NODE node-N of site siteS in its host.
+// bedGround lets a lab's programs run in a bed: the seeder in the data centre, its stand-in beside it, NODE node-N of
+// site siteS in its host.
 type bedGround struct {
 	bed *testbed.Bed
 
@@ -26,8 +27,11 @@ var nodeName = regexp.MustCompile(`^site(\d+)-node-(\d+)$`)
 
 // find returns the bed's name of a host, and its address.
 func find(host string) (name, addr string, err error) {
-	if host == seederHost {
+	switch host {
+	case seederHost:
 		return testbed.DC, testbed.DCAddr, nil
+	case StandIn:
+		return testbed.DC2, testbed.DC2Addr, nil
 	}
 	m := nodeName.FindStringSubmatch(host)
 	if m == nil {

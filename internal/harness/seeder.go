@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/api"
@@ -15,45 +16,67 @@ import (
 // pollEvery is how often the harness looks whether something has become true.
 const pollEvery = 100 * time.Millisecond
 
-// seederHost is the seeder's host and the administrator's.
+// seederHost is the seeder's first host and the administrator's.
 const seederHost = "seeder"
+
+// StandIn is the host of a second seeder, for a lab on a ground that has one.
+const StandIn = "seeder-2"
 
 // Seeder is a seeder with its two signing keys.
 type Seeder struct {
-	lab       *Lab
-	mesh, api string // host:port, the same after a restart
-	proc      *Proc
+	lab    *Lab
+	places []place // where it may run; nodes are told of all when they join
+	at     int     // the place where it runs
+	proc   *Proc
 }
 
-// NewSeeder makes the release and the operator's key, and starts a seeder that trusts them.
-func (l *Lab) NewSeeder(ctx context.Context) (*Seeder, error) {
+// place is a host with a state directory.
+type place struct {
+	host, state string
+	mesh, api   string // host:port, the same after a restart
+}
+
+// NewSeeder makes the release and the operator's key, and starts a seeder that trusts them. With a stand-in it has two
+// addresses, see [Seeder.Copy].
+func (l *Lab) NewSeeder(ctx context.Context, standIns ...string) (*Seeder, error) {
 	for _, name := range []string{"release", "operator"} {
 		if _, err := l.Run(ctx, "meshctl", "key", "generate", l.Path(name)); err != nil {
 			return nil, err
 		}
 	}
 	s := &Seeder{lab: l}
-	var err error
-	if s.mesh, err = l.ground.Addr(ctx, seederHost); err != nil {
-		return nil, err
-	}
-	if s.api, err = l.ground.Addr(ctx, seederHost); err != nil {
-		return nil, err
+	for _, host := range append([]string{seederHost}, standIns...) {
+		p := place{host: host, state: l.Path(host)}
+		var err error
+		if p.mesh, err = l.ground.Addr(ctx, host); err != nil {
+			return nil, err
+		}
+		if p.api, err = l.ground.Addr(ctx, host); err != nil {
+			return nil, err
+		}
+		s.places = append(s.places, p)
 	}
 	return s, s.Start(ctx)
 }
 
+func (s *Seeder) here() place { return s.places[s.at] }
+
 // Admin is the file with which meshctl reaches the seeder.
-func (s *Seeder) Admin() string { return s.lab.Path("seeder", "admin.json") }
+func (s *Seeder) Admin() string { return filepath.Join(s.here().state, "admin.json") }
 
 // Start starts the seeder and waits until it answers.
 func (s *Seeder) Start(ctx context.Context) error {
 	if err := durable.Remove(s.Admin()); err != nil { // it appears again when the seeder is ready
 		return err
 	}
+	p := s.here()
+	args := []string{"serve", "--state", p.state, "--listen-mesh", p.mesh, "--listen-api", p.api,
+		"--release-key", s.lab.Path("release.gpg"), "--policy-key", s.lab.Path("operator.gpg")}
+	for _, q := range s.places {
+		args = append(args, "--advertise-mesh", q.mesh, "--advertise-api", q.api)
+	}
 	var err error
-	s.proc, err = s.lab.Start(seederHost, "seeder", "serve", "--state", s.lab.Path("seeder"), "--listen-mesh", s.mesh, "--listen-api", s.api,
-		"--release-key", s.lab.Path("release.gpg"), "--policy-key", s.lab.Path("operator.gpg"))
+	s.proc, err = s.lab.Start(p.host, "seeder", args...)
 	if err != nil {
 		return err
 	}
@@ -66,6 +89,24 @@ func (s *Seeder) Start(ctx context.Context) error {
 		_, err := os.Stat(s.Admin())
 		return err == nil, "not ready", nil
 	})
+}
+
+// Copy copies the seeder's whole state, its identity included, to the stand-in's host. The seeder is stopped for that
+// and started again.
+func (s *Seeder) Copy(ctx context.Context) error {
+	if err := s.Stop(ctx); err != nil {
+		return err
+	}
+	if _, err := CopyTree(s.places[s.at+1].state, s.here().state); err != nil {
+		return err
+	}
+	return s.Start(ctx)
+}
+
+// Replace starts the copy on the stand-in's host. The seeder before it must not run any more, there or ever.
+func (s *Seeder) Replace(ctx context.Context) error {
+	s.at++
+	return s.Start(ctx)
 }
 
 // startTime is how long a daemon may take to be ready on a busy machine.
@@ -146,12 +187,10 @@ func (s *Seeder) Site(ctx context.Context, name, wanCap string, n int) (*Site, e
 		return nil, err
 	}
 	site := &Site{Name: name, seeder: s}
-	for i := range n {
-		node, err := s.join(ctx, name, fmt.Sprintf("node-%d", i+1))
-		if err != nil {
+	for range n {
+		if _, err := site.Join(ctx); err != nil {
 			return nil, err
 		}
-		site.Nodes = append(site.Nodes, node)
 	}
 	return site, nil
 }

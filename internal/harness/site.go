@@ -34,8 +34,17 @@ type Node struct {
 	proc         *Proc
 }
 
-// join redeems a token for a new node and writes its installer's configuration.
-func (s *Seeder) join(ctx context.Context, site, name string) (*Node, error) {
+// Join makes a new node, redeems a token for it and writes its installer's configuration. It is not started. The flags
+// are further ones of "meshctl site token".
+func (s *Site) Join(ctx context.Context, flags ...string) (*Node, error) {
+	n, err := s.seeder.join(ctx, s.Name, fmt.Sprintf("node-%d", len(s.Nodes)+1), flags)
+	if err == nil {
+		s.Nodes = append(s.Nodes, n)
+	}
+	return n, err
+}
+
+func (s *Seeder) join(ctx context.Context, site, name string, flags []string) (*Node, error) {
 	l := s.lab
 	dir := l.Path(site, name)
 	n := &Node{
@@ -52,7 +61,7 @@ func (s *Seeder) join(ctx context.Context, site, name string) (*Node, error) {
 	if err := os.MkdirAll(n.Root, 0o755); err != nil {
 		return nil, err
 	}
-	token, err := s.Meshctl(ctx, "site", "token", site, "--label", "role=node", "--label", "name="+name)
+	token, err := s.Meshctl(ctx, append([]string{"site", "token", site, "--label", "role=node", "--label", "name=" + name}, flags...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +102,17 @@ const answerTime = 5 * time.Second
 
 // Running reports whether the daemon runs.
 func (n *Node) Running() bool { return n.proc != nil && n.proc.Running() }
+
+// Ended says how the daemon ended; nil: it runs.
+func (n *Node) Ended() error {
+	if n.Running() {
+		return nil
+	}
+	if n.proc == nil {
+		return fmt.Errorf("%s was not started", n.host())
+	}
+	return n.proc.ended()
+}
 
 // Proc is the daemon's process; nil before Start.
 func (n *Node) Proc() *Proc { return n.proc }
@@ -135,6 +155,22 @@ func (s *Site) View(ctx context.Context) (status.Site, error) {
 	var v status.Site
 	out, err := s.seeder.Meshctl(ctx, "status", s.Name, "--json")
 	return v, answered(out, err, &v)
+}
+
+// Seen is what View is, and starts no process.
+func (s *Site) Seen(ctx context.Context) (status.Site, error) {
+	a, err := api.ReadAccess(s.seeder.Admin())
+	if err != nil {
+		return status.Site{}, err
+	}
+	c, err := api.NewClient(a)
+	if err != nil {
+		return status.Site{}, err
+	}
+	defer c.CloseIdle()
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return c.Site(ctx, s.Name)
 }
 
 // Start starts every node at once and waits until all are ready.

@@ -129,6 +129,14 @@ func (b *Bed) Move(host string) error {
 		ip(b.guard.namespace(dcRouter), "neigh flush to "+DCAddr))
 }
 
+// Unplug pulls the cable of a host of the data centre: what dies in it then says no farewell.
+func (b *Bed) Unplug(host string) error {
+	if host != DC && host != DC2 {
+		return fmt.Errorf("host %s is not in the data centre", host)
+	}
+	return ip(b.guard.namespace(dcRouter), fmt.Sprintf("link set %s down", host))
+}
+
 func (b *Bed) plug(site, node int, to string) error {
 	return ip(b.guard.namespace(router(site)), fmt.Sprintf("link set %s %s", lanPort(node), to))
 }

@@ -71,6 +71,15 @@ func (b *Bed) Stats(site int) (SiteStats, error) {
 	return s, nil
 }
 
+// Wires reads the two directions of a site's WAN alone. Unlike Stats it starts no process, so it may be asked often.
+func (b *Bed) Wires(site int) (down, up Wire, err error) {
+	if site < 1 || site > len(b.relays) {
+		return down, up, fmt.Errorf("bed %s has no site %d", b.Name(), site)
+	}
+	down, up = b.relays[site-1].read()
+	return down, up, nil
+}
+
 func downCounter(n int) string { return fmt.Sprintf("down%d", n) }
 func upCounter(n int) string   { return fmt.Sprintf("up%d", n) }
 
