@@ -13,6 +13,7 @@ import (
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
 )
 
 // Config is meshd.yaml. Flags of meshd win over it.
@@ -37,6 +38,8 @@ type Config struct {
 
 	// Now is the clock; nil is time.Now. It decides nothing about trust, see trust.Floor.
 	Now func() time.Time `yaml:"-"`
+
+	off map[status.StrikeKind]bool // defences that a test has switched off, to see what they are for
 }
 
 // DefaultConfig is the file as it is shipped.

@@ -87,9 +87,11 @@ func (n *Node) load() error {
 		l.resume()
 	}
 	n.loadContacts()
+	n.loadStrikes()
 	n.unpinStale()
 	role := n.roleOf(n.self)
-	n.sw = swarm.New(swarm.Config{Self: swarm.Peer(n.self.String()), Role: role}, time.Now())
+	n.sw = swarm.New(swarm.Config{Self: swarm.Peer(n.self.String()), Role: role, Ban: n.cfg.banOf()}, time.Now())
+	n.avoid()
 	n.refreshDocs()
 	n.mine = n.describe()
 	return nil
@@ -322,6 +324,7 @@ func (n *Node) docList() *wire.Docs {
 type shelf struct {
 	list  []wire.DocEntry
 	asked map[manifest.Digest]ask
+	owed  int // answers to what was asked
 }
 
 type ask struct {
@@ -394,6 +397,7 @@ func (n *Node) askFor(s *xfer.Session, sh *shelf, now time.Time) {
 			sh.asked = map[manifest.Digest]ask{}
 		}
 		sh.asked[e.Digest], n.asked[e.Digest] = a, now
+		sh.owed++
 		s.Send(&wire.GetDoc{Digest: e.Digest})
 	}
 }
@@ -426,7 +430,14 @@ func (n *Node) referenced(d manifest.Digest) bool {
 func (n *Node) onDoc(s *xfer.Session, m *wire.Doc) {
 	dig := manifest.DigestOf(m.Doc)
 	sh := n.shelfOf(s)
-	if sh == nil || !sh.asked[dig].open {
+	if sh == nil {
+		return
+	}
+	if sh.owed == 0 {
+		n.unasked(s.Peer())
+		return
+	}
+	if sh.owed--; !sh.asked[dig].open {
 		return // verification costs: nobody makes us do it unasked
 	}
 	a := sh.asked[dig]
@@ -449,6 +460,7 @@ func (n *Node) onDoc(s *xfer.Session, m *wire.Doc) {
 	if err != nil {
 		n.log.Warn("document refused", "kind", m.Kind, "from", n.nameOf(s.Peer()), "err", err)
 		n.event(diskCode(err), "a %s from %s was refused: %v", m.Kind, n.nameOf(s.Peer()), err)
+		n.spurious(s.Peer())
 	}
 }
 

@@ -144,7 +144,7 @@ func (n *Node) act(a swarm.Action) {
 	case swarm.Complete:
 		n.complete(a.Bundle)
 	case swarm.Strike:
-		n.strike(a)
+		n.struck(a)
 	case swarm.DialWAN:
 		n.dialWAN(a.Within)
 	case swarm.HangUpWAN:

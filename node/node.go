@@ -57,10 +57,11 @@ type Node struct {
 	group   *errgroup.Group // everything Run started
 	ctx     context.Context
 	pend    pending
-	allowed atomic.Pointer[map[peer.ID]string] // the roster, for the gater
-	inForce atomic.Pointer[rosterInForce]      // the roster, for gossip
-	seeds   atomic.Pointer[[]string]           // addresses to call, for gossip
-	servedB atomic.Int64                       // chunk bytes served to neighbours
+	allowed atomic.Pointer[map[peer.ID]string]    // the roster, for the gater
+	shut    atomic.Pointer[map[peer.ID]time.Time] // who is shut out, until when, for the gater
+	inForce atomic.Pointer[rosterInForce]         // the roster, for gossip
+	seeds   atomic.Pointer[[]string]              // addresses to call, for gossip
+	servedB atomic.Int64                          // chunk bytes served to neighbours
 
 	// Owned by the loop.
 	rec        *record
@@ -85,6 +86,8 @@ type Node struct {
 	contacts   map[peer.ID]*contact
 	where      map[string]where // peers.json
 	busy       bool             // the installer runs
+	strikes    strikes
+	manners    map[peer.ID]*manners
 	alarms     map[problem.Code]alarm
 	saves      trouble // of state.json
 	storing    trouble // of chunks
@@ -115,10 +118,9 @@ type neighbour struct {
 
 // statement is what a node last said of itself.
 type statement struct {
-	st      status.Node
-	heard   time.Time // while connected this is brought up to date when asked
-	fresh   bool      // not yet passed on to the seeder
-	strikes int
+	st    status.Node
+	heard time.Time // while connected this is brought up to date when asked
+	fresh bool      // not yet passed on to the seeder
 }
 
 // New opens the state directory, the store and all listeners. It starts nothing.
@@ -129,10 +131,10 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: log, d: dir(cfg.State), do: make(chan func(), 256), disk: newDisk(), pend: pending{by: map[uint32]want{}},
+	n := &Node{cfg: cfg, log: log, d: dir(cfg.State), do: make(chan func(), 256), disk: newDisk(), pend: newPending(),
 		policies: map[string]*heldPolicy{}, bundles: map[manifest.Digest]*heldBundle{}, docs: map[manifest.Digest]heldDoc{},
 		asked: map[manifest.Digest]time.Time{}, news: map[manifest.Digest][]uint32{}, nb: map[peer.ID]*neighbour{},
-		byName: map[string]*statement{}, contacts: map[peer.ID]*contact{}, alarms: map[problem.Code]alarm{}}
+		byName: map[string]*statement{}, contacts: map[peer.ID]*contact{}, manners: map[peer.ID]*manners{}, alarms: map[problem.Code]alarm{}}
 	defer func() {
 		if err != nil {
 			n.release()
@@ -211,7 +213,7 @@ func (n *Node) listen() error {
 	}
 	n.adopt(nil)
 	n.host, err = xfer.New(xfer.Config{Key: n.key, Site: n.e.Site, Name: n.e.Node, Software: build.Software("meshd"), Listen: listenPeer.String(),
-		Limits: xfer.NodeLimits(), Allow: n.allow, AllowDial: n.allowDial, Handler: n, Logger: n.log})
+		Limits: xfer.NodeLimits(), Allow: n.admit, AllowDial: n.allowDial, Toll: n.toll, Handler: n, Logger: n.log})
 	if err != nil {
 		return err
 	}

@@ -19,17 +19,22 @@ type want struct {
 
 // pending are the requests under way. The loop adds and cancels, sessions take; mu guards all.
 type pending struct {
-	mu sync.Mutex
-	by map[uint32]want
+	mu    sync.Mutex
+	by    map[uint32]want
+	given []uint32        // requests given up, the oldest first
+	owed  map[peer.ID]int // answers that a peer still has to send: one for each Get, whatever became of it
 }
 
-// maxGiven bounds the requests given up whose answers may still come.
+func newPending() pending { return pending{by: map[uint32]want{}, owed: map[peer.ID]int{}} }
+
+// maxGiven bounds the requests given up whose answers are still taken.
 const maxGiven = 256
 
 func (p *pending) add(req uint32, w want) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.by[req] = w
+	p.owed[w.from]++
 }
 
 // cancel gives a request up.
@@ -37,43 +42,45 @@ func (p *pending) cancel(req uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w, ok := p.by[req]
-	if !ok {
+	if !ok || w.given {
 		return
 	}
 	w.given = true
 	p.by[req] = w
-	if len(p.by) > maxGiven {
-		for r, w := range p.by {
-			if w.given {
-				delete(p.by, r)
-			}
+	p.given = append(p.given, req)
+	for len(p.given) > maxGiven {
+		if w := p.by[p.given[0]]; w.given {
+			delete(p.by, p.given[0])
 		}
+		p.given = p.given[1:]
 	}
 }
 
-// take removes and returns the request that an answer from a peer belongs to.
-func (p *pending) take(from peer.ID, req uint32) (want, bool) {
+// take removes and returns the request that an answer from a peer belongs to. asked is false for an answer that
+// nobody asked for: the peer has sent more of them than it got Gets. An answer that was asked for and is not known any
+// more, or has another's number, is neither.
+func (p *pending) take(from peer.ID, req uint32) (w want, known, asked bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w, ok := p.by[req]
-	if !ok || w.from != from {
-		return want{}, false
+	if p.owed[from] == 0 {
+		return want{}, false, false
+	}
+	p.owed[from]--
+	if w = p.by[req]; w.from != from {
+		return want{}, false, true
 	}
 	delete(p.by, req)
-	return w, true
+	return w, true, true
 }
 
-// leave forgets the requests given up with a peer that is gone and returns the others.
-func (p *pending) leave(from peer.ID) (open []uint32) {
+// leave forgets everything about a peer that is gone.
+func (p *pending) leave(from peer.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	delete(p.owed, from)
 	for r, w := range p.by {
 		if w.from == from {
 			delete(p.by, r)
-			if !w.given {
-				open = append(open, r)
-			}
 		}
 	}
-	return open
 }

@@ -34,6 +34,9 @@ func (n *Node) SessionUp(s *xfer.Session) {
 			s.End(problem.New(problem.PeerNotOnRoster, "%s is not on the roster", s.Peer()))
 			return
 		}
+		if !n.comes(s) {
+			return
+		}
 		nb := &neighbour{s: s, name: n.nameOf(s.Peer()), relaying: map[uint64]time.Time{}}
 		n.nb[s.Peer()] = nb
 		c := n.contact(s.Peer())
@@ -56,6 +59,7 @@ func (n *Node) SessionUp(s *xfer.Session) {
 func (n *Node) SessionDown(s *xfer.Session, err error) {
 	n.post(func() {
 		n.pend.leave(s.Peer())
+		n.fault(s.Peer(), err)
 		if s.Peer() == n.seeder {
 			if n.seederS == s {
 				n.seederS = nil
@@ -90,7 +94,7 @@ func (n *Node) Message(s *xfer.Session, m wire.Message) error {
 	case *wire.Data:
 		return n.data(s, m)
 	case *wire.Refuse:
-		w, ok := n.pend.take(s.Peer(), m.Req)
+		w, ok, _ := n.pend.take(s.Peer(), m.Req)
 		if !ok || w.given {
 			return nil
 		}
@@ -138,7 +142,7 @@ func (n *Node) neighbourMessage(s *xfer.Session, from swarm.Peer, m wire.Message
 	case *wire.ReportAck:
 		n.post(func() { n.onAck(s, m) })
 	default:
-		return fmt.Errorf("a neighbour sent a message of type %d", m.Type())
+		return &xfer.FaultError{Fault: xfer.FaultProtocol, Err: fmt.Errorf("a neighbour sent a message of type %d", m.Type())}
 	}
 	return nil
 }
@@ -179,9 +183,12 @@ func millis(v int64) time.Duration {
 // data takes a chunk: decodes it within the signed size, hashes it, writes it. It runs in the session's reader, so a
 // slow disk slows the sender down.
 func (n *Node) data(s *xfer.Session, m *wire.Data) error {
-	w, ok := n.pend.take(s.Peer(), m.Req)
+	w, ok, asked := n.pend.take(s.Peer(), m.Req)
+	if !asked {
+		n.post(func() { n.unasked(s.Peer()) })
+	}
 	if !ok {
-		return nil // nobody asked for it
+		return nil
 	}
 	size := int64(len(m.Payload))
 	plain, err := encoding.Decode(encoding.Kind(m.Encoding), w.ref.Size, m.Payload)
@@ -261,15 +268,4 @@ func (n *Node) Chunk(_ context.Context, s *xfer.Session, id chunk.ID) (xfer.Serv
 			n.servedB.Add(int64(len(b)))
 		}
 	}}, nil
-}
-
-// strike notes a neighbour's misbehaviour where an operator sees it.
-func (n *Node) strike(a swarm.Strike) {
-	name := n.nameOf(decodePeer(a.Peer))
-	n.log.Warn("neighbour misbehaved", "node", name, "why", a.Why, "ban", a.Ban)
-	st := n.statement(name)
-	st.strikes++
-	if a.Ban > 0 {
-		n.event(problem.ChunkCorrupt, "%s %s; nothing is asked of it for %v", name, a.Why, a.Ban)
-	}
 }

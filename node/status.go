@@ -26,7 +26,7 @@ const maxTold = 64
 func (n *Node) describe() status.Node {
 	st := status.Node{APIVersion: status.APIVersion, Kind: "NodeStatus", Site: n.e.Site, Node: n.e.Node, PeerID: n.self.String(),
 		Software: build.Software("meshd"), Uplink: n.sw.Leads(), Phase: status.Pending, Reason: "NoPolicy",
-		Installed: []status.InstalledItem{}, Alarms: []status.Alarm{}, Outbox: len(n.out.waiting)}
+		Installed: []status.InstalledItem{}, Alarms: []status.Alarm{}, Outbox: len(n.out.waiting), Noted: n.strikes.noted(n.cfg.now())}
 	// The bundle that is not settled yet is the one to show; a final phase otherwise.
 	var show *Life
 	for _, name := range slices.Sorted(maps.Keys(n.rec.Lives)) {
@@ -171,14 +171,13 @@ func (n *Node) site() status.Site {
 			if seen.LastSeen = st.heard; connected[r.Name] {
 				seen.LastSeen = now
 			}
-			if st.strikes > 0 {
-				seen.Strikes = st.strikes
-			}
 		}
+		seen.Strikes = n.strikes.against(r.Name)
 		out.WAN.Payload += seen.Transfer.WANPayload
 		out.WAN.Plain += seen.Transfer.FromWAN
 		out.Nodes = append(out.Nodes, seen)
 	}
+	status.Accuse(out.Nodes)
 	for _, b := range n.list() {
 		w := status.SiteWant{Bundle: b.m.Name, Version: b.m.Version, Checksum: b.digest, Bytes: b.catalog.Bytes()}
 		for _, s := range out.Nodes {

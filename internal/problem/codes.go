@@ -30,6 +30,7 @@ const (
 	RosterInvalid     Code = "E2107"
 	PeerNotOnRoster   Code = "E2108"
 	IdentityMismatch  Code = "E2109"
+	PeerMisbehaves    Code = "E2110"
 	SeederUnreachable Code = "E3102"
 	DaemonUnreachable Code = "E3103"
 	SiteSilent        Code = "E3301"
@@ -81,6 +82,7 @@ func init() {
 	page(SequenceTooOld, ExitVerification, "the bundle is older than what this node has accepted", "A bundle's sequence may only grow on a node, so that an old, vulnerable version cannot be replayed. The bundle is still shared with neighbours, never installed.")
 	page(RosterInvalid, ExitVerification, "the site's roster is not valid", "The roster is not signed by the seeder's roster key, or is older than the one in force. The node keeps the roster it has.")
 	page(PeerNotOnRoster, ExitDenied, "a peer is not on the roster", "Only nodes on the site's signed roster may connect. The connection was closed.")
+	page(PeerMisbehaves, ExitVerification, "a node of the site misbehaves", "This node has seen a neighbour send wrong bytes, claim what it does not hold, flood it, or speak out of turn, and avoids it for a while; meshctl status SITE shows what was noted by whom. One accuser may be ill itself. Several mean that the machine that is accused should be looked at: its identity may be in use by somebody else. If so, remove it: meshctl site remove-node SITE NODE.")
 	page(IdentityMismatch, ExitVerification, "the other side is not who it should be", "The server that answered does not hold the pinned identity key. Nothing was sent to it.")
 	page(SeederUnreachable, ExitUnreachable, "the seeder cannot be reached", "Staged content is complete or is being shared in the site; installs go on. Reports wait in the outbox.")
 	page(DaemonUnreachable, ExitUnreachable, "the local daemon cannot be reached", "The socket does not answer. Is the daemon running?")

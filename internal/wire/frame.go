@@ -65,6 +65,17 @@ func (p *Buffers) get() []byte {
 
 func (p *Buffers) put(b []byte) { p.pool.Put((*[stepBytes]byte)(b)) }
 
+// MalformedError says that what came is not of the language. It is the sender's fault, and no accident of the network.
+type MalformedError struct{ err error }
+
+// Error implements error.
+func (e *MalformedError) Error() string { return e.err.Error() }
+
+// Unwrap implements the convention of package errors.
+func (e *MalformedError) Unwrap() error { return e.err }
+
+func malformed(format string, args ...any) error { return &MalformedError{fmt.Errorf(format, args...)} }
+
 // Reader reads frames.
 type Reader struct {
 	r     io.Reader
@@ -85,8 +96,11 @@ func (r *Reader) Close() {
 	}
 }
 
-// Next reads one message. An unknown type, a length over the type's limit or a malformed payload is an error, after
-// which the stream cannot be used. io.EOF between frames is returned as it is.
+// Bytes is how many bytes of payload the last message had.
+func (r *Reader) Bytes() int { return int(binary.BigEndian.Uint32(r.hdr[1:])) }
+
+// Next reads one message. An unknown type, a length over the type's limit or a malformed payload is a MalformedError,
+// after which the stream cannot be used. io.EOF between frames is returned as it is.
 func (r *Reader) Next() (Message, error) {
 	r.Close()
 	if _, err := io.ReadFull(r.r, r.hdr[:]); err != nil {
@@ -95,10 +109,10 @@ func (r *Reader) Next() (Message, error) {
 	t, n := Type(r.hdr[0]), binary.BigEndian.Uint32(r.hdr[1:])
 	limit, ok := limits[t]
 	if !ok {
-		return nil, fmt.Errorf("frame of unknown type %d", t)
+		return nil, malformed("frame of unknown type %d", t)
 	}
 	if n > limit {
-		return nil, fmt.Errorf("frame type %d of %d bytes: at most %d", t, n, limit)
+		return nil, malformed("frame type %d of %d bytes: at most %d", t, n, limit)
 	}
 	b, err := r.payload(int(n))
 	if err != nil {
@@ -109,7 +123,7 @@ func (r *Reader) Next() (Message, error) {
 	}
 	m := newMessage(t)
 	if err := m.parsePayload(b); err != nil {
-		return nil, fmt.Errorf("frame type %d: %w", t, err)
+		return nil, malformed("frame type %d: %w", t, err)
 	}
 	return m, nil
 }

@@ -70,7 +70,9 @@ type Config struct {
 	// AllowDial says whether an address may be dialled, so that nobody can talk us into dialling elsewhere. Nil: all.
 	AllowDial func(netip.AddrPort) bool
 	Handler   Handler
-	Logger    *slog.Logger
+	// Toll says what a peer may send; a session with one that sends more ends with a FaultError. Nil, or a nil Toll: no bound.
+	Toll   func(peer.ID) Toll
+	Logger *slog.Logger
 	// Intervals of liveness probes while there is something to fetch, and otherwise. Zero: the constants.
 	ProbeActive, ProbeIdle time.Duration
 }
@@ -161,6 +163,9 @@ func (c *Config) complete() error {
 	}
 	if c.Allow == nil || c.Handler == nil || c.Limits.Conns == 0 || c.Limits.FirstWindow < leastWindow || c.Limits.FirstWindow > windowBytes {
 		return fmt.Errorf("mesh host needs Allow, Handler and Limits with a first window of %d to %d bytes", leastWindow, windowBytes)
+	}
+	if c.Toll == nil {
+		c.Toll = func(peer.ID) Toll { return nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

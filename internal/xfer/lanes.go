@@ -3,7 +3,6 @@ package xfer
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -127,13 +126,13 @@ func (s *Session) greet(in [2]network.Stream) (readers [2]*wire.Reader, err erro
 		h, ok := m.(*wire.Hello)
 		switch {
 		case !ok:
-			return readers, errors.New("peer does not begin with hello")
+			return readers, misspoke("peer does not begin with hello")
 		case h.Version != wire.Version:
 			return readers, fmt.Errorf("peer speaks version %d, we speak %d", h.Version, wire.Version)
 		case s.x.cfg.Site != "" && h.Site != "" && h.Site != s.x.cfg.Site:
 			return readers, fmt.Errorf("peer is of site %q", h.Site)
 		case i > 0 && *h != s.hello:
-			return readers, errors.New("peer's lanes say hello differently")
+			return readers, misspoke("peer's lanes say hello differently")
 		}
 		s.hello = *h
 	}

@@ -59,9 +59,14 @@ func (s *Session) talk(out, in [2]network.Stream) error {
 }
 
 func (s *Session) read(r *wire.Reader, lane int) error {
+	toll := newMeter(s.x.cfg.Toll(s.peer))
 	for {
 		m, err := r.Next()
-		if errors.Is(err, io.EOF) {
+		var bad *wire.MalformedError
+		switch {
+		case errors.As(err, &bad):
+			err = &FaultError{FaultProtocol, err}
+		case errors.Is(err, io.EOF):
 			err = errHungUp
 		}
 		if err != nil {
@@ -71,11 +76,16 @@ func (s *Session) read(r *wire.Reader, lane int) error {
 			continue // ended: only the peer's hanging up is of interest
 		}
 		if _, ok := m.(*wire.Data); ok != (lane == dataLane) {
-			return fmt.Errorf("peer sent a message of type %d on the wrong lane", m.Type())
+			return misspoke("peer sent a message of type %d on the wrong lane", m.Type())
+		}
+		if m.Type() != wire.TypeGet {
+			if err := toll.charge(time.Duration(s.live.now()), m.Type(), r.Bytes()); err != nil {
+				return err
+			}
 		}
 		switch m := m.(type) {
 		case *wire.Hello:
-			return errors.New("peer said hello twice")
+			return misspoke("peer said hello twice")
 		case *wire.Ping:
 			s.Send(&wire.Pong{Nonce: m.Nonce})
 		case *wire.Pong:
@@ -84,6 +94,9 @@ func (s *Session) read(r *wire.Reader, lane int) error {
 			select {
 			case s.gets <- *m:
 			default:
+				if err := toll.charge(time.Duration(s.live.now()), wire.TypeGet, 0); err != nil {
+					return err
+				}
 				s.Send(&wire.Refuse{Req: m.Req, Reason: wire.ReasonBusy})
 			}
 		default:
@@ -130,6 +143,7 @@ func (s *Session) writeControl(ctx context.Context, st network.Stream) error {
 
 // writeData answers Gets, one after the other.
 func (s *Session) writeData(ctx context.Context, w io.Writer) error {
+	toll := newMeter(s.x.cfg.Toll(s.peer))
 	for {
 		var get wire.Get
 		select {
@@ -140,6 +154,9 @@ func (s *Session) writeData(ctx context.Context, w io.Writer) error {
 		sv, err := s.x.cfg.Handler.Chunk(ctx, s, get.ID)
 		var refuse RefuseError
 		if errors.As(err, &refuse) {
+			if err := toll.charge(time.Duration(s.live.now()), wire.TypeRefuse, 0); err != nil {
+				return err
+			}
 			s.Send(&wire.Refuse{Req: get.Req, Reason: refuse.Reason})
 			continue
 		}

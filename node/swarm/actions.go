@@ -1,6 +1,10 @@
 package swarm
 
-import "time"
+import (
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/status"
+)
 
 // Action is something to do.
 type Action interface{ action() }
@@ -27,6 +31,7 @@ type (
 	// nothing; each is twice as long as the one before. Why continues a sentence that begins with the neighbour's name.
 	Strike struct {
 		Peer Peer
+		Kind status.StrikeKind
 		Why  string
 		Ban  time.Duration
 	}

@@ -1,6 +1,10 @@
 package swarm
 
-import "time"
+import (
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/status"
+)
 
 // conduct is what this node remembers of how a neighbour behaved. It outlives a session; there is one for each node
 // of the roster that was ever connected.
@@ -93,13 +97,13 @@ func (s *Swarm) unserved(p *neighbour) {
 	}
 	if c.fails >= maxFails && s.now.Sub(c.failing) >= maxFailing {
 		c.fails = 0
-		s.ban(p.id, "holds chunks and delivers none")
+		s.ban(p.id, status.StrikeStall, "holds chunks and delivers none")
 	}
 }
 
 // ban makes a neighbour count for nothing for a while: not as a holder, not as one that takes its turn, not as
 // uplink.
-func (s *Swarm) ban(id Peer, why string) {
+func (s *Swarm) ban(id Peer, kind status.StrikeKind, why string) {
 	c := s.conductOf(id)
 	if s.now.Sub(c.til) > banMemory {
 		c.bans = 0
@@ -107,10 +111,22 @@ func (s *Swarm) ban(id Peer, why string) {
 	length := min(s.cfg.Ban<<min(c.bans, 8), banMost)
 	c.bans++
 	c.til = s.now.Add(length)
-	s.do(Strike{id, why, length})
+	s.do(Strike{id, kind, why, length})
+	s.avoid(id)
+}
+
+func (s *Swarm) avoid(id Peer) {
 	if p := s.peers[id]; p != nil && !p.banned {
 		s.discount(p)
 		p.banned = true
+	}
+}
+
+// banned makes a ban at least so long.
+func (s *Swarm) banned(e Banned) {
+	c := s.conductOf(e.Peer)
+	if c.til = later(c.til, s.now.Add(e.For)); s.now.Before(c.til) {
+		s.avoid(e.Peer)
 	}
 }
 

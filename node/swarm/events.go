@@ -76,10 +76,11 @@ type (
 		Bundle Bundle
 		Number int
 	}
-	// Misbehaved: something else than this package saw a neighbour do what none may (a flood, data without end).
-	Misbehaved struct {
+	// Banned says for how long a neighbour is to count for nothing, by what others saw it do (a flood, data that nobody
+	// asked for) or what was noted before a restart. It makes no ban shorter.
+	Banned struct {
 		Peer Peer
-		Why  string
+		For  time.Duration
 	}
 	// Leave: this node is asked to leave the site, for a reboot or for good. It fetches nothing more, gives the lease
 	// back once what it alone brought is shared, and stays as long as a neighbour wants what it alone holds; how
@@ -116,7 +117,7 @@ func (Stored) event()       {}
 func (Failed) event()       {}
 func (Gained) event()       {}
 func (Lost) event()         {}
-func (Misbehaved) event()   {}
+func (Banned) event()       {}
 func (Leave) event()        {}
 func (WANUp) event()        {}
 func (WANDown) event()      {}

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/patchmesh/patchmesh/internal/status"
 )
 
 // request is a Fetch under way.
@@ -101,7 +103,7 @@ func (s *Swarm) failed(id uint32, why Why) {
 	case p == nil:
 		s.wan.pauseTil = s.now.Add(500 * time.Millisecond)
 	case why == WhyCorrupt:
-		s.ban(p.id, "sent wrong bytes")
+		s.ban(p.id, status.StrikeWrongBytes, "sent wrong bytes")
 	case why == WhyNotHeld:
 		s.disbelieve(p, r.b, r.n)
 		s.unkept(p, r.b, r.n)
@@ -119,13 +121,13 @@ func (s *Swarm) expire() {
 		}
 		s.drop(r)
 		s.do(Cancel{r.id})
-		s.do(Strike{r.from.id, "is too slow", 0})
+		s.do(Strike{r.from.id, status.StrikeStall, "is too slow", 0})
 		r.from.pauseTil = later(r.from.pauseTil, s.now.Add(5*time.Second))
 		s.unkept(r.from, r.b, r.n)
 	}
 	for p := range s.trusted {
 		if p.pace.drips(s.now, p.inFlight > 0) {
-			s.ban(p.id, "sends drop by drop")
+			s.ban(p.id, status.StrikeDrip, "sends drop by drop")
 		}
 	}
 }

@@ -166,8 +166,8 @@ func (s *Swarm) Step(now time.Time, ev Event) []Action {
 		if b := s.bundles[e.Bundle]; b != nil && e.Number < len(b.sizes) && b.mine[e.Number] {
 			b.lose(e.Number)
 		}
-	case Misbehaved:
-		s.ban(e.Peer, e.Why)
+	case Banned:
+		s.banned(e)
 	case Leave:
 		s.startLeaving()
 	case WANUp:

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/roster"
+	"github.com/patchmesh/patchmesh/internal/status"
 )
 
 // leads: this node may take chunks over the WAN now.
@@ -88,9 +89,9 @@ func (s *Swarm) watchUplink() {
 		if p.holder == seen {
 			p.conduct.mute = s.now.Add(s.cfg.Ban)
 			if p.id == seen {
-				s.do(Strike{p.id, "is the uplink and brings nothing", 0})
+				s.do(Strike{p.id, status.StrikeStall, "is the uplink and brings nothing", 0})
 			} else {
-				s.do(Strike{p.id, "names an uplink that brings nothing", 0})
+				s.do(Strike{p.id, status.StrikeStall, "names an uplink that brings nothing", 0})
 			}
 		}
 	}
