@@ -250,10 +250,10 @@ func TestSitesAndTokens(t *testing.T) {
 	b := start(t, nil)
 	create := func(s api.SiteSpec) error { _, err := b.admin.CreateSite(t.Context(), s); return err }
 	for _, s := range []api.SiteSpec{{Name: ""}, {Name: "Store"}, {Name: "../x"}, {Name: "a", Timezone: "Mars/Olympus"}, {Name: "a", Timezone: "Local"},
-		{Name: "a", Timezone: "../../etc/passwd"}, {Name: "a", CapBytesPerSecond: -1}} {
+		{Name: "a", Timezone: "../../etc/passwd"}, {Name: "a", CapBytesPerSecond: -1}, {Name: "a", CapBytesPerSecond: 1000}} {
 		wantCode(t, s.Name+" "+s.Timezone, create(s), problem.Usage)
 	}
-	if err := create(api.SiteSpec{Name: "s1", Timezone: "America/Chicago", CapBytesPerSecond: 1000}); err != nil {
+	if err := create(api.SiteSpec{Name: "s1", Timezone: "America/Chicago", CapBytesPerSecond: 10_000}); err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, "again", create(api.SiteSpec{Name: "s1"}), problem.NameTaken)
@@ -266,7 +266,7 @@ func TestSitesAndTokens(t *testing.T) {
 		wantCode(t, "token", tok("s1", s), problem.Usage)
 	}
 	l, err := b.admin.Sites(t.Context())
-	if err != nil || len(l) != 1 || l[0].Timezone != "America/Chicago" || l[0].CapBytesPerSecond != 1000 || l[0].RosterVersion != 1 {
+	if err != nil || len(l) != 1 || l[0].Timezone != "America/Chicago" || l[0].CapBytesPerSecond != 10_000 || l[0].RosterVersion != 1 {
 		t.Errorf("%+v, %v", l, err)
 	}
 	_, err = b.admin.Site(t.Context(), "s2")
@@ -276,8 +276,8 @@ func TestSitesAndTokens(t *testing.T) {
 
 // A token is worth one enrolment: twice, expired, for another site, garbage, without the key.
 func TestTokenMisuse(t *testing.T) {
-	now := time.Now()
-	b := start(t, func(c *Config) { c.Now = func() time.Time { return now } })
+	clk := newClock(time.Now())
+	b := start(t, func(c *Config) { c.Now = clk.now })
 	b.site("s1")
 	b.site("s2")
 	tok, exp, taken := b.joinToken("s1", api.TokenSpec{}), b.joinToken("s1", api.TokenSpec{TTLSeconds: 60}), b.joinToken("s1", api.TokenSpec{})
@@ -302,7 +302,7 @@ func TestTokenMisuse(t *testing.T) {
 	if err := tok.CheckEnrolment(&e, &q); err != nil {
 		t.Fatal(err)
 	}
-	r, err := roster.Open(&e.Trust, e.Roster, now)
+	r, err := roster.Open(&e.Trust, e.Roster, clk.now())
 	if err != nil || len(r.Nodes) != 1 || r.Nodes[0].Name != "n1" || r.Version != 2 {
 		t.Fatalf("roster %+v, %v", r, err)
 	}
@@ -314,7 +314,7 @@ func TestTokenMisuse(t *testing.T) {
 	if err := do(request(newKey(t), taken.Secret, "n2")); err != nil {
 		t.Errorf("the token was spent by a refusal: %v", err)
 	}
-	now = now.Add(61 * time.Second)
+	clk.set(clk.now().Add(61 * time.Second))
 	wantCode(t, "expired", do(request(newKey(t), exp.Secret, "n3")), problem.TokenInvalid)
 	// The word cannot be bent to another site: the secret decides, and the node sees that it is not what it asked for.
 	bent := b.joinToken("s2", api.TokenSpec{})

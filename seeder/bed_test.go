@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -208,6 +209,18 @@ spec:
 	}
 	return trust.Signed{Doc: doc, Sig: sig}
 }
+
+// wallClock is the wall clock of a seeder, which a test sets.
+type wallClock struct{ nanos atomic.Int64 }
+
+func newClock(t time.Time) *wallClock {
+	c := &wallClock{}
+	c.set(t)
+	return c
+}
+
+func (c *wallClock) now() time.Time  { return time.Unix(0, c.nanos.Load()) }
+func (c *wallClock) set(t time.Time) { c.nanos.Store(t.UnixNano()) }
 
 // site makes a site without a cap.
 func (b *bed) site(name string) {

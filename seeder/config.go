@@ -25,6 +25,7 @@ type Config struct {
 	Release       trust.RoleKeys // who may sign bundles
 	Policy        trust.RoleKeys // who may sign policies
 	WANCapTotal   int64          // bytes per second of chunks to all sites together; 0: no cap
+	Congestion    string         // TCP congestion control towards the sites; default bbr, which random loss does not slow down
 	NoYield       bool           // fill a site's link though others use it
 	Leases        lease.Config
 	Limits        xfer.Limits
@@ -47,6 +48,9 @@ func (c *Config) fill() error {
 	}
 	if c.Limits == (xfer.Limits{}) {
 		c.Limits = xfer.SeederLimits()
+	}
+	if c.Congestion == "" {
+		c.Congestion = "bbr"
 	}
 	if c.SilentAfter == 0 {
 		c.SilentAfter = 2 * time.Minute

@@ -13,6 +13,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/internal/wanprofile"
 )
 
 // route is one operation. It answers with a value for JSON, nil for an empty answer, or an error.
@@ -39,6 +40,8 @@ func (s *Seeder) routes() http.Handler {
 	handle("GET", api.PathSites, func(_ http.ResponseWriter, r *http.Request) (any, error) { return s.siteList(r.Context()) })
 	handle("POST", api.PathSites, s.postSite)
 	handle("GET", api.PathSite, s.getSite)
+	handle("GET", api.PathSiteWAN, s.getSiteWAN)
+	handle("PUT", api.PathSiteWAN, s.putSiteWAN)
 	handle("POST", api.PathTokens, s.postToken)
 	handle("DELETE", api.PathNode, func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, s.removeNode(r.Context(), r.PathValue("site"), r.PathValue("node"))
@@ -82,6 +85,22 @@ func (s *Seeder) getSite(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return s.siteStatus(site), nil
+}
+
+func (s *Seeder) getSiteWAN(_ http.ResponseWriter, r *http.Request) (any, error) {
+	site, err := s.db.Site(r.Context(), r.PathValue("site"))
+	if err != nil {
+		return nil, err
+	}
+	return site.WAN.Document(), nil
+}
+
+func (s *Seeder) putSiteWAN(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q wanprofile.Document
+	if err := api.ReadJSON(w, r, wanprofile.MaxBytes, &q); err != nil {
+		return nil, err
+	}
+	return s.setWAN(r.Context(), r.PathValue("site"), q)
 }
 
 func (s *Seeder) postToken(w http.ResponseWriter, r *http.Request) (any, error) {

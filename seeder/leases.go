@@ -17,7 +17,7 @@ type leases struct {
 	log     *slog.Logger
 	now     func() time.Time
 	session func(peer string) *xfer.Session // nil: not connected
-	cap     func(site string) int64
+	terms   func(site string) terms
 	split   func(site string)
 
 	mu    sync.Mutex
@@ -38,14 +38,44 @@ func (l *leases) step(ev lease.Event) {
 				}
 			}
 			h, _ := l.table.Holder(now, a.Site, a.Peer)
-			l.tell(a.Peer, h.Active, &wire.LeaseGrant{Nonce: a.Nonce, Lease: a.Lease, TTLMillis: a.TTL.Milliseconds(),
-				RenewMillis: a.Renew.Milliseconds(), Split: a.Split, CapBytesPerSecond: l.cap(a.Site)})
+			l.tell(a.Peer, h.Active, l.grant(now, a))
 		case lease.Refuse:
 			l.log.Debug("lease refused", "site", a.Site, "peer", a.Peer, "holder", a.Holder, "reason", a.Reason)
 			l.tell(a.Peer, false, &wire.LeaseRefuse{Nonce: a.Nonce, Holder: a.Holder, RetryMillis: a.Retry.Milliseconds(), Reason: a.Reason})
 		case lease.Revoke:
 			l.log.Warn("lease ended", "site", a.Site, "peer", a.Peer, "lease", a.Lease, "reason", a.Reason)
 			l.tell(a.Peer, false, &wire.LeaseRefuse{Reason: a.Reason})
+		}
+	}
+}
+
+// grant says the terms of a lease and what the site may use of its WAN.
+func (l *leases) grant(now time.Time, a lease.Grant) *wire.LeaseGrant {
+	t := l.terms(a.Site)
+	g := &wire.LeaseGrant{Nonce: a.Nonce, Lease: a.Lease, TTLMillis: a.TTL.Milliseconds(), RenewMillis: a.Renew.Milliseconds(), Split: a.Split, Why: t.words(now)}
+	switch {
+	case !t.Paused:
+		g.CapBytesPerSecond = t.BytesPerSecond
+	case t.Until.IsZero():
+		g.PauseMillis = longPause.Milliseconds()
+	default:
+		g.PauseMillis = max(t.Until.Sub(now).Milliseconds(), 1)
+	}
+	return g
+}
+
+// longPause is said where no end of a pause is known; it is said again with each renewal.
+const longPause = 24 * time.Hour
+
+// announce tells the holders of a site's leases that what the site may use has changed. They renew at once, which brings
+// the lease's terms up to date: quick ones are for who fetches.
+func (l *leases) announce(site string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	for _, h := range l.table.Leases(site) {
+		if s := l.session(h.Peer); s != nil && now.Before(h.Expires) {
+			s.Send(l.grant(now, lease.Grant{Site: site, Lease: h.ID, TTL: h.Expires.Sub(now), Split: h.Split}))
 		}
 	}
 }
@@ -63,6 +93,18 @@ func (l *leases) holds(site, peer string) bool {
 	defer l.mu.Unlock()
 	_, ok := l.table.Holder(l.now(), site, peer)
 	return ok
+}
+
+// active: a holder of the site fetches, or would if it might.
+func (l *leases) active(site string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range l.table.Leases(site) {
+		if h.Active {
+			return true
+		}
+	}
+	return false
 }
 
 // primary is the peer ID of the site's uplink, empty when there is none.

@@ -47,6 +47,7 @@ func (m mesh) SessionDown(s *xfer.Session, err error) {
 		return
 	}
 	m.log.Debug("session down", "site", site, "peer", id, "err", err)
+	m.yield.gone(site, s)
 	m.leases.step(lease.Gone{Site: site, Peer: id})
 }
 
@@ -58,10 +59,11 @@ func (m mesh) Message(s *xfer.Session, msg wire.Message) error {
 	}
 	switch msg := msg.(type) {
 	case *wire.LeaseAsk:
-		m.leases.step(lease.Ask{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Active: msg.Active, Unreachable: msg.Unreachable, Never: !mayUplink(n)})
+		m.leases.step(lease.Ask{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Active: m.fetches(n.Site, msg.Active), Unreachable: msg.Unreachable, Never: !mayUplink(n)})
 	case *wire.LeaseRenew:
 		m.presence.seen(n.PeerID, m.now())
-		m.leases.step(lease.Renew{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Lease: msg.Lease, Active: msg.Active, SeesHolder: msg.SeesHolder})
+		m.yield.look(n.Site, s)
+		m.leases.step(lease.Renew{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Lease: msg.Lease, Active: m.fetches(n.Site, msg.Active), SeesHolder: msg.SeesHolder})
 	case *wire.LeaseRelease:
 		m.leases.step(lease.Release{Site: n.Site, Peer: n.PeerID, Lease: msg.Lease})
 	case *wire.GetDoc:
@@ -81,6 +83,9 @@ func (m mesh) Message(s *xfer.Session, msg wire.Message) error {
 	}
 	return nil
 }
+
+// fetches: who wants to fetch and may. While a site is paused its lease is that of one who only reports.
+func (m mesh) fetches(site string, wants bool) bool { return wants && !m.pace.terms(site).Paused }
 
 // statement takes what one node says of itself, or an uplink says of a neighbour.
 func (m mesh) statement(from, about fleet.Node, n status.Node) {
@@ -129,7 +134,7 @@ func (m mesh) report(s *xfer.Session, from fleet.Node, r status.Report) error {
 }
 
 // Chunk implements xfer.Handler: the lease holder gets chunks of published bundles at the site's pace.
-func (m mesh) Chunk(_ context.Context, s *xfer.Session, id chunk.ID) (xfer.Served, error) {
+func (m mesh) Chunk(ctx context.Context, s *xfer.Session, id chunk.ID) (xfer.Served, error) {
 	n, ok := m.members.peer(s.Peer().String())
 	if !ok {
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonDenied}
@@ -141,6 +146,11 @@ func (m mesh) Chunk(_ context.Context, s *xfer.Session, id chunk.ID) (xfer.Serve
 	if !ok || !c.published {
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
 	}
+	terms := m.pace.terms(n.Site)
+	if terms.Paused {
+		m.pace.tell(n.Site)
+		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonPaused}
+	}
 	x, err := m.shelf.take(id)
 	var corrupt *store.CorruptError
 	if errors.Is(err, store.ErrNotFound) || errors.As(err, &corrupt) {
@@ -150,20 +160,34 @@ func (m mesh) Chunk(_ context.Context, s *xfer.Session, id chunk.ID) (xfer.Serve
 	if err != nil {
 		return xfer.Served{}, err
 	}
+	p, err := m.ledger.take(ctx, n.Site, terms.day, onWire(len(x.payload)), terms.perDay)
+	if err != nil {
+		m.shelf.give(x)
+		if !errors.Is(err, errDayFull) {
+			return xfer.Served{}, err
+		}
+		m.pace.fill(n.Site, terms.day)
+		m.pace.tell(n.Site)
+		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonPaused}
+	}
 	paced := 0
 	return xfer.Served{
 		Encoding: byte(x.kind),
 		Payload:  x.payload,
 		Pace: func(ctx context.Context, bytes int) error {
 			paced += bytes
+			if err := m.yield.wait(ctx, n.Site, s, bytes); err != nil {
+				return err
+			}
 			return m.pace.wait(ctx, n.Site, bytes)
 		},
+		Slice: func() int { return m.yield.slice(n.Site, s) },
 		Release: func(sent bool) {
 			m.shelf.give(x)
 			if sent {
-				m.ledger.sent(n.Site, c.number, int64(len(x.payload)), c.size)
+				m.ledger.sent(p, c.number, int64(len(x.payload)), c.size)
 			} else {
-				m.ledger.partial(n.Site, int64(min(paced, len(x.payload))))
+				m.ledger.partial(p, int64(min(paced, len(x.payload))), onWire(paced))
 			}
 		},
 	}, nil

@@ -295,8 +295,8 @@ func TestReports(t *testing.T) {
 
 // Statements of neighbours count from the lease holder only, and only for whom they name.
 func TestStatements(t *testing.T) {
-	now := time.Now()
-	b := start(t, func(c *Config) { c.Now = func() time.Time { return now } })
+	clk := newClock(time.Now())
+	b := start(t, func(c *Config) { c.Now = clk.now })
 	b.site("s1")
 	a, c := b.join("s1", "a", api.TokenSpec{}), b.join("s1", "c", api.TokenSpec{})
 	a.dial(b)
@@ -340,7 +340,7 @@ func TestStatements(t *testing.T) {
 	if err != nil || f.Nodes != 2 || f.Silent != 0 || f.Phases[status.Staged] != 2 {
 		t.Errorf("%+v, %v", f, err)
 	}
-	now = now.Add(3 * time.Minute)
+	clk.set(clk.now().Add(3 * time.Minute))
 	if f, err = b.admin.Status(t.Context()); err != nil || f.Silent != 1 { // a is connected
 		t.Errorf("three minutes later %d are silent, %v", f.Silent, err)
 	}
@@ -348,29 +348,6 @@ func TestStatements(t *testing.T) {
 	b.run()
 	if f, err = b.admin.Status(t.Context()); err != nil || f.Silent != 2 || f.Phases[status.Staged] != 2 {
 		t.Errorf("after a restart: %+v, %v", f, err)
-	}
-}
-
-// A capped site gets its bytes no faster than it may: the limiter is asked for every slice, before it is sent.
-func TestPace(t *testing.T) {
-	p := newPace(1 << 20)
-	p.set("s1", 1000)
-	if p.cap("s1") != 1000 || p.cap("s2") != 0 {
-		t.Error("caps")
-	}
-	ctx := t.Context()
-	now := time.Now()
-	for range 2 { // the burst is free
-		if err := p.wait(ctx, "s1", 16<<10); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if r := p.sites["s1"].ReserveN(now, 16<<10); r.DelayFrom(now) < 16*time.Second {
-		t.Errorf("the third slice of 16 KiB at 1000 B/s waits %s", r.DelayFrom(now))
-	}
-	p.set("s1", 0)
-	if err := p.wait(ctx, "s1", 16<<10); err != nil || p.cap("s1") != 0 {
-		t.Error("the cap was not taken away")
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -58,6 +59,7 @@ type Seeder struct {
 	intake   *intake
 	sessions *sessions
 	pace     *pace
+	profiles sync.Mutex // held while a WAN profile is changed
 	yield    *yielding
 	shelf    *shelf
 	host     *xfer.Host
@@ -72,7 +74,7 @@ func New(ctx context.Context, cfg Config) (*Seeder, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	s := &Seeder{cfg: cfg, log: cfg.Logger, now: cfg.Now, sessions: newSessions(), pace: newPace(cfg.WANCapTotal), yield: newYielding()}
+	s := &Seeder{cfg: cfg, log: cfg.Logger, now: cfg.Now, sessions: newSessions(), yield: newYielding(cfg.NoYield, cfg.Now)}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -136,7 +138,7 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	if s.desired, err = loadDesired(ctx, s.db, &s.set, s.log); err != nil {
 		return err
 	}
-	if s.ledger, err = loadLedger(ctx, s.db); err != nil {
+	if s.ledger, err = loadLedger(ctx, s.db, s.log); err != nil {
 		return err
 	}
 	if s.presence, err = loadPresence(ctx, s.db); err != nil {
@@ -145,19 +147,25 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	s.shelf = newShelf(s.library.read)
 	s.intake = newIntake(s.db, s.log)
 	s.boards = &boards{db: s.db, members: s.members, library: s.library, desired: s.desired, bySite: map[string]*board{}}
+	s.pace = newPace(s.now, s.cfg.WANCapTotal, s.ledger.today)
 	sites, err := s.db.Sites(ctx)
 	if err != nil {
 		return err
 	}
 	for _, x := range sites {
-		s.pace.set(x.Name, x.Cap)
+		zone, err := time.LoadLocation(x.Timezone)
+		if err != nil {
+			return fmt.Errorf("time zone of site %s: %w", x.Name, err)
+		}
+		s.pace.set(x.Name, x.WAN, zone)
 		if err := s.boards.post(ctx, x.Name); err != nil {
 			return err
 		}
 	}
 	// Lease numbers of this run differ from those of the last: the clock gives the high bits.
 	first := uint64(s.now().Unix()) << 24
-	s.leases = &leases{log: s.log, now: s.now, session: s.sessions.peer, cap: s.pace.cap, split: s.ledger.split, table: lease.NewTable(s.cfg.Leases, first)}
+	s.leases = &leases{log: s.log, now: s.now, session: s.sessions.peer, terms: s.pace.terms, split: s.ledger.split, table: lease.NewTable(s.cfg.Leases, first)}
+	s.pace.changed = s.leases.announce
 	return nil
 }
 
@@ -168,7 +176,7 @@ func (s *Seeder) listen(identity ed25519.PrivateKey) error {
 	}
 	m := mesh{s}
 	s.host, err = xfer.New(xfer.Config{Key: key, Name: "seeder", Software: Software(), Listen: s.cfg.ListenMesh, Limits: s.cfg.Limits,
-		Allow: m.allow, Handler: m, Logger: s.log})
+		Congestion: s.cfg.Congestion, Allow: m.allow, Handler: m, Logger: s.log})
 	if err != nil {
 		return err
 	}
@@ -246,10 +254,13 @@ func (s *Seeder) Run(ctx context.Context) error {
 	g.Go(func() error { return s.host.Run(ctx) })
 	g.Go(func() error { return s.intake.run(ctx) })
 	g.Go(func() error { return s.leases.run(ctx) })
+	g.Go(func() error { return s.pace.run(ctx) })
+	g.Go(func() error { return s.ledger.run(ctx) })
 	g.Go(func() error { return s.flushLoop(ctx) })
 	err := g.Wait()
 	// After the last session and request: nothing changes any more.
-	return errors.Join(err, s.flush(context.WithoutCancel(ctx)), s.Close())
+	rest := context.WithoutCancel(ctx)
+	return errors.Join(err, s.ledger.flush(rest, true), s.presence.flush(rest), s.Close())
 }
 
 // serve adds a server and its end to the group.
@@ -279,17 +290,13 @@ func (s *Seeder) flushLoop(ctx context.Context) error {
 	for {
 		select {
 		case <-t.C:
-			if err := s.flush(ctx); err != nil && ctx.Err() == nil {
-				s.log.Error("accounts and statements not written; trying again", "in", flushEvery.String(), "err", err)
+			if err := s.presence.flush(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("statements not written; trying again", "in", flushEvery.String(), "err", err)
 			}
 		case <-ctx.Done():
 			return nil
 		}
 	}
-}
-
-func (s *Seeder) flush(ctx context.Context) error {
-	return errors.Join(s.ledger.flush(ctx), s.presence.flush(ctx))
 }
 
 // Close closes what New opened, the last first.

@@ -16,6 +16,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/roster"
+	"github.com/patchmesh/patchmesh/internal/wanprofile"
 	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
 
@@ -32,19 +33,20 @@ func (s *Seeder) createSite(ctx context.Context, q api.SiteSpec) (api.SiteInfo, 
 	if !manifest.ValidName(q.Name) {
 		return api.SiteInfo{}, problem.New(problem.Usage, "site name %.80q: want lower-case letters, digits, . _ -, at most 64", q.Name)
 	}
-	if _, err := time.LoadLocation(q.Timezone); err != nil || q.Timezone == "Local" || len(q.Timezone) > 64 {
+	zone, err := time.LoadLocation(q.Timezone)
+	if err != nil || q.Timezone == "Local" || len(q.Timezone) > 64 {
 		return api.SiteInfo{}, problem.New(problem.Usage, "time zone %.80q is not known", q.Timezone).WithNext("use a name like America/Chicago")
 	}
-	if q.CapBytesPerSecond < 0 {
-		return api.SiteInfo{}, problem.New(problem.Usage, "a cap of %d bytes per second", q.CapBytesPerSecond)
+	if q.CapBytesPerSecond != 0 && (q.CapBytesPerSecond < wanprofile.MinRate || q.CapBytesPerSecond > wanprofile.MaxRate) {
+		return api.SiteInfo{}, problem.New(problem.Usage, "a cap of %d bytes per second: want at least %s", q.CapBytesPerSecond, wanprofile.FormatRate(wanprofile.MinRate))
 	}
 	key := make([]byte, enrol.GossipKeyBytes)
 	rand.Read(key) // never fails
-	site := fleet.Site{Name: q.Name, Timezone: q.Timezone, Cap: q.CapBytesPerSecond, GossipKey: key, Created: s.now()}
+	site := fleet.Site{Name: q.Name, Timezone: q.Timezone, WAN: wanprofile.Profile{Cap: q.CapBytesPerSecond}, GossipKey: key, Created: s.now()}
 	if err := s.db.CreateSite(ctx, site); err != nil {
 		return api.SiteInfo{}, err
 	}
-	s.pace.set(q.Name, q.CapBytesPerSecond)
+	s.pace.set(q.Name, site.WAN, zone)
 	if err := s.publish(ctx, q.Name); err != nil {
 		return api.SiteInfo{}, err
 	}
@@ -57,10 +59,34 @@ func (s *Seeder) siteList(ctx context.Context) ([]api.SiteInfo, error) {
 	out := make([]api.SiteInfo, 0, len(sites))
 	for _, x := range sites {
 		out = append(out, api.SiteInfo{
-			SiteSpec:      api.SiteSpec{Name: x.Name, Timezone: x.Timezone, CapBytesPerSecond: x.Cap},
+			SiteSpec:      api.SiteSpec{Name: x.Name, Timezone: x.Timezone, CapBytesPerSecond: x.WAN.Cap},
 			RosterVersion: x.Roster, Nodes: s.members.count(x.Name)})
 	}
 	return out, err
+}
+
+// setWAN puts another WAN profile in force, at once.
+func (s *Seeder) setWAN(ctx context.Context, name string, d wanprofile.Document) (wanprofile.Document, error) {
+	p, err := d.Profile()
+	if err != nil {
+		return d, err
+	}
+	s.profiles.Lock() // what is shown follows what is stored
+	defer s.profiles.Unlock()
+	if err := s.db.SetWAN(ctx, name, p); err != nil {
+		return d, err
+	}
+	site, err := s.db.Site(ctx, name)
+	if err != nil {
+		return d, err
+	}
+	zone, err := time.LoadLocation(site.Timezone)
+	if err != nil {
+		return d, fmt.Errorf("time zone of site %s: %w", name, err)
+	}
+	s.pace.set(name, site.WAN, zone)
+	s.log.Info("wan profile in force", "site", name, "cap", site.WAN.Cap, "perDay", site.WAN.PerDay, "rules", len(site.WAN.Rules))
+	return site.WAN.Document(), nil
 }
 
 func (s *Seeder) createToken(ctx context.Context, site string, q api.TokenSpec) (api.TokenReply, error) {

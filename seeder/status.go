@@ -79,11 +79,6 @@ func (s *Seeder) wants(site string, nodes []status.Seen) []status.SiteWant {
 	return out
 }
 
-func (s *Seeder) wan(site fleet.Site) status.WAN {
-	a := s.ledger.site(site.Name)
-	return status.WAN{CapBytesPerSecond: site.Cap, Payload: a.Payload, Plain: a.Plain, Needed: a.Needed, Duplicate: a.Duplicate, LeaseSplit: int(a.Splits)}
-}
-
 // fleetStatus is all sites.
 func (s *Seeder) fleetStatus(ctx context.Context) (status.Fleet, error) {
 	sites, err := s.db.Sites(ctx)

@@ -26,6 +26,7 @@ const (
 	PathStatus       = "/api/v1/status"
 	PathSites        = "/api/v1/sites"
 	PathSite         = "/api/v1/sites/{site}"
+	PathSiteWAN      = "/api/v1/sites/{site}/wan"
 	PathTokens       = "/api/v1/sites/{site}/tokens"
 	PathNode         = "/api/v1/sites/{site}/nodes/{node}"
 	PathEnrol        = "/api/v1/enrol"
@@ -57,7 +58,7 @@ const (
 type SiteSpec struct {
 	Name              string `json:"name"`
 	Timezone          string `json:"timezone"`          // IANA name; empty is UTC
-	CapBytesPerSecond int64  `json:"capBytesPerSecond"` // of chunk bytes sent to the site; 0: no cap
+	CapBytesPerSecond int64  `json:"capBytesPerSecond"` // of the site's link, overhead included; 0: no cap
 }
 
 // SiteInfo is a site as the list shows it.

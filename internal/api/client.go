@@ -15,6 +15,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/internal/wanprofile"
 )
 
 // Access is what a client needs to reach a seeder. "seeder serve" writes one for its administrator.
@@ -84,6 +85,16 @@ func (c *Client) Site(ctx context.Context, site string) (status.Site, error) {
 // CreateSite makes a site. The same name twice is problem.NameTaken.
 func (c *Client) CreateSite(ctx context.Context, s SiteSpec) (SiteInfo, error) {
 	return ask[SiteInfo](ctx, &c.caller, call{method: http.MethodPost, path: PathSites}, s)
+}
+
+// SiteWAN returns a site's WAN profile.
+func (c *Client) SiteWAN(ctx context.Context, site string) (wanprofile.Document, error) {
+	return ask[wanprofile.Document](ctx, &c.caller, get(fill(PathSiteWAN, site), nil), nil)
+}
+
+// PutSiteWAN replaces a site's WAN profile and returns it as it is in force.
+func (c *Client) PutSiteWAN(ctx context.Context, site string, d wanprofile.Document) (wanprofile.Document, error) {
+	return ask[wanprofile.Document](ctx, &c.caller, call{method: http.MethodPut, path: fill(PathSiteWAN, site), repeat: true}, d)
 }
 
 // CreateToken makes a join token for one node.

@@ -134,6 +134,7 @@ type WAN struct {
 	Needed            int64 `json:"needed"`            // distinct plain bytes sent
 	Duplicate         int64 `json:"duplicate"`         // plain bytes sent more than once
 	LeaseSplit        int   `json:"leaseSplit"`        // leases granted beside the first because the LAN was split
+	Unsure            int64 `json:"unsure,omitempty"`  // bytes that may have been sent and are not counted: the seeder was killed. Not 0: the others are lower bounds
 
 	// What the site may use now and what it does use, as the seeder sees it.
 	Allowed  int64      `json:"allowed"`         // bytes per second by profile, cap and day's total together; 0: no limit. Not valid while Paused

@@ -101,7 +101,7 @@ func (p *Profile) at(spans []span, now time.Time, sentToday int64) Allowance {
 	case rule >= 0 && p.Rules[rule].Rate > 0 && (p.Cap == 0 || p.Rules[rule].Rate < p.Cap):
 		return Allowance{BytesPerSecond: p.Rules[rule].Rate, Why: "rule " + p.Rules[rule].String()}
 	case p.Cap > 0:
-		return Allowance{BytesPerSecond: p.Cap, Why: "cap " + FormatRate(p.Cap)}
+		return Allowance{BytesPerSecond: p.Cap, Why: "cap of " + FormatRate(p.Cap)}
 	}
 	return Allowance{Why: "no cap"}
 }

@@ -46,9 +46,9 @@ func TestAllow(t *testing.T) {
 		{now: "2026-11-23 08:00", rate: 250_000, why: "rule Mon-Fri 08:00-20:00 2Mbit", until: "2026-11-23 20:00"}, // Monday
 		{now: "2026-11-23 07:59", rate: 125_000, why: "rule Daily 1Mbit", until: "2026-11-23 08:00"},
 		{now: "2026-11-23 20:00", rate: 125_000, why: "rule Daily 1Mbit", until: "2026-11-24 03:00"}, // midnight changes nothing
-		{now: "2026-11-24 03:30", rate: 750_000, why: "cap 6Mbit", until: "2026-11-24 05:00"},
-		{now: "2026-11-27 23:00", rate: 750_000, why: "cap 6Mbit", until: "2026-11-28 02:00"}, // a rule never lifts the cap
-		{now: "2026-11-28 01:59", rate: 750_000, why: "cap 6Mbit", until: "2026-11-28 02:00"}, // Friday's, on Saturday
+		{now: "2026-11-24 03:30", rate: 750_000, why: "cap of 6Mbit", until: "2026-11-24 05:00"},
+		{now: "2026-11-27 23:00", rate: 750_000, why: "cap of 6Mbit", until: "2026-11-28 02:00"}, // a rule never lifts the cap
+		{now: "2026-11-28 01:59", rate: 750_000, why: "cap of 6Mbit", until: "2026-11-28 02:00"}, // Friday's, on Saturday
 		{now: "2026-11-29 01:00", rate: 125_000, why: "rule Daily 1Mbit", until: "2026-11-29 03:00"},
 		{now: "2026-11-28 09:00", rate: -1, why: "blackout", until: "2026-11-28 18:00"},
 		{now: "2026-11-24 12:00", sent: 5 * gb, rate: -1, why: "the day's total of 5GB is used up", until: "2026-11-25 00:00"},

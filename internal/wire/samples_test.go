@@ -48,7 +48,7 @@ func samples() []named {
 		{"reportack", &wire.ReportAck{Site: "s1", Node: "till-3", Seq: 3}},
 		{"uplink", &wire.Uplink{Holder: "12D3KooW", Split: true}},
 		{"leaseask", &wire.LeaseAsk{Nonce: 1, Active: true, Unreachable: "12D3KooX"}},
-		{"leasegrant", &wire.LeaseGrant{Nonce: 1, Lease: 2, TTLMillis: 10000, RenewMillis: 3000, Split: true, CapBytesPerSecond: 125000}},
+		{"leasegrant", &wire.LeaseGrant{Nonce: 1, Lease: 2, TTLMillis: 10000, RenewMillis: 3000, Split: true, CapBytesPerSecond: 125000, PauseMillis: 3600000, Why: "blackout until 20:00 UTC"}},
 		{"leaserefuse", &wire.LeaseRefuse{Nonce: 1, Holder: "12D3KooX", RetryMillis: 500, Reason: "held"}},
 		{"leaserenew", &wire.LeaseRenew{Nonce: 1, Lease: 2, Active: true, SeesHolder: true}},
 		{"leaserelease", &wire.LeaseRelease{Lease: 2}},
@@ -130,7 +130,8 @@ func messages() *rapid.Generator[wire.Message] {
 		case wire.TypeLeaseAsk:
 			return &wire.LeaseAsk{Nonce: u64.Draw(t, "n"), Active: yes.Draw(t, "a"), Unreachable: text.Draw(t, "u")}
 		case wire.TypeLeaseGrant:
-			return &wire.LeaseGrant{Nonce: u64.Draw(t, "n"), Lease: u64.Draw(t, "l"), TTLMillis: i64.Draw(t, "ttl"), RenewMillis: i64.Draw(t, "renew"), Split: yes.Draw(t, "s"), CapBytesPerSecond: i64.Draw(t, "cap")}
+			return &wire.LeaseGrant{Nonce: u64.Draw(t, "n"), Lease: u64.Draw(t, "l"), TTLMillis: i64.Draw(t, "ttl"), RenewMillis: i64.Draw(t, "renew"), Split: yes.Draw(t, "s"), CapBytesPerSecond: i64.Draw(t, "cap"),
+				PauseMillis: i64.Draw(t, "pause"), Why: text.Draw(t, "why")}
 		case wire.TypeLeaseRefuse:
 			return &wire.LeaseRefuse{Nonce: u64.Draw(t, "n"), Holder: text.Draw(t, "h"), RetryMillis: i64.Draw(t, "retry"), Reason: text.Draw(t, "why")}
 		case wire.TypeLeaseRenew:

@@ -184,6 +184,7 @@ const (
 	ReasonBusy    Reason = 2 // too many requests wait
 	ReasonNoLease Reason = 3 // the seeder serves chunks to the lease holder only
 	ReasonDenied  Reason = 4
+	ReasonPaused  Reason = 5 // nothing may be sent to the site now; the LeaseGrant that came before says until when
 )
 
 // String names the reason.
@@ -197,6 +198,8 @@ func (r Reason) String() string {
 		return "no lease"
 	case ReasonDenied:
 		return "denied"
+	case ReasonPaused:
+		return "paused"
 	}
 	return fmt.Sprintf("reason %d", byte(r))
 }
@@ -237,7 +240,8 @@ type LeaseAsk struct {
 	Unreachable string `json:"unreachable,omitempty"`
 }
 
-// LeaseGrant answers LeaseAsk and LeaseRenew.
+// LeaseGrant answers LeaseAsk and LeaseRenew with their nonce. One that was not asked for has the nonce 0: what the site
+// may use has changed. Its terms are what is left of the lease, and the holder renews at once.
 type LeaseGrant struct {
 	Nonce             uint64 `json:"nonce"`
 	Lease             uint64 `json:"lease"`

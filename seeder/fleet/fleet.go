@@ -113,6 +113,13 @@ var migrations = []string{
 	 CREATE TABLE sent (
 		site TEXT NOT NULL REFERENCES sites, page INTEGER NOT NULL, bits BLOB NOT NULL,
 		PRIMARY KEY (site, page)) STRICT;`,
+	// WAN profiles: rules one a line, the day's total and what is used of it; sending promised before it is done.
+	`ALTER TABLE sites ADD COLUMN per_day INTEGER NOT NULL DEFAULT 0;
+	 ALTER TABLE sites ADD COLUMN rules TEXT NOT NULL DEFAULT '';
+	 ALTER TABLE wan ADD COLUMN day TEXT NOT NULL DEFAULT '';
+	 ALTER TABLE wan ADD COLUMN today INTEGER NOT NULL DEFAULT 0;
+	 ALTER TABLE wan ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
+	 ALTER TABLE wan ADD COLUMN unsure INTEGER NOT NULL DEFAULT 0;`,
 }
 
 func (s *Store) migrate(ctx context.Context) error {

@@ -18,6 +18,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/roster"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/internal/wanprofile"
 )
 
 var t0 = time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
@@ -283,12 +284,64 @@ func TestReportsOnce(t *testing.T) {
 	}
 }
 
+// A profile is kept, rules in their order, and replaced as a whole.
+func TestWAN(t *testing.T) {
+	s := fresh(t)
+	want, err := wanprofile.Document{Cap: "6Mbit", PerDay: "5GB", Rules: []string{"Sat,Sun blackout", "Mon-Fri 08:00-20:00 2Mbit"}}.Profile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []wanprofile.Profile{want, {}, want} {
+		if err := s.SetWAN(t.Context(), "s1", p); err != nil {
+			t.Fatal(err)
+		}
+		if x, err := s.Site(t.Context(), "s1"); err != nil || x.WAN.Text() != p.Text() {
+			t.Errorf("%v\n%s", err, x.WAN.Text())
+		}
+	}
+	if x, err := s.Site(t.Context(), "s2"); err != nil || x.WAN.Text() != (&wanprofile.Profile{}).Text() {
+		t.Errorf("the other site: %s, %v", x.WAN.Text(), err)
+	}
+	wantCode(t, s.SetWAN(t.Context(), "s3", want), problem.NotFound)
+}
+
+// A database of the first version goes on: sites keep their cap, accounts what they count.
+func TestMigrateFromFirst(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "f.db")
+	all := migrations
+	migrations = all[:1]
+	s := open(t, name)
+	migrations = all
+	ctx := context.WithoutCancel(t.Context())
+	for _, q := range []string{
+		`INSERT INTO sites VALUES ('s1', 'UTC', 750000, x'00', 1, 0)`,
+		`INSERT INTO wan VALUES ('s1', 1, 2, 3, 4, 5)`,
+	} {
+		if _, err := s.w.ExecContext(ctx, q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, name)
+	x, err := s.Site(ctx, "s1")
+	if err != nil || x.WAN.Text() != (&wanprofile.Profile{Cap: 750_000}).Text() {
+		t.Errorf("%+v, %v", x, err)
+	}
+	accs, err := s.Accounts(ctx)
+	want := map[string]*Account{"s1": {Site: "s1", Payload: 1, Plain: 2, Needed: 3, Duplicate: 4, Splits: 5, Pages: map[uint32][]byte{}}}
+	if d := cmp.Diff(want, accs); d != "" || err != nil {
+		t.Errorf("%v\n%s", err, d)
+	}
+}
+
 // What was written is there after the file is opened again, and the migrations are not applied twice.
 func TestReopen(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "f.db")
 	s := open(t, name)
 	ctx := context.WithoutCancel(t.Context())
-	if err := s.CreateSite(ctx, Site{Name: "s1", GossipKey: []byte("k"), Cap: 7, Created: t0}); err != nil {
+	if err := s.CreateSite(ctx, Site{Name: "s1", GossipKey: []byte("k"), WAN: wanprofile.Profile{Cap: 7}, Created: t0}); err != nil {
 		t.Fatal(err)
 	}
 	token(t, s, "k", "s1")
@@ -297,7 +350,7 @@ func TestReopen(t *testing.T) {
 	}
 	page := make([]byte, PageBits/8)
 	page[3] = 9
-	acc := Account{Site: "s1", Payload: 1, Plain: 2, Needed: 3, Duplicate: 4, Splits: 5, Pages: map[uint32][]byte{6: page}}
+	acc := Account{Site: "s1", Payload: 1, Plain: 2, Needed: 3, Duplicate: 4, Splits: 5, Day: "2026-11-21", Today: 6, Promised: 7, Unsure: 8, Pages: map[uint32][]byte{6: page}}
 	if err := s.PutAccounts(ctx, []Account{acc}); err != nil {
 		t.Fatal(err)
 	}

@@ -7,18 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/roster"
 	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/internal/wanprofile"
 )
 
 // Site is a site without its nodes.
 type Site struct {
 	Name      string
 	Timezone  string
-	Cap       int64  // bytes per second; 0: none
+	WAN       wanprofile.Profile
 	GossipKey []byte // 32 bytes, secret
 	Roster    uint64 // version in force
 	Created   time.Time
@@ -42,8 +44,8 @@ func (s *Store) CreateSite(ctx context.Context, site Site) error {
 			return problem.New(problem.NameTaken, "site %s exists already", site.Name).
 				WithNext("choose another name, or make a token for it with: meshctl site token %s", site.Name)
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO sites VALUES (?, ?, ?, ?, 0, ?)`,
-			site.Name, site.Timezone, site.Cap, site.GossipKey, stamp(site.Created)); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO sites (name, timezone, cap, per_day, rules, gossip_key, roster, created) VALUES (?, ?, ?, ?, ?, ?, 0, ?)`,
+			site.Name, site.Timezone, site.WAN.Cap, site.WAN.PerDay, ruleLines(site.WAN), site.GossipKey, stamp(site.Created)); err != nil {
 			return err
 		}
 		_, err := s.bumpRoster(ctx, tx, site.Name, site.Created)
@@ -51,13 +53,26 @@ func (s *Store) CreateSite(ctx context.Context, site Site) error {
 	})
 }
 
+// SetWAN replaces a site's WAN profile.
+func (s *Store) SetWAN(ctx context.Context, name string, p wanprofile.Profile) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		if _, err := readSite(ctx, tx, name); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE sites SET cap = ?, per_day = ?, rules = ? WHERE name = ?`, p.Cap, p.PerDay, ruleLines(p), name)
+		return err
+	})
+}
+
+func ruleLines(p wanprofile.Profile) string { return strings.Join(p.Document().Rules, "\n") }
+
 // Sites lists the sites in the order of their names.
 func (s *Store) Sites(ctx context.Context) (out []Site, err error) {
 	err = each(ctx, s.r, func(scan func(...any) error) error {
 		site, err := scanSite(scan)
 		out = append(out, site)
 		return err
-	}, `SELECT name, timezone, cap, gossip_key, roster, created FROM sites ORDER BY name`)
+	}, `SELECT `+siteColumns+` FROM sites ORDER BY name`)
 	return out, err
 }
 
@@ -65,18 +80,30 @@ func (s *Store) Sites(ctx context.Context) (out []Site, err error) {
 func (s *Store) Site(ctx context.Context, name string) (Site, error) { return readSite(ctx, s.r, name) }
 
 func readSite(ctx context.Context, q querier, name string) (Site, error) {
-	site, err := scanSite(q.QueryRowContext(ctx, `SELECT name, timezone, cap, gossip_key, roster, created FROM sites WHERE name = ?`, name).Scan)
+	site, err := scanSite(q.QueryRowContext(ctx, `SELECT `+siteColumns+` FROM sites WHERE name = ?`, name).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		return site, problem.New(problem.NotFound, "there is no site %q", name).WithNext("list them with: meshctl site list")
 	}
 	return site, mapError(err)
 }
 
+const siteColumns = `name, timezone, cap, per_day, rules, gossip_key, roster, created`
+
 func scanSite(scan func(...any) error) (x Site, err error) {
 	var created int64
-	err = scan(&x.Name, &x.Timezone, &x.Cap, &x.GossipKey, &x.Roster, &created)
+	var rules string
+	if err := scan(&x.Name, &x.Timezone, &x.WAN.Cap, &x.WAN.PerDay, &rules, &x.GossipKey, &x.Roster, &created); err != nil {
+		return x, err
+	}
 	x.Created = unstamp(created)
-	return x, err
+	for line := range strings.Lines(rules) {
+		r, err := wanprofile.ParseRule(strings.TrimSpace(line))
+		if err != nil {
+			return x, fmt.Errorf("site %s: %w", x.Name, err)
+		}
+		x.WAN.Rules = append(x.WAN.Rules, r)
+	}
+	return x, nil
 }
 
 // Nodes lists the nodes on the rosters of all sites, in the order of site and name.

@@ -17,6 +17,10 @@ type Account struct {
 	Needed    int64             // decoded, each chunk once
 	Duplicate int64             // decoded, of chunks sent before
 	Splits    int64             // leases granted beside the first
+	Day       string            // local day of Today, 2026-11-21; empty: none yet
+	Today     int64             // bytes of the link used on Day, Promised among them
+	Promised  int64             // bytes of the link that may be used without anything more being recorded
+	Unsure    int64             // bytes promised by runs that were killed: sent or not, they are not in Payload
 	Pages     map[uint32][]byte // PageBits/8 bytes each: bit i of page p is chunk p*PageBits+i
 }
 
@@ -25,10 +29,10 @@ func (s *Store) Accounts(ctx context.Context) (map[string]*Account, error) {
 	out := map[string]*Account{}
 	err := each(ctx, s.r, func(scan func(...any) error) error {
 		a := &Account{Pages: map[uint32][]byte{}}
-		err := scan(&a.Site, &a.Payload, &a.Plain, &a.Needed, &a.Duplicate, &a.Splits)
+		err := scan(&a.Site, &a.Payload, &a.Plain, &a.Needed, &a.Duplicate, &a.Splits, &a.Day, &a.Today, &a.Promised, &a.Unsure)
 		out[a.Site] = a
 		return err
-	}, `SELECT site, payload, plain, needed, duplicate, splits FROM wan`)
+	}, `SELECT `+accountColumns+` FROM wan`)
 	if err != nil {
 		return nil, err
 	}
@@ -47,13 +51,16 @@ func (s *Store) Accounts(ctx context.Context) (map[string]*Account, error) {
 	}, `SELECT site, page, bits FROM sent`)
 }
 
+const accountColumns = `site, payload, plain, needed, duplicate, splits, day, today, promised, unsure`
+
 // PutAccounts records accounts in one transaction. Pages holds only those that changed.
 func (s *Store) PutAccounts(ctx context.Context, list []Account) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		for _, a := range list {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO wan VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (site) DO UPDATE SET
-				payload = excluded.payload, plain = excluded.plain, needed = excluded.needed, duplicate = excluded.duplicate, splits = excluded.splits`,
-				a.Site, a.Payload, a.Plain, a.Needed, a.Duplicate, a.Splits); err != nil {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO wan (`+accountColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (site) DO UPDATE SET
+				payload = excluded.payload, plain = excluded.plain, needed = excluded.needed, duplicate = excluded.duplicate, splits = excluded.splits,
+				day = excluded.day, today = excluded.today, promised = excluded.promised, unsure = excluded.unsure`,
+				a.Site, a.Payload, a.Plain, a.Needed, a.Duplicate, a.Splits, a.Day, a.Today, a.Promised, a.Unsure); err != nil {
 				return err
 			}
 			for page, bits := range a.Pages {
