@@ -1,6 +1,6 @@
 // Package lease decides who may use a site's WAN. At any time one node of a site holds the primary uplink lease; a
 // second one exists only beside it when a node states that it cannot reach any holder over its LAN, which is accounted
-// as a split. A lease is short and renewed; it ends when it is given back, when its holder's connection ends, and when
+// as a split; when there are as many as there may be, they take turns. A lease is short and renewed; it ends when it is given back, when its holder's connection ends, and when
 // it is not renewed in time, whichever comes first.
 //
 // The package is pure: a Table takes events with the time they happened and returns what to tell whom. It keeps nothing
@@ -43,6 +43,9 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
+
+// splitTerm is how long a split lease is safe from a node that reaches none of the site's holders.
+const splitTerm = 30 * time.Second
 
 // claimTTL is how long a statement "I cannot reach that holder" counts.
 const claimTTL = 30 * time.Second
@@ -128,6 +131,7 @@ const (
 	ReasonEnded   = "the lease has ended"
 	ReasonHealed  = "the site is whole again"
 	ReasonExpired = "the lease was not renewed in time"
+	ReasonTurn    = "it is the turn of another part of the site"
 )
 
 // Lease is one lease in force.
@@ -184,7 +188,7 @@ func (t *Table) Active() int { return t.active }
 func (t *Table) Step(now time.Time, ev Event) []Action {
 	switch e := ev.(type) {
 	case Ask:
-		return append(t.expire(now, e.Site), t.ask(now, e))
+		return append(t.expire(now, e.Site), t.ask(now, e)...)
 	case Renew:
 		return append(t.expire(now, e.Site), t.renew(now, e))
 	case Release:
@@ -205,7 +209,7 @@ func (t *Table) Step(now time.Time, ev Event) []Action {
 	return nil
 }
 
-func (t *Table) ask(now time.Time, e Ask) Action {
+func (t *Table) ask(now time.Time, e Ask) (out []Action) {
 	s := t.sites[e.Site]
 	if s == nil {
 		s = &site{claims: map[string]map[uint64]time.Time{}}
@@ -217,8 +221,8 @@ func (t *Table) ask(now time.Time, e Ask) Action {
 		t.drop(s, i)
 	}
 
-	refuse := func(holder, reason string, lo, hi time.Duration) Action {
-		return Refuse{e.Site, e.Peer, e.Nonce, holder, jitter(now, e.Site, e.Peer, lo, hi), reason}
+	refuse := func(holder, reason string, lo, hi time.Duration) []Action {
+		return append(out, Refuse{e.Site, e.Peer, e.Nonce, holder, jitter(now, e.Site, e.Peer, lo, hi), reason})
 	}
 	if e.Never {
 		return refuse(s.holder(), ReasonNever, time.Minute, 2*time.Minute)
@@ -233,18 +237,25 @@ func (t *Table) ask(now time.Time, e Ask) Action {
 		}
 		return refuse(l.Peer, ReasonHeld, lo, hi)
 	}
-	if len(s.leases) > t.cfg.MaxSplit {
-		return refuse(s.holder(), ReasonSplits, t.cfg.ActiveTTL, 2*t.cfg.ActiveTTL)
-	}
 	if e.Active && t.active >= t.cfg.MaxActive {
 		return refuse("", ReasonBusy, t.cfg.ActiveTTL, 5*t.cfg.ActiveTTL)
+	}
+	if len(s.leases) > t.cfg.MaxSplit {
+		// A site in many pieces takes turns; so does a node among neighbours that keep all leases to themselves.
+		i := s.eldest()
+		if l := s.leases[i]; now.Sub(l.Since) >= splitTerm {
+			t.drop(s, i)
+			out = append(out, Revoke{e.Site, l.Peer, l.ID, ReasonTurn})
+		} else {
+			return refuse(s.holder(), ReasonSplits, t.cfg.ActiveTTL, 2*t.cfg.ActiveTTL)
+		}
 	}
 	delete(s.claims, e.Peer)
 	t.last++
 	s.leases = append(s.leases, Lease{ID: t.last, Peer: e.Peer, Split: len(s.leases) > 0, Since: now})
 	g := t.extend(now, e.Site, len(s.leases)-1, e.Active)
 	g.Nonce, g.First = e.Nonce, true
-	return g
+	return append(out, g)
 }
 
 func (t *Table) renew(now time.Time, e Renew) Action {
@@ -358,6 +369,17 @@ func (s *site) find(peer string) int {
 		}
 	}
 	return -1
+}
+
+// eldest is the split lease that was granted first, or the primary where there is none.
+func (s *site) eldest() int {
+	at := min(1, len(s.leases)-1)
+	for i := at + 1; i < len(s.leases); i++ {
+		if s.leases[i].Since.Before(s.leases[at].Since) {
+			at = i
+		}
+	}
+	return at
 }
 
 func (s *site) holder() string {
