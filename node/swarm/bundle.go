@@ -13,11 +13,11 @@ type bundle struct {
 	index   int // the first chunks belong to the index
 	wants   bool
 	mine    []bool
-	req     []int8      // requests under way for a chunk
-	holders []int16     // neighbours that hold it
-	since   []time.Time // when holders last grew
-	grew    time.Time   // when the catalog last grew
-	left    int         // chunks not on disk
+	req     []int8            // requests under way for a chunk
+	holders []int16           // neighbours that hold it
+	since   []time.Time       // when holders last grew
+	grew    time.Time         // when the catalog last grew
+	left    int               // chunks not on disk
 	alone   map[int]time.Time // chunks that came over the WAN and that no neighbour holds, since when
 	untaken int               // of them, in a row, that nobody took in time
 

@@ -14,6 +14,7 @@ type conduct struct {
 	fails   int       // requests in a row that it did not serve
 	failing time.Time // since when
 	mute    time.Time // until then what it says about the uplink counts for nothing
+	charge  string    // why, until the seeder has said that it is not the one that wants nothing sent
 	doubts  map[Bundle]map[int]doubt
 }
 
@@ -26,12 +27,13 @@ type doubt struct {
 // Bounds of patience with a neighbour that says it holds chunks and delivers none: as long as it counts as a holder,
 // nobody takes them over the WAN.
 const (
-	maxFails   = 2 * DefaultDepth // in a row, of whatever chunk
-	maxFailing = 10 * time.Second
-	maxDoubt   = 3               // of one chunk: the claim counts for nothing from then on
-	doubtEvery = 2 * time.Second // several refusals at once are one
-	banMost    = 24 * time.Hour
-	banMemory  = 24 * time.Hour // without a ban, after which the next one is as short as the first
+	maxFails    = 2 * DefaultDepth // in a row, of whatever chunk
+	maxFailing  = 10 * time.Second
+	maxRefusals = 64
+	maxDoubt    = 3               // of one chunk: the claim counts for nothing from then on
+	doubtEvery  = 2 * time.Second // several refusals at once are one
+	banMost     = 24 * time.Hour
+	banMemory   = 24 * time.Hour // without a ban, after which the next one is as short as the first
 )
 
 func (s *Swarm) conductOf(id Peer) *conduct {
@@ -63,7 +65,7 @@ func (s *Swarm) served(p *neighbour, b *bundle, n int) {
 }
 
 // unkept notes that it did not: it said that it holds chunk n and did not send it when asked.
-func (s *Swarm) unkept(p *neighbour, b *bundle, n int) {
+func (s *Swarm) unkept(p *neighbour, b *bundle, n int, kind status.StrikeKind) {
 	c := p.conduct
 	of := c.doubts[b.id]
 	if of == nil {
@@ -76,7 +78,7 @@ func (s *Swarm) unkept(p *neighbour, b *bundle, n int) {
 	if c.disbelieves(b.id, n) {
 		s.disbelieve(p, b, n)
 	}
-	s.unserved(p)
+	s.unserved(p, kind)
 }
 
 // disbelieve takes a neighbour's claim to hold a chunk out of the count.
@@ -90,21 +92,30 @@ func (s *Swarm) disbelieve(p *neighbour, b *bundle, n int) {
 }
 
 // unserved notes a request that a neighbour did not serve, and bans one that serves none.
-func (s *Swarm) unserved(p *neighbour) {
+func (s *Swarm) unserved(p *neighbour, kind status.StrikeKind) {
 	c := p.conduct
 	if c.fails++; c.fails == 1 {
 		c.failing = s.now
 	}
-	if c.fails >= maxFails && s.now.Sub(c.failing) >= maxFailing {
+	// A round of refusals ends when its store's owner says what it holds; a liar says that it holds it all the same.
+	if c.fails >= maxFails && s.now.Sub(c.failing) >= maxFailing || kind == status.StrikeLie && c.fails >= maxRefusals {
 		c.fails = 0
-		s.ban(p.id, status.StrikeStall, "holds chunks and delivers none")
+		s.ban(p.id, kind, "says that it holds chunks and delivers none")
 	}
+}
+
+// rest leaves a neighbour that refused in peace, the longer the more often it did.
+func (p *neighbour) rest(now time.Time) {
+	p.pauseTil = later(p.pauseTil, now.Add(50*time.Millisecond<<min(p.conduct.fails, 5)))
 }
 
 // ban makes a neighbour count for nothing for a while: not as a holder, not as one that takes its turn, not as
 // uplink.
 func (s *Swarm) ban(id Peer, kind status.StrikeKind, why string) {
 	c := s.conductOf(id)
+	if s.now.Before(c.til) {
+		return // it was under way
+	}
 	if s.now.Sub(c.til) > banMemory {
 		c.bans = 0
 	}

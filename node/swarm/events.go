@@ -100,6 +100,7 @@ type (
 	LeaseRefused struct {
 		Holder Peer
 		Retry  time.Duration
+		Pause  time.Duration // as of a grant
 	}
 )
 

@@ -27,9 +27,9 @@ func (s *Swarm) handOver() bool {
 	return s.leave.asked && s.wan.inFlight == 0 && s.unshared() == 0
 }
 
-// mayLeave says so once, when the time has come.
+// mayLeave says so once, when the time has come; not before the neighbours had time to say what they lack.
 func (s *Swarm) mayLeave() {
-	if !s.leave.asked || s.leave.may || s.uplink.held || s.Sole() > 0 {
+	if !s.leave.asked || s.leave.may || !s.settled || s.uplink.held || s.Sole() > 0 {
 		return
 	}
 	s.leave.may = true

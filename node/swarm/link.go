@@ -113,7 +113,13 @@ func (s *Swarm) pause(d time.Duration) {
 	if d > 0 {
 		s.got = later(s.got, s.wan.paused) // nobody is to blame that nothing comes
 		for _, c := range s.conducts {
-			c.mute = time.Time{}
+			c.mute, c.charge = time.Time{}, ""
+		}
+	}
+	for _, p := range s.order {
+		if why := p.conduct.charge; why != "" {
+			p.conduct.charge = ""
+			s.do(Strike{p.id, status.StrikeStall, why, 0})
 		}
 	}
 }

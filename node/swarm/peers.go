@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/roster"
+	"github.com/patchmesh/patchmesh/internal/status"
 )
 
 // neighbour is a connected node.
@@ -80,7 +81,7 @@ func (s *Swarm) peerDown(id Peer) {
 		return
 	}
 	if p.inFlight > 0 {
-		s.unserved(p)
+		s.unserved(p, status.StrikeStall)
 	}
 	for _, r := range s.byAge() {
 		if r.from == p {

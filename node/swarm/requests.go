@@ -106,10 +106,11 @@ func (s *Swarm) failed(id uint32, why Why) {
 		s.ban(p.id, status.StrikeWrongBytes, "sent wrong bytes")
 	case why == WhyNotHeld:
 		s.disbelieve(p, r.b, r.n)
-		s.unkept(p, r.b, r.n)
+		s.unkept(p, r.b, r.n, status.StrikeLie)
+		p.rest(s.now)
 	case why == WhyBusy:
-		p.pauseTil = later(p.pauseTil, s.now.Add(200*time.Millisecond))
-		s.unkept(p, r.b, r.n)
+		s.unkept(p, r.b, r.n, status.StrikeStall)
+		p.rest(s.now)
 	}
 }
 
@@ -123,7 +124,7 @@ func (s *Swarm) expire() {
 		s.do(Cancel{r.id})
 		s.do(Strike{r.from.id, status.StrikeStall, "is too slow", 0})
 		r.from.pauseTil = later(r.from.pauseTil, s.now.Add(5*time.Second))
-		s.unkept(r.from, r.b, r.n)
+		s.unkept(r.from, r.b, r.n, status.StrikeStall)
 	}
 	for p := range s.trusted {
 		if p.pace.drips(s.now, p.inFlight > 0) {

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/roster"
-	"github.com/patchmesh/patchmesh/internal/status"
 )
 
 // leads: this node may take chunks over the WAN now.
@@ -74,7 +73,7 @@ func (s *Swarm) usable(id Peer) bool { return s.reach(id) && !s.now.Before(s.pee
 
 // watchUplink stops believing in an uplink that brings nothing: when for long nothing has come and nobody holds what
 // we lack, whoever named it is not heeded any more, and the election goes on without it. The seeder grants a second
-// lease then, and accounts for it; and if it was the seeder that wanted a pause, its grant says so.
+// lease then, and accounts for it; and if it was the seeder that wanted a pause, its answer says so and nobody is to blame.
 func (s *Swarm) watchUplink() {
 	seen, _ := s.seenUplink(true)
 	if seen == "" || seen == s.cfg.Self || !s.lacking() {
@@ -88,10 +87,8 @@ func (s *Swarm) watchUplink() {
 	for p := range s.heeded {
 		if p.holder == seen {
 			p.conduct.mute = s.now.Add(s.cfg.Ban)
-			if p.id == seen {
-				s.do(Strike{p.id, status.StrikeStall, "is the uplink and brings nothing", 0})
-			} else {
-				s.do(Strike{p.id, status.StrikeStall, "names an uplink that brings nothing", 0})
+			if p.conduct.charge = "names an uplink that brings nothing"; p.id == seen {
+				p.conduct.charge = "is the uplink and brings nothing"
 			}
 		}
 	}
@@ -249,6 +246,7 @@ func (s *Swarm) leaseRefused(e LeaseRefused) {
 		wait = min(wait, claim)
 	}
 	u.asked, u.askNext = time.Time{}, s.now.Add(wait)
+	s.pause(e.Pause)
 }
 
 // loseLease stops all traffic over the WAN: what was asked for is given up, and not asked again without a lease.
