@@ -97,6 +97,12 @@ func (s *Swarm) bundleDrop(id Bundle) {
 	s.list = slices.DeleteFunc(s.list, func(x *bundle) bool { return x == b })
 }
 
+// Holds reports whether this node holds a chunk of a bundle, as far as the swarm has heard.
+func (s *Swarm) Holds(id Bundle, n int) bool {
+	b := s.bundles[id]
+	return b != nil && n < len(b.mine) && b.mine[n]
+}
+
 // enter puts a missing, unasked chunk into its bucket.
 func (b *bundle) enter(n int) {
 	if b.mine[n] || b.req[n] > 0 || b.place[n] >= 0 {

@@ -1,6 +1,10 @@
 package swarm
 
-import "time"
+import (
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/status"
+)
 
 // link is the state of the session with the seeder.
 type link int

@@ -138,7 +138,7 @@ func TestProperties(t *testing.T) {
 				step(LeaseGranted{uint64(rapid.IntRange(1, 3).Draw(t, "lease")), ttl, ttl / 3, rapid.Bool().Draw(t, "split"), 40 * time.Millisecond, 0})
 			},
 			"refuse": func(t *rapid.T) {
-				step(LeaseRefused{rapid.SampledFrom([]Peer{"", "a", "stranger", "me"}).Draw(t, "holder"), time.Duration(rapid.IntRange(0, 5).Draw(t, "retry")) * time.Second})
+				step(LeaseRefused{rapid.SampledFrom([]Peer{"", "a", "stranger", "me"}).Draw(t, "holder"), time.Duration(rapid.IntRange(0, 5).Draw(t, "retry")) * time.Second, 0})
 			},
 		})
 	})

@@ -105,7 +105,7 @@ func (x *simSeeder) tell(as []lease.Action) {
 			}
 			x.answer(a.Peer, LeaseGranted{a.Lease, a.TTL, a.Renew, a.Split, x.s.l.rtt, max(0, x.paused.Sub(x.s.now))})
 		case lease.Refuse:
-			x.answer(a.Peer, LeaseRefused{Peer(a.Holder), a.Retry})
+			x.answer(a.Peer, LeaseRefused{Peer(a.Holder), a.Retry, max(0, x.paused.Sub(x.s.now))})
 		case lease.Revoke:
 			x.revoked[a.Peer] = x.s.now
 			x.answer(a.Peer, LeaseRefused{})
