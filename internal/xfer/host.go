@@ -134,7 +134,7 @@ func New(cfg Config) (*Host, error) {
 		libp2p.Identity(cfg.Key),
 		libp2p.ListenAddrs(laddr),
 		libp2p.NoTransports, libp2p.Transport(newTransport(cfg.Congestion, cfg.Logger)),
-		libp2p.Security(libp2ptls.ID, newSecurity),
+		libp2p.Security(libp2ptls.ID, withPause(cfg.Limits.ReadPause)),
 		libp2p.Muxer(yamux.ID, newMuxer(cfg.Limits)),
 		libp2p.ConnectionGater(newGater(x)),
 		libp2p.ResourceManager(rm),
@@ -161,7 +161,7 @@ func (c *Config) complete() error {
 	if c.Key == nil || c.Key.Type() != crypto.Ed25519 {
 		return errors.New("mesh identity is not an Ed25519 key")
 	}
-	if c.Allow == nil || c.Handler == nil || c.Limits.Conns == 0 || c.Limits.FirstWindow < leastWindow || c.Limits.FirstWindow > windowBytes {
+	if c.Allow == nil || c.Handler == nil || c.Limits.Conns == 0 || c.Limits.FirstWindow < leastWindow || c.Limits.FirstWindow > windowBytes || c.Limits.FrameBytes < SliceBytes {
 		return fmt.Errorf("mesh host needs Allow, Handler and Limits with a first window of %d to %d bytes", leastWindow, windowBytes)
 	}
 	if c.Toll == nil {
@@ -192,10 +192,8 @@ func newMuxer(l Limits) muxer {
 	m := *yamux.DefaultTransport
 	m.MaxStreamWindowSize, m.InitialStreamWindowSize = windowBytes, uint32(l.FirstWindow)
 	m.AcceptBacklog = 32 // streams a peer may open before the first is looked at
-	// A frame and its header fill one TLS record. Up to 64 frames wait for the socket of a thin line, in memory and in
-	// front of the control lane's: of 64 KiB each, as libp2p has them, that would be 4 MiB.
-	m.MaxMessageSize = frameHeader + SliceBytes
-	return muxer{&m}
+	m.MaxMessageSize = uint32(frameHeader + l.FrameBytes)
+	return muxer{&m, l.FrameBytes}
 }
 
 // ID is the host's own peer ID.

@@ -3,6 +3,7 @@ package xfer
 import (
 	"math"
 	"net/netip"
+	"time"
 
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/x/rate"
@@ -12,31 +13,35 @@ import (
 // for each source address (loopback is exempt, so only a test over a real interface shows it) and refused 948 of
 // 1,200 sites; nothing is left to them here.
 type Limits struct {
-	Conns           int     // connections in total
-	TransientConns  int     // connections that have not finished their handshake
-	Streams         int     // streams in total
-	ConnsPerPeer    int     // connections of one peer
-	StreamsPerPeer  int     // streams of one peer
-	FD              int     // file descriptors
-	FirstWindow     int     // bytes a stream may send before the first of them is read: what fills a line at once
-	MemoryBytes     int64   // promised by libp2p: yamux counts FirstWindow for every stream before a byte has come
-	ConnsPerAddress int     // connections of one source address (a site behind one NAT is one address)
-	NewPerSecond    float64 // new connections a second of one source address
+	Conns           int           // connections in total
+	TransientConns  int           // connections that have not finished their handshake
+	Streams         int           // streams in total
+	ConnsPerPeer    int           // connections of one peer
+	StreamsPerPeer  int           // streams of one peer
+	FD              int           // file descriptors
+	FirstWindow     int           // bytes a stream may send before the first of them is read: what fills a line at once
+	FrameBytes      int           // of a stream in one frame of the muxer: at least SliceBytes
+	AheadBytes      int           // of chunks may wait in the muxer for a socket, see ahead; 0: no bound
+	ReadPause       time.Duration // between reads of a socket that has nothing more, see gather; 0: none
+	MemoryBytes     int64         // promised by libp2p: yamux counts FirstWindow for every stream before a byte has come
+	ConnsPerAddress int           // connections of one source address (a site behind one NAT is one address)
+	NewPerSecond    float64       // new connections a second of one source address
 	NewBurst        int
 }
 
 // SeederLimits fit 1,200 sites with some restarting at once, several of them behind one address. The four lanes of a
-// session are 1 MiB of promises; what is used of them is what a site sends, which is little.
+// session are 1 MiB of promises; what is used of them is what a site sends, which is little. Up to 64 frames wait for
+// the socket of a thin line, in memory and in front of the control lane's: they are small.
 func SeederLimits() Limits {
 	return Limits{Conns: 4096, TransientConns: 512, Streams: 65536, ConnsPerPeer: 4, StreamsPerPeer: 32, FD: 8192,
-		FirstWindow: 256 << 10, MemoryBytes: 4 << 30, ConnsPerAddress: 64, NewPerSecond: 16, NewBurst: 64}
+		FirstWindow: 256 << 10, FrameBytes: SliceBytes, MemoryBytes: 4 << 30, ConnsPerAddress: 64, NewPerSecond: 16, NewBurst: 64}
 }
 
 // NodeLimits fit a site of up to 60 nodes and its seeder. The windows are promises: what is asked for at a time is
-// bounded by the swarm.
+// bounded by the swarm. Frames are large, because each costs both ends a wake-up, and few.
 func NodeLimits() Limits {
 	return Limits{Conns: 256, TransientConns: 64, Streams: 1024, ConnsPerPeer: 4, StreamsPerPeer: 16, FD: 512,
-		FirstWindow: 1 << 20, MemoryBytes: 512 << 20, ConnsPerAddress: 8, NewPerSecond: 4, NewBurst: 16}
+		FirstWindow: 1 << 20, FrameBytes: 64<<10 - frameHeader, AheadBytes: 128 << 10, ReadPause: 2 * time.Millisecond, MemoryBytes: 512 << 20, ConnsPerAddress: 8, NewPerSecond: 4, NewBurst: 16}
 }
 
 // config is the whole table in rcmgr's terms: an infinite base with every level that peers can reach bounded.

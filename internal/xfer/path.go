@@ -24,9 +24,11 @@ type Path struct {
 
 // path is a connection's socket and what was handed over to be written to it.
 type path struct {
-	socket  syscall.RawConn
-	handed  atomic.Int64 // with frame headers
-	written atomic.Int64 // to the socket, the muxer's own frames included
+	socket     syscall.RawConn
+	frameBytes int
+	handed     atomic.Int64  // with frame headers
+	written    atomic.Int64  // to the socket, the muxer's own frames included
+	room       chan struct{} // capacity 1: something was written
 }
 
 // Path says what the kernel knows of the connection that chunks leave by. False: nothing, for it is gone.
@@ -39,12 +41,7 @@ func (s *Session) Path() (Path, bool) {
 }
 
 func (p *path) look() (out Path, ok bool) {
-	handed := p.handed.Load()
-	if w := p.written.Load(); w >= handed {
-		p.handed.CompareAndSwap(handed, w) // the muxer's own frames are not to add up
-	} else {
-		out.Pending = int(handed - w)
-	}
+	out.Pending = int(p.waiting())
 	var info *unix.TCPInfo
 	var queued int
 	var err1, err2 error
@@ -72,7 +69,10 @@ func (s *Session) SetPacing(bytesPerSecond int64) {
 }
 
 // muxer is yamux whose connections say what their path is.
-type muxer struct{ *yamux.Transport }
+type muxer struct {
+	*yamux.Transport
+	frameBytes int
+}
 
 // NewConn implements network.Multiplexer.
 func (m muxer) NewConn(nc net.Conn, isServer bool, scope network.PeerScope) (network.MuxedConn, error) {
@@ -81,6 +81,9 @@ func (m muxer) NewConn(nc net.Conn, isServer bool, scope network.PeerScope) (net
 		return nil, err
 	}
 	c, _ := nc.(*secureConn)
+	if c != nil {
+		c.path.frameBytes = m.frameBytes
+	}
 	return muxed{mc, c}, nil
 }
 
@@ -98,8 +101,12 @@ func (m muxed) As(target any) bool {
 	return m.MuxedConn.As(target)
 }
 
-// frameHeader is yamux's.
-const frameHeader = 12
+// frameHeader is yamux's, and FrameOverhead all that a frame of a slice costs: with it the header, the type and the tag of
+// a TLS 1.3 record.
+const (
+	frameHeader   = 12
+	FrameOverhead = frameHeader + 5 + 1 + 16
+)
 
 // handing is a lane's writer that counts what it hands over to the muxer.
 type handing struct{ network.Stream }
@@ -108,7 +115,7 @@ type handing struct{ network.Stream }
 func (h handing) Write(b []byte) (int, error) {
 	var p *path
 	if h.Conn().As(&p) {
-		frames := (len(b) + SliceBytes - 1) / SliceBytes
+		frames := (len(b) + p.frameBytes - 1) / p.frameBytes
 		p.handed.Add(int64(len(b) + frames*frameHeader))
 	}
 	return h.Stream.Write(b)

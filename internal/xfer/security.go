@@ -36,6 +36,8 @@ type security struct {
 	identity *libp2ptls.Identity
 	self     peer.ID
 	muxers   []string
+	pause    time.Duration // see gather
+	lend     gathered
 }
 
 var _ sec.SecureTransport = (*security)(nil)
@@ -57,6 +59,17 @@ func newSecurity(_ protocol.ID, key crypto.PrivKey, muxers []upgrader.StreamMuxe
 	return s, nil
 }
 
+// withPause is newSecurity for sockets that rest so long when they have been read empty.
+func withPause(pause time.Duration) func(protocol.ID, crypto.PrivKey, []upgrader.StreamMuxer) (*security, error) {
+	return func(id protocol.ID, key crypto.PrivKey, muxers []upgrader.StreamMuxer) (*security, error) {
+		s, err := newSecurity(id, key, muxers)
+		if err == nil {
+			s.pause = pause
+		}
+		return s, err
+	}
+}
+
 func newIdentity(key crypto.PrivKey, from, to time.Time) (*libp2ptls.Identity, error) {
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
@@ -73,21 +86,30 @@ func newIdentity(key crypto.PrivKey, from, to time.Time) (*libp2ptls.Identity, e
 // ID implements sec.SecureTransport.
 func (*security) ID() protocol.ID { return libp2ptls.ID }
 
-// SecureInbound implements sec.SecureTransport.
-func (s *security) SecureInbound(ctx context.Context, c net.Conn, p peer.ID) (sec.SecureConn, error) {
+// config is libp2p's, with our muxers, and records of full size from the first: Go begins with 1.4 KiB, which is for
+// pages that a browser shows while they come, and begins again after each second of silence.
+func (s *security) config(p peer.ID) (*tls.Config, <-chan crypto.PubKey) {
 	cfg, keys := s.identity.ConfigForPeer(p)
 	cfg.NextProtos = append(slices.Clone(s.muxers), cfg.NextProtos...)
-	return s.handshake(ctx, tls.Server(c, cfg), keys)
+	cfg.DynamicRecordSizingDisabled = true
+	return cfg, keys
+}
+
+// SecureInbound implements sec.SecureTransport.
+func (s *security) SecureInbound(ctx context.Context, c net.Conn, p peer.ID) (sec.SecureConn, error) {
+	cfg, keys := s.config(p)
+	g := &gather{Conn: c, pause: s.pause}
+	return s.handshake(ctx, tls.Server(g, cfg), g, keys)
 }
 
 // SecureOutbound implements sec.SecureTransport.
 func (s *security) SecureOutbound(ctx context.Context, c net.Conn, p peer.ID) (sec.SecureConn, error) {
-	cfg, keys := s.identity.ConfigForPeer(p)
-	cfg.NextProtos = append(slices.Clone(s.muxers), cfg.NextProtos...)
-	return s.handshake(ctx, tls.Client(c, cfg), keys)
+	cfg, keys := s.config(p)
+	g := &gather{Conn: c, pause: s.pause}
+	return s.handshake(ctx, tls.Client(g, cfg), g, keys)
 }
 
-func (s *security) handshake(ctx context.Context, c *tls.Conn, keys <-chan crypto.PubKey) (sec.SecureConn, error) {
+func (s *security) handshake(ctx context.Context, c *tls.Conn, g *gather, keys <-chan crypto.PubKey) (sec.SecureConn, error) {
 	if err := c.HandshakeContext(ctx); err != nil {
 		c.Close()
 		return nil, err
@@ -115,18 +137,20 @@ func (s *security) handshake(ctx context.Context, c *tls.Conn, keys <-chan crypt
 		mux = ""
 	}
 	var socket syscall.RawConn
-	if sc, ok := c.NetConn().(syscall.Conn); ok {
+	if sc, ok := g.Conn.(syscall.Conn); ok {
 		if socket, err = sc.SyscallConn(); err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
 	}
-	return &secureConn{Conn: c, path: path{socket: socket}, self: s.self, remote: remote, key: key, state: network.ConnectionState{
+	return &secureConn{Conn: c, gather: g, lend: &s.lend, path: path{socket: socket, room: make(chan struct{}, 1)}, self: s.self, remote: remote, key: key, state: network.ConnectionState{
 		StreamMultiplexer: protocol.ID(mux), UsedEarlyMuxerNegotiation: mux != "",
 	}}, nil
 }
 
 type secureConn struct {
 	*tls.Conn
+	gather       *gather
+	lend         *gathered
 	self, remote peer.ID
 	key          crypto.PubKey
 	state        network.ConnectionState
@@ -135,8 +159,12 @@ type secureConn struct {
 
 // Write implements net.Conn.
 func (c *secureConn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
+	n, err := c.gather.together(c.lend, func() (int, error) { return c.Conn.Write(b) })
 	c.path.written.Add(int64(n))
+	select {
+	case c.path.room <- struct{}{}:
+	default:
+	}
 	return n, err
 }
 

@@ -34,7 +34,7 @@ func (s *Session) talk(out, in [2]network.Stream) error {
 		})
 		g.Go(func() error { return s.read(readers[dataLane], dataLane) })
 		g.Go(func() error { return s.writeControl(ctx, out[controlLane]) })
-		g.Go(func() error { return s.writeData(ctx, out[dataLane]) })
+		g.Go(func() error { return s.writeData(ctx, s.limited(ctx, out[dataLane])) })
 		g.Go(func() error { return s.probe(ctx) })
 		return nil
 	})
