@@ -88,9 +88,12 @@ type Node struct {
 	busy       bool             // the installer runs
 	strikes    strikes
 	manners    map[peer.ID]*manners
+	uplinkNews bool // neighbours have not heard whom we see as uplink
+	uplinkTold tally
 	alarms     map[problem.Code]alarm
 	saves      trouble // of state.json
 	storing    trouble // of chunks
+	wanSaid    wanWord
 	mine       status.Node
 	told       time.Time // when mine was last sent to neighbours
 	looked     time.Time // when it was last looked at

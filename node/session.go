@@ -100,7 +100,7 @@ func (n *Node) Message(s *xfer.Session, m wire.Message) error {
 		}
 		why := swarm.WhyNotHeld
 		switch m.Reason {
-		case wire.ReasonBusy:
+		case wire.ReasonBusy, wire.ReasonPaused: // the pause itself came with a grant, before
 			why = swarm.WhyBusy
 		case wire.ReasonNoLease:
 			why = swarm.WhyNoLease
@@ -156,7 +156,11 @@ func (n *Node) seederMessage(s *xfer.Session, m wire.Message) error {
 				rtt = n.seederS.RTT()
 			}
 			first := !n.sw.Leads()
+			n.wanSaid.heard(m.CapBytesPerSecond, m.PauseMillis, m.Why)
 			n.step(swarm.LeaseGranted{Lease: m.Lease, TTL: millis(m.TTLMillis), Renew: millis(m.RenewMillis), Split: m.Split, RTT: rtt, Pause: millis(m.PauseMillis)})
+			if n.seederS != nil { // who waits has no need of quick probes
+				n.seederS.SetActive(n.active && m.PauseMillis == 0)
+			}
 			if first {
 				for _, st := range n.byName {
 					st.fresh = true
@@ -166,7 +170,8 @@ func (n *Node) seederMessage(s *xfer.Session, m wire.Message) error {
 		})
 	case *wire.LeaseRefuse:
 		n.post(func() {
-			n.step(swarm.LeaseRefused{Holder: swarm.Peer(m.Holder), Retry: millis(m.RetryMillis)})
+			n.wanSaid.heard(0, m.PauseMillis, m.Why)
+			n.step(swarm.LeaseRefused{Holder: swarm.Peer(m.Holder), Retry: millis(m.RetryMillis), Pause: millis(m.PauseMillis)})
 		})
 	case *wire.ReportAck:
 		n.post(func() { n.onAck(s, m) })

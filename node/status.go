@@ -45,6 +45,7 @@ func (n *Node) describe() status.Node {
 			st.NextAttempt = &at
 		}
 		st.Transfer = n.transfer(show.Target.Checksum)
+		n.wanSaid.explain(&st, !n.sw.Paused().IsZero(), time.Now())
 	}
 	st.Transfer.Peers = len(n.nb)
 	st.Transfer.ToLAN = n.servedB.Load()
@@ -196,5 +197,6 @@ func (n *Node) site() status.Site {
 	// What a node can say without the seeder: by the nodes' own reports, and at least this much came twice.
 	out.WAN.Needed = min(out.WAN.Needed, out.WAN.Plain)
 	out.WAN.Duplicate = out.WAN.Plain - out.WAN.Needed
+	n.wanSaid.show(&out.WAN, out.Uplink, n.sw.Leads(), time.Now())
 	return out
 }

@@ -41,7 +41,8 @@ func (l *leases) step(ev lease.Event) {
 			l.tell(a.Peer, h.Active, l.grant(now, a))
 		case lease.Refuse:
 			l.log.Debug("lease refused", "site", a.Site, "peer", a.Peer, "holder", a.Holder, "reason", a.Reason)
-			l.tell(a.Peer, false, &wire.LeaseRefuse{Nonce: a.Nonce, Holder: a.Holder, RetryMillis: a.Retry.Milliseconds(), Reason: a.Reason})
+			l.tell(a.Peer, false, &wire.LeaseRefuse{Nonce: a.Nonce, Holder: a.Holder, RetryMillis: a.Retry.Milliseconds(), Reason: a.Reason,
+				PauseMillis: l.terms(a.Site).pause(now), Why: l.terms(a.Site).words(now)})
 		case lease.Revoke:
 			l.log.Warn("lease ended", "site", a.Site, "peer", a.Peer, "lease", a.Lease, "reason", a.Reason)
 			l.tell(a.Peer, false, &wire.LeaseRefuse{Reason: a.Reason})
@@ -52,20 +53,9 @@ func (l *leases) step(ev lease.Event) {
 // grant says the terms of a lease and what the site may use of its WAN.
 func (l *leases) grant(now time.Time, a lease.Grant) *wire.LeaseGrant {
 	t := l.terms(a.Site)
-	g := &wire.LeaseGrant{Nonce: a.Nonce, Lease: a.Lease, TTLMillis: a.TTL.Milliseconds(), RenewMillis: a.Renew.Milliseconds(), Split: a.Split, Why: t.words(now)}
-	switch {
-	case !t.Paused:
-		g.CapBytesPerSecond = t.BytesPerSecond
-	case t.Until.IsZero():
-		g.PauseMillis = longPause.Milliseconds()
-	default:
-		g.PauseMillis = max(t.Until.Sub(now).Milliseconds(), 1)
-	}
-	return g
+	return &wire.LeaseGrant{Nonce: a.Nonce, Lease: a.Lease, TTLMillis: a.TTL.Milliseconds(), RenewMillis: a.Renew.Milliseconds(), Split: a.Split,
+		CapBytesPerSecond: t.BytesPerSecond, PauseMillis: t.pause(now), Why: t.words(now)}
 }
-
-// longPause is said where no end of a pause is known; it is said again with each renewal.
-const longPause = 24 * time.Hour
 
 // announce tells the holders of a site's leases that what the site may use has changed. They renew at once, which brings
 // the lease's terms up to date: quick ones are for who fetches.

@@ -17,6 +17,20 @@ func (t terms) words(now time.Time) string {
 	return t.Why
 }
 
+// longPause is said where no end of a pause is known; it is said again with each renewal.
+const longPause = 24 * time.Hour
+
+// pause is how many milliseconds nothing may be sent.
+func (t terms) pause(now time.Time) int64 {
+	switch {
+	case !t.Paused:
+		return 0
+	case t.Until.IsZero():
+		return longPause.Milliseconds()
+	}
+	return max(t.Until.Sub(now).Milliseconds(), 1)
+}
+
 // clock writes an instant as it is read in the site: with the day unless it is today's, with the date beyond a week.
 func clock(now, t time.Time) string {
 	switch zone := t.Location(); {

@@ -133,7 +133,8 @@ func messages() *rapid.Generator[wire.Message] {
 			return &wire.LeaseGrant{Nonce: u64.Draw(t, "n"), Lease: u64.Draw(t, "l"), TTLMillis: i64.Draw(t, "ttl"), RenewMillis: i64.Draw(t, "renew"), Split: yes.Draw(t, "s"), CapBytesPerSecond: i64.Draw(t, "cap"),
 				PauseMillis: i64.Draw(t, "pause"), Why: text.Draw(t, "why")}
 		case wire.TypeLeaseRefuse:
-			return &wire.LeaseRefuse{Nonce: u64.Draw(t, "n"), Holder: text.Draw(t, "h"), RetryMillis: i64.Draw(t, "retry"), Reason: text.Draw(t, "why")}
+			return &wire.LeaseRefuse{Nonce: u64.Draw(t, "n"), Holder: text.Draw(t, "h"), RetryMillis: i64.Draw(t, "retry"), Reason: text.Draw(t, "reason"),
+				PauseMillis: i64.Draw(t, "pause"), Why: text.Draw(t, "why")}
 		case wire.TypeLeaseRenew:
 			return &wire.LeaseRenew{Nonce: u64.Draw(t, "n"), Lease: u64.Draw(t, "l"), Active: yes.Draw(t, "a"), SeesHolder: yes.Draw(t, "s")}
 		case wire.TypeLeaseRelease:

@@ -261,6 +261,8 @@ type LeaseRefuse struct {
 	Holder      string `json:"holder"` // peer ID, empty when nobody holds it
 	RetryMillis int64  `json:"retryMillis"`
 	Reason      string `json:"reason"`
+	PauseMillis int64  `json:"pauseMillis,omitempty"` // as in LeaseGrant, and so is Why
+	Why         string `json:"why,omitempty"`
 }
 
 // LeaseRenew keeps a lease.

@@ -231,8 +231,9 @@ func (t *Table) ask(now time.Time, e Ask) (out []Action) {
 		s.claim(now, e.Peer, s.leases[i].ID)
 	}
 	if l, ok := s.unclaimed(now, e.Peer); ok {
+		// Who has something to fetch comes back soon though the holder has not: it may be gone, or out of reach.
 		lo, hi := t.cfg.ActiveRenew/2, t.cfg.ActiveRenew*3/2
-		if !l.Active {
+		if !l.Active && !e.Active {
 			lo, hi = t.cfg.IdleRenew/2, t.cfg.IdleRenew*3/2
 		}
 		return refuse(l.Peer, ReasonHeld, lo, hi)
