@@ -1,5 +1,7 @@
 package swarm
 
+import "time"
+
 // scanLimit bounds how many chunks one Step looks at for a free place: with more missing chunks than that, some
 // other chunk has a turn for us.
 const scanLimit = 512
@@ -22,7 +24,46 @@ func (s *Swarm) plan() {
 		}
 		lan += s.planLAN(b, s.cfg.InFlight-lan)
 	}
+	if lan < s.cfg.InFlight {
+		s.hedge(s.cfg.InFlight - lan)
+	}
 }
+
+// Bounds of asking for a chunk once more, of another holder: how long the first one sent nothing at all, and how many
+// requests there are for one chunk.
+const (
+	hedgeAfter = 2 * time.Second
+	maxTwins   = 4
+)
+
+// hedge asks other holders for what is late, when there is room that nothing else needs: it is the only reason why
+// bytes may come twice over the LAN.
+func (s *Swarm) hedge(room int) {
+	for _, r := range s.byAge() {
+		if room == 0 {
+			return
+		}
+		if r.from == nil || r.b.req[r.n] >= maxTwins || s.now.Sub(later(r.at, r.from.pace.last)) < hedgeAfter*time.Duration(r.b.req[r.n]) {
+			continue
+		}
+		asked := map[*neighbour]bool{}
+		for _, o := range s.reqs {
+			if o.b == r.b && o.n == r.n {
+				asked[o.from] = true
+			}
+		}
+		for p := range s.trusted {
+			if p.have[r.b.id].has(r.n) && !asked[p] && s.free(p) {
+				s.fetch(p, r.b, r.n)
+				room--
+				break
+			}
+		}
+	}
+}
+
+// free: the neighbour can be asked for one more chunk.
+func (s *Swarm) free(p *neighbour) bool { return p.inFlight < s.cfg.Depth && !s.now.Before(p.pauseTil) }
 
 // planLAN asks neighbours for up to room chunks of a bundle and says how many it asked for.
 func (s *Swarm) planLAN(b *bundle, room int) (asked int) {
@@ -83,7 +124,7 @@ func (s *Swarm) source(b *bundle, n int) *neighbour {
 	known := min(holders, len(from))
 	for i := range known {
 		p := from[(turn+i)%known]
-		if p.inFlight < s.cfg.Depth && !s.now.Before(p.pauseTil) {
+		if s.free(p) {
 			return p
 		}
 	}

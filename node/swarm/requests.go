@@ -56,7 +56,7 @@ func (s *Swarm) stored(id uint32) {
 		return
 	}
 	s.drop(r)
-	s.disk, s.got = disk{}, s.now
+	s.disk, s.got, s.barren = disk{}, s.now, 0
 	if p := r.from; p != nil {
 		s.served(p, r.b, r.n)
 		p.pace.served(s.now, r.b.sizes[r.n], p.inFlight > 0)
@@ -72,13 +72,15 @@ func (s *Swarm) stored(id uint32) {
 }
 
 func (s *Swarm) gain(b *bundle, n int) {
-	for _, r := range s.byAge() { // the twin of a request that was made twice at the end
-		if b.req[n] > 0 && r.b == b && r.n == n && r.from != nil {
-			s.drop(r)
-			s.do(Cancel{r.id})
+	b.gain(n)
+	if b.req[n] > 0 { // a twin of the request that brought it
+		for _, r := range s.byAge() {
+			if r.b == b && r.n == n && r.from != nil {
+				s.drop(r)
+				s.do(Cancel{r.id})
+			}
 		}
 	}
-	b.gain(n)
 	s.do(Announce{b.id, []uint32{uint32(n)}})
 	if b.left == 0 {
 		s.do(Complete{b.id})

@@ -28,6 +28,7 @@ type simNode struct {
 	doneAt time.Time
 	evil   evil                 // nil: honest
 	full   bool                 // the disk
+	waits  time.Duration        // it hears of the bundle only then
 	left   bool                 // said that it may leave
 	gone   map[uint32]bool      // requests given up
 	heard  map[int]map[int]bool // what each neighbour said it holds
@@ -79,7 +80,11 @@ func (n *simNode) boot(after time.Duration) {
 			}
 		}
 		n.step(Expect{others})
-		n.addBundle()
+		if n.waits == 0 {
+			n.addBundle()
+		} else {
+			n.soon(n.waits-s.now.Sub(time.Unix(0, 0))+s.within(20*time.Millisecond), n.addBundle)
+		}
 		n.tick()
 		s.connectAll()
 	})
@@ -106,7 +111,9 @@ func (n *simNode) addBundle() {
 // met: a session is up. What we have goes out before anything that makes them choose.
 func (n *simNode) met(o *simNode, x *session) {
 	n.sess[o.i], n.heard[o.i], n.news[o.i] = x, map[int]bool{}, nil
-	n.tellHave(o)
+	if n.known > 0 {
+		n.tellHave(o)
+	}
 	n.step(PeerUp{o.id, roster.WANAllow})
 	holder, split := n.sw.Near()
 	n.deliver(o, func() { o.step(PeerUplink{n.id, holder, split}) })

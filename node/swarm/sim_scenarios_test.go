@@ -199,7 +199,7 @@ func play(t testing.TB, c scenario, seed uint64) *sim {
 	for _, f := range c.fs {
 		f(s)
 	}
-	if _, ok := s.run(20*lasts(c.l.bytes, c.l.wan) + 10*time.Minute); ok {
+	if _, ok := s.run(20*lasts(c.l.bytes, c.l.wan) + 40*time.Minute); ok {
 		s.checkEnd()
 	}
 	return s

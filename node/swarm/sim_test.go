@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -159,3 +160,11 @@ func (s *sim) total() (n int64) {
 	}
 	return n
 }
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+func worst(v []float64) float64 { return slices.Max(v) }
+func least(v []float64) float64 { return slices.Min(v) }

@@ -5,15 +5,16 @@ import "time"
 // simWAN is the site's line to the data centre: one queue of slices at its rate, a delay each way. While it is cut
 // nothing passes; what was on its way is sent again when it is back, by connections that are still there then.
 type simWAN struct {
-	s      *sim
-	cut    bool
-	cuts   int
-	stall  time.Time // the line passes nothing before that (loss, other traffic)
-	rate   int64
-	busy   bool
-	queue  []wanSlice
-	lone   *simNode // the only node that reaches it; nil: all do
-	resend time.Duration
+	s            *sim
+	cut          bool
+	cuts         int
+	stall        time.Time // the line passes nothing before that (loss, other traffic)
+	rate         int64
+	busy         bool
+	queue        []wanSlice
+	lone         *simNode // the only node that reaches it; nil: all do
+	resend       time.Duration
+	began, ended time.Time // when the first slice of anything but the index passed, and the last of all
 }
 
 type wanSlice struct {
@@ -114,6 +115,9 @@ func (w *simWAN) pump() {
 	w.s.after(lasts(x.size, w.rate), func() {
 		w.busy = false
 		w.s.crossed[x.n] += x.size
+		if w.ended = w.s.now; w.began.IsZero() && x.n > 0 {
+			w.began = w.s.now
+		}
 		w.s.after(w.s.l.rtt/2, func() { w.arrive(x.c, false, x.came) })
 		x.drain()
 		w.pump()

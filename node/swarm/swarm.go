@@ -106,6 +106,7 @@ type Swarm struct {
 	reqs     map[uint32]*request
 	lastReq  uint32
 	got      time.Time // when a chunk last came, from wherever, or there was a reason that none could
+	barren   int       // uplinks in a row that brought nothing
 	uplink   uplink
 	wan      flow
 	disk     disk

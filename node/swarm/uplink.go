@@ -80,10 +80,11 @@ func (s *Swarm) watchUplink() {
 		s.got = later(s.got, s.now)
 		return
 	}
-	if s.now.Sub(s.got) < s.cfg.Barren {
+	if s.now.Sub(s.got) < s.cfg.Barren>>min(s.barren, 3) { // the second in a row has less time
 		return
 	}
 	s.got = s.now
+	s.barren++
 	for p := range s.heeded {
 		if p.holder == seen {
 			p.conduct.mute = s.now.Add(s.cfg.Ban)
