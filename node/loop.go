@@ -70,6 +70,7 @@ func (n *Node) loop(ctx context.Context) error {
 func (n *Node) tick() {
 	now := time.Now()
 	n.step(swarm.Tick{})
+	n.tellUplink(false)
 	n.dialNeighbours(now)
 	n.resync(now)
 	n.askAround(now)
@@ -159,11 +160,7 @@ func (n *Node) act(a swarm.Action) {
 	case swarm.ReleaseLease:
 		n.toSeeder(&wire.LeaseRelease{Lease: a.Lease})
 	case swarm.TellUplink:
-		n.out.retry()
-		for _, b := range n.nb {
-			b.s.Send(&wire.Uplink{Holder: string(a.Holder), Split: a.Split})
-		}
-		n.log.Info("uplink", "holder", n.nameOf(decodePeer(a.Holder)), "split", a.Split)
+		n.tellUplink(true)
 	}
 }
 
@@ -309,7 +306,7 @@ func (n *Node) missing(id chunkID) {
 		return // it came again meanwhile
 	}
 	for _, b := range n.list() {
-		if i, ok := b.catalog.Position(id); ok {
+		if i, ok := b.catalog.Position(id); ok && n.sw.Holds(b.digest, i) {
 			b.staged = false
 			n.step(swarm.Lost{Bundle: b.digest, Number: i})
 			for _, nb := range n.nb {

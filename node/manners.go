@@ -10,6 +10,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/wire"
 	"github.com/patchmesh/patchmesh/internal/xfer"
 	"github.com/patchmesh/patchmesh/node/swarm"
 )
@@ -98,8 +99,12 @@ func (n *Node) fault(id peer.ID, err error) {
 
 // struck is the swarm's word that a neighbour misbehaved.
 func (n *Node) struck(a swarm.Strike) {
+	id, kind := decodePeer(a.Peer), a.Kind
+	if nb := n.nb[id]; nb != nil && kind == status.StrikeStall && nb.s.Begun() {
+		kind = status.StrikeDrip
+	}
 	if a.Ban > 0 {
-		n.strike(decodePeer(a.Peer), a.Kind, a.Why)
+		n.strike(id, kind, a.Why)
 	}
 }
 
@@ -172,6 +177,31 @@ func (n *Node) toll(id peer.ID) xfer.Toll {
 		return nil
 	}
 	return xfer.NodeToll()
+}
+
+// Bounds of how often neighbours are told whom this node sees as uplink: at once, and a second. One of them may claim to
+// be the uplink and not to be, as fast as it can; what we say of it must stay within what the others allow us.
+const (
+	maxUplinkTold  = 32
+	uplinkToldRate = 2
+)
+
+// tellUplink tells all neighbours whom this node sees as uplink, when that has changed, now or as soon as may be.
+func (n *Node) tellUplink(changed bool) {
+	if n.uplinkNews = n.uplinkNews || changed; !n.uplinkNews {
+		return
+	}
+	if t := n.uplinkTold; t.add(time.Now(), maxUplinkTold, uplinkToldRate) {
+		return
+	}
+	n.uplinkTold.add(time.Now(), maxUplinkTold, uplinkToldRate)
+	n.uplinkNews = false
+	n.out.retry()
+	holder, split := n.sw.Near()
+	for _, b := range n.nb {
+		b.s.Send(&wire.Uplink{Holder: string(holder), Split: split})
+	}
+	n.log.Info("uplink", "holder", n.nameOf(decodePeer(holder)), "split", split)
 }
 
 // banOf is the swarm's first ban; zero is its own default.

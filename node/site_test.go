@@ -47,6 +47,7 @@ type site struct {
 	quota                        map[string]int64
 	installer                    []string
 	installConfig                string
+	undefended                   []status.StrikeKind // what the nodes do without
 }
 
 type member struct {
@@ -163,6 +164,7 @@ func (s *site) start(i int) {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", m.name)
 	}
+	node.Undefended(&cfg, s.undefended...)
 	n, err := node.New(cfg, log)
 	if err != nil {
 		s.t.Fatal(err)

@@ -64,15 +64,14 @@ func (s *strikes) add(id peer.ID, node string, k status.StrikeKind, now time.Tim
 		*s = append(*s, offence{Peer: id.String(), Kind: k, First: now, Last: now})
 		o = &(*s)[len(*s)-1]
 	}
-	o.Bans = max(0, o.Bans-int(now.Sub(o.Last)/quietForgives))
-	t := tariffOf(k)
-	ban := min(t.first<<min(o.Bans, 20), t.most)
+	if !now.Before(o.Until) { // what comes while it is avoided was under way
+		o.Bans = max(0, o.Bans-int(now.Sub(o.Last)/quietForgives))
+		t := tariffOf(k)
+		o.Until = now.Add(min(t.first<<min(o.Bans, 20), t.most))
+		o.Bans++
+	}
 	o.Node, o.Last = node, now
 	o.Count++
-	o.Bans++
-	if til := now.Add(ban); til.After(o.Until) {
-		o.Until = til
-	}
 	return o.Until.Sub(now)
 }
 

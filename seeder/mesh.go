@@ -59,7 +59,7 @@ func (m mesh) Message(s *xfer.Session, msg wire.Message) error {
 	}
 	switch msg := msg.(type) {
 	case *wire.LeaseAsk:
-		m.leases.step(lease.Ask{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Active: m.fetches(n.Site, msg.Active), Unreachable: msg.Unreachable, Never: !mayUplink(n)})
+		m.leases.step(lease.Ask{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Active: m.fetches(n.Site, msg.Active), Unreachable: msg.Unreachable, Never: !mayUplink(n) || m.budget.over(n.PeerID, m.pace.terms(n.Site).day)})
 	case *wire.LeaseRenew:
 		m.presence.seen(n.PeerID, m.now())
 		m.yield.look(n.Site, s)
@@ -151,6 +151,13 @@ func (m mesh) Chunk(ctx context.Context, s *xfer.Session, id chunk.ID) (xfer.Ser
 		m.pace.tell(n.Site)
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonPaused}
 	}
+	if ok, first := m.budget.may(n.PeerID, terms.day, c.number); !ok {
+		if first {
+			m.log.Warn("node had its share of the WAN for today and more; it is not the uplink until tomorrow", "site", n.Site, "node", n.Name)
+		}
+		m.leases.step(lease.Gone{Site: n.Site, Peer: n.PeerID})
+		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNoLease}
+	}
 	x, err := m.shelf.take(id)
 	var corrupt *store.CorruptError
 	if errors.Is(err, store.ErrNotFound) || errors.As(err, &corrupt) {
@@ -185,8 +192,10 @@ func (m mesh) Chunk(ctx context.Context, s *xfer.Session, id chunk.ID) (xfer.Ser
 		Release: func(sent bool) {
 			m.shelf.give(x)
 			if sent {
+				m.budget.sent(n.PeerID, terms.day, c.number)
 				m.ledger.sent(p, c.number, int64(len(x.payload)), c.size)
 			} else {
+				m.budget.lost(n.PeerID, terms.day, int64(min(paced, len(x.payload))))
 				m.ledger.partial(p, int64(min(paced, len(x.payload))), onWire(paced))
 			}
 		},

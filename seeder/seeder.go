@@ -53,6 +53,7 @@ type Seeder struct {
 	library  *library
 	desired  *desired
 	boards   *boards
+	budget   *budget
 	leases   *leases
 	ledger   *ledger
 	presence *presence
@@ -144,7 +145,7 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	if s.presence, err = loadPresence(ctx, s.db); err != nil {
 		return err
 	}
-	s.shelf = newShelf(s.library.read)
+	s.shelf, s.budget = newShelf(s.library.read), newBudget()
 	s.intake = newIntake(s.db, s.log)
 	s.boards = &boards{db: s.db, members: s.members, library: s.library, desired: s.desired, bySite: map[string]*board{}}
 	s.pace = newPace(s.now, s.cfg.WANCapTotal, s.ledger.today)

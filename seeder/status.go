@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
@@ -21,9 +23,15 @@ func (s *Seeder) siteStatus(site fleet.Site) status.Site {
 		if n.PeerID == uplink {
 			out.Uplink = n.Name
 		}
-		out.Nodes = append(out.Nodes, s.seen(n, n.PeerID == uplink))
+		seen := s.seen(n, n.PeerID == uplink)
+		if s.budget.over(n.PeerID, s.pace.terms(site.Name).day) {
+			seen.Alarms = append(slices.Clip(seen.Alarms), status.Alarm{Code: string(problem.PeerMisbehaves), Since: now.UTC().Truncate(time.Second),
+				Message: "it fetched the same chunks over the WAN again and again; it is not the uplink until midnight"})
+		}
+		out.Nodes = append(out.Nodes, seen)
 	}
 	slices.SortFunc(out.Nodes, func(a, b status.Seen) int { return cmp.Compare(a.Node.Node, b.Node.Node) })
+	status.Accuse(out.Nodes)
 	out.Bundles = s.wants(site.Name, out.Nodes)
 	return out
 }
@@ -101,6 +109,8 @@ func (s *Seeder) fleetStatus(ctx context.Context) (status.Fleet, error) {
 		f.WAN.Needed += st.WAN.Needed
 		f.WAN.Duplicate += st.WAN.Duplicate
 		f.WAN.LeaseSplit += st.WAN.LeaseSplit
+		f.WAN.Unsure += st.WAN.Unsure
+		f.WAN.Rate += st.WAN.Rate
 		f.Sites = append(f.Sites, st)
 	}
 	return f, nil

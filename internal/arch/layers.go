@@ -23,12 +23,12 @@ type Layer struct {
 // Layers from the top down. A package that stands in none of them fails the test: give it a place.
 func Layers() []Layer {
 	return []Layer{
-		{"things that run", []string{"examples/*", "scripts/*", "internal/harness", "internal/testbed", "internal/sitetest", "internal/bench", "internal/arch"}},
+		{"things that run", []string{"examples/*", "scripts/*", "internal/harness", "internal/evil", "internal/testbed", "internal/sitetest", "internal/bench", "internal/arch"}},
 		{"programs", []string{"cmd/*", "internal/cli"}},
 		{"daemons", []string{"node", "seeder"}},
 		{"engines", []string{"install", "install/*", "gossip", "gossip/*", "internal/xfer", "internal/api"}},
 		{"stores", []string{"chunker", "chunker/*", "chunker/*/*", "internal/signer", "internal/progress", "seeder/fleet"}},
-		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/wanprofile", "internal/enrol", "internal/roster", "internal/status", "node/swarm", "seeder/lease"}},
+		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/wanprofile", "internal/enrol", "internal/roster", "internal/status", "internal/ledbat", "node/swarm", "seeder/lease"}},
 		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/encoding", "internal/build", "internal/durable", "internal/durable/*", "internal/bed/*"}},
 	}
 }
@@ -37,7 +37,7 @@ func Layers() []Layer {
 func Pure() []string {
 	return []string{
 		"internal/chunk", "internal/manifest", "internal/trust", "internal/wire", "internal/policy", "internal/wanprofile", "internal/enrol",
-		"internal/roster", "internal/status", "internal/problem", "internal/encoding", "internal/build", "node/swarm", "seeder/lease",
+		"internal/roster", "internal/status", "internal/ledbat", "internal/problem", "internal/encoding", "internal/build", "node/swarm", "seeder/lease",
 		"install/journal", "install/ledger",
 	}
 }

@@ -4,7 +4,9 @@ import "testing"
 
 // An accusation names its accuser, counts once for each of them, and nobody's own, unknown or overlong list counts.
 func TestAccuse(t *testing.T) {
-	say := func(node string, kind StrikeKind) Strike { return Strike{Node: node, Kind: kind, Count: 1, By: "somebody else"} }
+	say := func(node string, kind StrikeKind) Strike {
+		return Strike{Node: node, Kind: kind, Count: 1, By: "somebody else"}
+	}
 	nodes := []Seen{
 		{Node: Node{Node: "a", Noted: []Strike{say("c", StrikeFlood), say("c", StrikeStall), say("a", StrikeLie), say("zz", StrikeLie)}}},
 		{Node: Node{Node: "b", Noted: []Strike{say("c", StrikeFlood), say("c", "treason")}}},

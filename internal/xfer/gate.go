@@ -46,7 +46,7 @@ func (g *gater) InterceptSecured(_ network.Direction, p peer.ID, a network.ConnM
 	ok := g.x.cfg.Allow(p)
 	if !ok {
 		g.say.Do(func() {
-			g.x.log.Warn("peer refused: not on the roster", "peer", p.String(), "addr", a.RemoteMultiaddr().String())
+			g.x.log.Warn("peer refused: not on the roster, or shut out", "peer", p.String(), "addr", a.RemoteMultiaddr().String())
 		})
 	}
 	return ok

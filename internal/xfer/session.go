@@ -20,6 +20,8 @@ type Served struct {
 	// Pace, when not nil, is called before each slice of at most SliceBytes is written, and may wait: the seeder's
 	// rate limit. Progress of the peer is not at stake: its control lane goes on.
 	Pace func(ctx context.Context, n int) error
+	// Slice, when not nil, says before each call of Pace how many bytes the next slice has at most; at least 1.
+	Slice func() int
 	// Release, when not nil, is called once when the payload is no longer needed. It is not called when Chunk
 	// returned an error.
 	Release func(sent bool)
@@ -76,6 +78,7 @@ type Session struct {
 	wake chan struct{} // the queue is not empty
 	gets chan wire.Get
 	live liveness
+	part [2]atomic.Int64      // bytes that came on a lane since its last whole frame
 	path atomic.Pointer[path] // of the connection that the data lane is on; nil before it is open
 }
 
@@ -98,6 +101,9 @@ func (s *Session) Hello() wire.Hello { return s.hello }
 
 // RTT is the smallest round trip seen, 0 before the first.
 func (s *Session) RTT() time.Duration { return time.Duration(s.live.rtt.Load()) }
+
+// Begun reports whether the peer has begun to send a chunk that is not whole yet.
+func (s *Session) Begun() bool { return s.part[dataLane].Load() > 0 }
 
 // SetActive chooses between quick and thrifty liveness probes.
 func (s *Session) SetActive(active bool) {

@@ -72,6 +72,7 @@ func (s *Session) read(r *wire.Reader, lane int) error {
 		if err != nil {
 			return err
 		}
+		s.part[lane].Store(0)
 		if s.ctx.Err() != nil {
 			continue // ended: only the peer's hanging up is of interest
 		}
@@ -184,6 +185,9 @@ func writeChunk(ctx context.Context, w io.Writer, req uint32, sv Served) error {
 		slice = SliceBytes
 	}
 	for b := sv.Payload; len(b) > 0 || hdr != nil; {
+		if sv.Slice != nil {
+			slice = min(sv.Slice(), SliceBytes)
+		}
 		n := min(len(b), slice)
 		if sv.Pace != nil {
 			if err := sv.Pace(ctx, n+len(hdr)); err != nil {

@@ -1,0 +1,160 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/patchmesh/patchmesh/chunker"
+	"github.com/patchmesh/patchmesh/chunker/store"
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/evil"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/wire"
+)
+
+// Whole sites of real nodes, and insiders who misbehave: see package evil.
+
+// thief makes an evil peer of member i. It has the bundle and its documents, and haunts the given members, which run.
+func (s *site) thief(i int, b *chunker.Bundle, roles []evil.Role, victims ...int) *evil.Peer {
+	s.t.Helper()
+	m := s.members[i]
+	c := b.Catalog()
+	cfg := evil.Config{Key: m.key, Site: "s1", Name: m.name, Roles: roles, Bundle: b.Digest, Fair: 1}
+	for _, r := range c.Chunks {
+		cfg.Chunks = append(cfg.Chunks, r.ID)
+	}
+	cfg.Content = func(id chunk.ID) ([]byte, error) {
+		at, ok := c.Position(id)
+		if !ok {
+			return nil, fmt.Errorf("chunk %s is not of the bundle", id)
+		}
+		return b.ReadChunk(c.Chunks[at])
+	}
+	p := s.policy(b, 1)
+	cfg.Listed = []wire.DocEntry{entry(wire.DocPolicy, "all", 1, p), entry(wire.DocManifest, "app", 1, b.Signed)}
+	cfg.Docs = []*wire.Doc{{Kind: wire.DocPolicy, Doc: p.Doc, Sig: p.Sig}, {Kind: wire.DocManifest, Doc: b.Signed.Doc, Sig: b.Signed.Sig}}
+	for _, v := range victims {
+		cfg.Targets = append(cfg.Targets, evil.Target{ID: s.members[v].id, Addr: s.members[v].addr})
+	}
+	return s.loose(cfg)
+}
+
+// loose lets an evil peer loose until the end of the test.
+func (s *site) loose(cfg evil.Config) *evil.Peer {
+	s.t.Helper()
+	p := must(evil.New(cfg))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	s.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			s.t.Error(err)
+		}
+	})
+	return p
+}
+
+// noted waits until member i has a strike of the kind against another one.
+func (s *site) noted(i int, against string, kind status.StrikeKind) status.Strike {
+	s.t.Helper()
+	var found status.Strike
+	s.await(i, fmt.Sprintf("noting %s of %s", kind, against), func(st status.Node) bool {
+		for _, x := range st.Noted {
+			if x.Node == against && x.Kind == kind {
+				found = x
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// clean stops members and checks every byte that they hold.
+func (s *site) clean(members ...int) {
+	s.t.Helper()
+	for _, i := range members {
+		s.members[i].stop()
+		st := must(store.Open(filepath.Join(s.members[i].state, "chunks"), store.Options{}))
+		r, err := st.Fsck(s.t.Context(), false, nil)
+		st.Close()
+		if err != nil || !r.Clean() {
+			s.t.Errorf("%s: fsck %+v %v", s.members[i].name, r, err)
+		}
+	}
+}
+
+// Each role alone against a site of two honest nodes: both note it under the right name, and nothing else; then one of
+// them gets the bundle on a stick, and both hold it whole and right, whatever the third goes on doing.
+func TestEachEvilRole(t *testing.T) {
+	for _, c := range []struct {
+		role evil.Role
+		kind status.StrikeKind
+	}{
+		{evil.Poison, status.StrikeWrongBytes},
+		{evil.Short, status.StrikeWrongBytes},
+		{evil.Long, status.StrikeWrongBytes},
+		{evil.BadEncoding, status.StrikeWrongBytes},
+		{evil.Bomb, status.StrikeWrongBytes},
+		{evil.Stall, status.StrikeStall},
+		{evil.Drip, status.StrikeDrip},
+		{evil.Refuse, status.StrikeLie},
+		{evil.Forgery, status.StrikeLie},
+		{evil.Twice, status.StrikeUnsolicited},
+		{evil.Unasked, status.StrikeUnsolicited},
+		{evil.DocsFull, status.StrikeUnsolicited},
+		{evil.BigFrame, status.StrikeProtocol},
+		{evil.Garbage, status.StrikeProtocol},
+		{evil.WrongLane, status.StrikeProtocol},
+		{evil.Flip, status.StrikeFlood},
+		{evil.Pings, status.StrikeFlood},
+		{evil.Gets, status.StrikeFlood},
+		{evil.NoRead, status.StrikeFlood},
+		{evil.GetDocs, status.StrikeFlood},
+		{evil.Haves, status.StrikeFlood},
+		{evil.HaveAdds, status.StrikeFlood},
+		{evil.Docs, status.StrikeFlood},
+		{evil.Statuses, status.StrikeFlood},
+		{evil.Reports, status.StrikeFlood},
+		{evil.Flap, status.StrikeFlood},
+		{evil.Comes, status.StrikeFlood},
+		{evil.Streams, status.StrikeFlood},
+		{evil.Beyond, ""},
+		{evil.HalfOpen, ""},
+		{evil.Honest, ""}, // the test itself accuses nobody
+	} {
+		t.Run(string(c.role), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, 3)
+			b := s.bundle("1.0", 1, map[string][]byte{"f": random(50, 6<<20)})
+			s.start(0)
+			s.start(1)
+			p := s.thief(2, b, []evil.Role{c.role}, 0, 1)
+			if c.kind != "" {
+				for i := range 2 {
+					if x := s.noted(i, "n02", c.kind); x.Until == nil || x.Count < 1 {
+						t.Errorf("n%02d: %+v", i, x)
+					}
+				}
+			}
+			s.give(0, b, 1)
+			s.awaitStaged(b, 0, 1)
+			for i := range 2 {
+				st := must(s.client(i).Node(t.Context()))
+				for _, x := range st.Noted {
+					if x.Node != "n02" || x.Kind != c.kind {
+						t.Errorf("n%02d: %+v", i, x)
+					}
+				}
+				t.Logf("n%02d: noted %+v; asked %d, sent %d, %d sessions; wasted %d bytes", i, st.Noted, p.Counts().Asked.Load(), p.Counts().Sent.Load(), p.Counts().Sessions.Load(), st.Transfer.Wasted)
+			}
+			s.clean(0, 1)
+		})
+	}
+}
+
+var _ = time.Second
