@@ -14,6 +14,9 @@ import (
 	"github.com/patchmesh/patchmesh/seeder/lease"
 )
 
+// DefaultCongestion is the congestion control by which a seeder sends: random loss does not slow it down.
+const DefaultCongestion = "bbr"
+
 // Config of a seeder. State, ListenMesh, Release and Policy are required; a zero field is the default beside it.
 type Config struct {
 	State         string         // directory
@@ -25,7 +28,7 @@ type Config struct {
 	Release       trust.RoleKeys // who may sign bundles
 	Policy        trust.RoleKeys // who may sign policies
 	WANCapTotal   int64          // bytes per second of chunks to all sites together; 0: no cap
-	Congestion    string         // TCP congestion control towards the sites; default bbr, which random loss does not slow down
+	Congestion    string         // TCP congestion control towards the sites; see DefaultCongestion
 	NoYield       bool           // fill a site's link though others use it
 	Leases        lease.Config
 	Limits        xfer.Limits
@@ -50,7 +53,7 @@ func (c *Config) fill() error {
 		c.Limits = xfer.SeederLimits()
 	}
 	if c.Congestion == "" {
-		c.Congestion = "bbr"
+		c.Congestion = DefaultCongestion
 	}
 	if c.SilentAfter == 0 {
 		c.SilentAfter = 2 * time.Minute

@@ -134,6 +134,8 @@ func TestWithSeeder(t *testing.T) {
 	o.policy("app.yaml", "1.0", "app-1.0.bundle")
 	o.policy("app2.yaml", "1.1", "app-1.1.bundle")
 	o.write("later.yaml", strings.Replace(policyForm, "spec:", "spec:\n  schedule: {notBefore: 2026-12-01T00:00:00Z}", 1))
+	o.write("wan.yaml", "cap: 8Mbit\nperDay: 5GB\nrules:\n  - Mon-Fri 08:00-20:00 2Mbit\n  - '* blackout'\n")
+	o.write("bad.yaml", "cap: 8Mbit\nrules: [  Mon 8-20 2Mbit]\n")
 	o.write("wrong.token", "0000000000000000\n")
 	if err := os.Chmod("wrong.token", 0o600); err != nil {
 		t.Fatal(err)
@@ -158,6 +160,16 @@ func TestWithSeeder(t *testing.T) {
 		{"site create Store!", 2, ``, `E1\d\d\d.*Store!`},
 		{"site list", 0, `store-1 +0 +America/Chicago +6 Mbit/s`, ""},
 		{"site list --json", 0, `"capBytesPerSecond": 750000`, ""},
+		{"site wan store-1", 0, `^cap: 6Mbit\nperDay: 0\n$`, ""},
+		{"site wan store-1 -f wan.yaml", 0, `^cap: 8Mbit\nperDay: 5GB\nrules:\n  - Mon-Fri 08:00-20:00 2Mbit\n  - Daily blackout\n$`, ""},
+		{"site wan store-1 --cap 6Mbit --per-day 4GB", 0, `^cap: 6Mbit\nperDay: 4GB\nrules:\n  - Mon-Fri 08:00-20:00 2Mbit\n`, ""},
+		{"site wan store-1 --json", 0, `"rules": \[\n +"Mon-Fri 08:00-20:00 2Mbit"`, ""},
+		{"site wan store-1 --rule=", 0, `^cap: 6Mbit\nperDay: 4GB\n$`, ""},
+		{"site wan store-1 --per-day 0", 0, `^cap: 6Mbit\nperDay: 0\n$`, ""},
+		{"site wan store-1 -f bad.yaml", 2, ``, `E1103.*bad.yaml:2:11: rules\[0\]: hours`},
+		{"site wan store-1 --cap fast", 2, ``, `E1103.*rate "fast"`},
+		{"site wan store-1 --cap 1Mbit -f wan.yaml", 2, ``, `E1001.*replaces the whole profile`},
+		{"site wan store-9", 10, ``, `E1204.*store-9`},
 		{"site token store-1 --ttl 10m --label role=pos", 0, `^\S+\n$`, ""},
 		{"site token store-1 --ttl 25h", 2, ``, `E1001`},
 		{"site token store-1 --label pos", 2, ``, `E1001.*KEY=VALUE`},

@@ -11,6 +11,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/roster"
+	"github.com/patchmesh/patchmesh/internal/wanprofile"
 )
 
 // callTimeout is enough for any call that carries no bundle, over a poor link.
@@ -20,7 +21,7 @@ func newSite(env cli.Env) *cobra.Command {
 	s := &server{env: env}
 	c := &cobra.Command{Use: "site", Short: "sites, join tokens and nodes"}
 	s.addFlags(c, callTimeout)
-	c.AddCommand(newSiteCreate(s), newSiteList(s), newSiteToken(s), newSiteRemoveNode(s))
+	c.AddCommand(newSiteCreate(s), newSiteList(s), newSiteWAN(s), newSiteToken(s), newSiteRemoveNode(s))
 	return c
 }
 
@@ -33,14 +34,15 @@ func newSiteCreate(s *server) *cobra.Command {
 		Long: `Create makes a site. Its nodes then join with tokens: meshctl site token SITE.
 
 --wan-cap bounds what the seeder sends to the site. Write it as the link is sold,
-in bits per second: 6Mbit, 512kbit. 0 means no cap.`,
+in bits per second: 6Mbit, 512kbit. 0 means no cap. For more than a cap: meshctl
+site wan SITE.`,
 		Example: `  meshctl site create store-0417 --timezone America/Chicago --wan-cap 6Mbit`,
 		Args:    cli.Args(1, 1, "SITE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := out.check(c); err != nil {
 				return err
 			}
-			rate, err := cli.ParseRate(limit)
+			rate, err := wanprofile.ParseRate(limit)
 			if err != nil {
 				return cli.Usage(c, "--wan-cap %s", err)
 			}

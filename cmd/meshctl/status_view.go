@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -50,7 +51,11 @@ func (v view) fleet(w io.Writer, f status.Fleet) error {
 	})
 	fmt.Fprintf(w, "FLEET   %s in %s   %s%s\n", cli.Count(f.Nodes, "node"), cli.Count(len(f.Sites), "site"),
 		cli.Count(f.Silent, "silent node"), longestSilence(f))
-	fmt.Fprintf(w, "WAN     %s\n\n", wanLine(f.WAN))
+	now := ""
+	if f.WAN.Rate > 0 {
+		now = "   now " + cli.Rate(f.WAN.Rate)
+	}
+	fmt.Fprintf(w, "WAN     %s%s\n\n", wanLine(f.WAN), now)
 
 	if f.Nodes > 0 {
 		if err := phaseTable(w, f); err != nil {
@@ -156,6 +161,9 @@ func (v view) site(w io.Writer, s status.Site) error {
 	fmt.Fprintf(w, "SITE    %s   %s%s   %s, %d seen   uplink %s   as %s sees it\n", cli.Printable(s.Site), dash(s.Timezone), localTime(s),
 		cli.Count(len(s.Nodes), "node"), seen, dash(s.Uplink), dash(s.Source))
 	fmt.Fprintf(w, "WAN     %s\n", wanLine(s.WAN))
+	if s.WAN.Why != "" {
+		fmt.Fprintf(w, "RATE    %s\n", rateLine(s))
+	}
 	bundles := slices.Clone(s.Bundles)
 	slices.SortFunc(bundles, func(a, b status.SiteWant) int {
 		return cmp.Or(cmp.Compare(b.Wanted, a.Wanted), cmp.Compare(a.Bundle, b.Bundle), cmp.Compare(b.Version, a.Version))
@@ -168,7 +176,7 @@ func (v view) site(w io.Writer, s status.Site) error {
 	if _, err := v.nodes(s).WriteTo(w); err != nil {
 		return err
 	}
-	return alarms(w, s)
+	return errors.Join(strikes(w, s), alarms(w, s))
 }
 
 // localTime is the time in the site when the document was made; nothing for UTC or a zone this machine does not know.
@@ -253,23 +261,6 @@ func (v view) node(w io.Writer, asOf time.Time, n status.Seen) error {
 	t.Row("AGENT", fmt.Sprintf("%s   %s", dash(n.Software), dash(n.PeerID)))
 	_, err := t.WriteTo(w)
 	return err
-}
-
-// wanLine says what a link carried against what had to be carried: payload is what crossed, needed what the chunks
-// sent have together when each is counted once.
-func wanLine(x status.WAN) string {
-	line := fmt.Sprintf("%s carried for %s of chunks", cli.Bytes(x.Payload), cli.Bytes(x.Needed))
-	if x.Needed > 0 {
-		line += fmt.Sprintf(" (%.3f)", float64(x.Payload)/float64(x.Needed))
-	}
-	line += fmt.Sprintf("   %s sent twice", cli.Bytes(x.Duplicate))
-	if x.CapBytesPerSecond > 0 {
-		line += "   cap " + cli.Rate(x.CapBytesPerSecond)
-	}
-	if x.LeaseSplit > 0 {
-		line += "   " + cli.Count(x.LeaseSplit, "lease") + " beside the first: the LAN was split"
-	}
-	return line
 }
 
 func size(n int64) string { return cli.Right(8, cli.Bytes(n)) }

@@ -45,7 +45,7 @@ var asOf = time.Date(2026, 9, 15, 7, 11, 12, 0, time.UTC)
 func sample() status.Site {
 	digest := manifest.DigestOf([]byte("2026.08.25-1"))
 	before := manifest.DigestOf([]byte("2026.07.21-2"))
-	next := asOf.Add(4 * time.Minute)
+	next, border := asOf.Add(4*time.Minute), asOf.Add(6*time.Hour).Truncate(time.Hour)
 	node := func(name string, phase status.Phase, why string, seen time.Duration, x status.Transfer) status.Seen {
 		version, sum := "2026.07.21-2", before
 		if phase == status.Installed {
@@ -61,7 +61,9 @@ func sample() status.Site {
 	const m = 1 << 20
 	s := status.Site{
 		Site: "site-0417", Timezone: "America/Chicago", AsOf: asOf, Source: "seeder", Uplink: "pos-01",
-		WAN:     status.WAN{CapBytesPerSecond: 750_000, Payload: 190 * m, Plain: 206 * m, Needed: 205 * m, Duplicate: 1 * m, LeaseSplit: 1},
+		WAN: status.WAN{CapBytesPerSecond: 750_000, Payload: 190 * m, Plain: 206 * m, Needed: 205 * m, Duplicate: 1 * m, LeaseSplit: 1,
+			Allowed: 750_000, Rate: 512_500, Why: "yielding, the link's queue is 14 ms over 40 ms", Until: &border, Today: 1_234_567_890, DayLimit: 5_000_000_000,
+			BaseRTT: 40, Queue: 14, Yielding: true},
 		Bundles: []status.SiteWant{{Bundle: "pos-rhel9", Version: "2026.08.25-1", Checksum: digest, Bytes: 512 * m, Holders: 4, Wanted: 6}},
 		Nodes: []status.Seen{ // not in the order of names: the screen sorts
 			node("pos-12", status.Deferred, "AppLock", 4*time.Second, status.Transfer{Chunks: 512, ChunksHave: 512, Bytes: 512 * m, BytesHave: 512 * m, FromLAN: 195 * m, ToLAN: 210 * m, Reused: 317 * m}),
@@ -75,6 +77,11 @@ func sample() status.Site {
 	s.Nodes[0].NextAttempt = &next
 	s.Nodes[3].Code = "E2103"
 	s.Nodes[3].Alarms = []status.Alarm{{Code: "E4103", Message: "chunk 214 no longer matches; \x1b[31mfetched again", Since: asOf.Add(-time.Minute)}}
+	s.Nodes[3].Struck = []status.Strike{
+		{Node: "pos-07", By: "pos-03", Kind: status.StrikeWrongBytes, Count: 3, Last: asOf.Add(-time.Minute), Until: &next},
+		{Node: "pos-07", By: "pos-11", Kind: status.StrikeLie, Count: 1, Last: asOf.Add(-2 * time.Hour)},
+	}
+	s.Nodes[2].Struck = []status.Strike{{Node: "pos-03", By: "pos-07\n", Kind: status.StrikeStall, Count: 1, Last: asOf.Add(-3 * 24 * time.Hour)}}
 	s.Nodes[4].Silent = true
 	return s
 }
@@ -86,6 +93,36 @@ func TestSiteScreen(t *testing.T) {
 			t.Fatal(err)
 		}
 		golden(t, name, b.String())
+	}
+}
+
+// The line says what is sent now, of how much, and why it is not more.
+func TestRateLine(t *testing.T) {
+	eight := time.Date(2026, 9, 16, 1, 0, 0, 0, time.UTC) // 20:00 in Chicago
+	for _, c := range []struct {
+		w    status.WAN
+		want string
+	}{
+		{status.WAN{Why: "blackout until 20:00 America/Chicago", Paused: true, Until: &eight}, "paused: blackout until 20:00 America/Chicago"},
+		{status.WAN{Why: "idle: nothing to send", Allowed: 250_000, Until: &eight}, "idle: nothing to send   changes Tue 20:00"},
+		{status.WAN{Why: "at the cap of 6Mbit", Allowed: 750_000, Rate: 748_000}, "6.0 of 6 Mbit/s: at the cap of 6Mbit"},
+		{status.WAN{Why: "as much as the link carries and the uplink asks for", Rate: 12_500_000}, "100 Mbit/s: as much as the link carries and the uplink asks for"},
+		{status.WAN{Why: "at the rule Daily 512kbit", Allowed: 64_000, Rate: 63_000, DayLimit: 500_000_000, Today: 499_999_999},
+			"504 of 512 kbit/s: at the rule Daily 512kbit   today 500MB of 500MB"},
+		{status.WAN{Why: "no node that is known here reaches the data centre; the data centre said 5m0s ago: cap of 6Mbit"},
+			"no node that is known here reaches the data centre; the data centre said 5m0s ago: cap of 6Mbit"},
+	} {
+		if got := rateLine(status.Site{Timezone: "America/Chicago", WAN: c.w}); got != c.want {
+			t.Errorf("%+v\nis shown as %q, want %q", c.w, got, c.want)
+		}
+	}
+}
+
+// An account that a kill of the seeder left in doubt says so.
+func TestWANLine(t *testing.T) {
+	got := wanLine(status.WAN{Payload: 12_900_000, Needed: 12_900_000, Unsure: 1 << 20})
+	if want := ">= 12 MiB carried for >= 12 MiB of chunks (1.000)   >= 0 B sent twice   the seeder was killed: up to 1.0 MiB more"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

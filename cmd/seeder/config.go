@@ -12,6 +12,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/internal/wanprofile"
 	"github.com/patchmesh/patchmesh/seeder"
 	"github.com/patchmesh/patchmesh/seeder/lease"
 )
@@ -33,6 +34,8 @@ type options struct {
 	PolicyThreshold  int      `yaml:"policyThreshold"`
 	WANCapTotal      string   `yaml:"wanCapTotal"`
 	MaxActiveSites   int      `yaml:"maxActiveSites"`
+	Congestion       string   `yaml:"congestion"`
+	NoYield          bool     `yaml:"noYield"`
 }
 
 func (o *options) addFlags(c *cobra.Command) {
@@ -49,10 +52,12 @@ func (o *options) addFlags(c *cobra.Command) {
 	f.IntVar(&o.PolicyThreshold, "policy-threshold", o.PolicyThreshold, "how many different policy keys must sign a policy")
 	f.StringVar(&o.WANCapTotal, "wan-cap-total", o.WANCapTotal, "bits per second to all sites together, e.g. `300Mbit`; 0: no cap")
 	f.IntVar(&o.MaxActiveSites, "max-active-sites", o.MaxActiveSites, "uplinks that may fetch at the same time; further ones are asked to come back")
+	f.StringVar(&o.Congestion, "congestion", o.Congestion, "TCP congestion `control` towards the sites, as the kernel names it, where the kernel allows it")
+	f.BoolVar(&o.NoYield, "no-yield", o.NoYield, "fill the sites' links though others use them")
 }
 
 func defaults() options {
-	return options{State: "/var/lib/seeder", ListenMesh: "0.0.0.0:7400", ReleaseThreshold: 1, PolicyThreshold: 1, WANCapTotal: "0", MaxActiveSites: 2048}
+	return options{State: "/var/lib/seeder", ListenMesh: "0.0.0.0:7400", ReleaseThreshold: 1, PolicyThreshold: 1, WANCapTotal: "0", MaxActiveSites: 2048, Congestion: seeder.DefaultCongestion}
 }
 
 // load reads the file named by --config, if any, and puts the flags that were given over it.
@@ -65,7 +70,7 @@ func (o *options) load(c *cobra.Command, file string) (seeder.Config, error) {
 		}
 		o.override(c, given)
 	}
-	rate, err := cli.ParseRate(o.WANCapTotal)
+	rate, err := wanprofile.ParseRate(o.WANCapTotal)
 	if err != nil {
 		return seeder.Config{}, cli.Usage(c, "--wan-cap-total %s", err)
 	}
@@ -73,7 +78,8 @@ func (o *options) load(c *cobra.Command, file string) (seeder.Config, error) {
 		return seeder.Config{}, cli.Usage(c, "--max-active-sites %d: want at least 1", o.MaxActiveSites)
 	}
 	cfg := seeder.Config{State: o.State, ListenMesh: o.ListenMesh, ListenAPI: o.ListenAPI, AdvertiseMesh: o.AdvertiseMesh, AdvertiseAPI: o.AdvertiseAPI,
-		Socket: o.Socket, WANCapTotal: rate, Leases: lease.Config{MaxActive: o.MaxActiveSites}}
+		Socket: o.Socket, WANCapTotal: rate, Congestion: o.Congestion, NoYield: o.NoYield,
+		Leases: lease.Config{MaxActive: o.MaxActiveSites}}
 	if cfg.Release, err = readRole("release", o.ReleaseKeys, o.ReleaseThreshold); err != nil {
 		return seeder.Config{}, err
 	}
@@ -96,6 +102,8 @@ func (o *options) override(c *cobra.Command, given options) {
 		"policy-threshold":  func() { o.PolicyThreshold = given.PolicyThreshold },
 		"wan-cap-total":     func() { o.WANCapTotal = given.WANCapTotal },
 		"max-active-sites":  func() { o.MaxActiveSites = given.MaxActiveSites },
+		"congestion":        func() { o.Congestion = given.Congestion },
+		"no-yield":          func() { o.NoYield = given.NoYield },
 	} {
 		if c.Flags().Changed(name) {
 			set()
