@@ -9,7 +9,6 @@ import (
 
 	"github.com/patchmesh/patchmesh/chunker"
 	"github.com/patchmesh/patchmesh/chunker/store"
-	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/evil"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/wire"
@@ -21,18 +20,8 @@ import (
 func (s *site) thief(i int, b *chunker.Bundle, roles []evil.Role, victims ...int) *evil.Peer {
 	s.t.Helper()
 	m := s.members[i]
-	c := b.Catalog()
-	cfg := evil.Config{Key: m.key, Site: "s1", Name: m.name, Roles: roles, Bundle: b.Digest, Fair: 1}
-	for _, r := range c.Chunks {
-		cfg.Chunks = append(cfg.Chunks, r.ID)
-	}
-	cfg.Content = func(id chunk.ID) ([]byte, error) {
-		at, ok := c.Position(id)
-		if !ok {
-			return nil, fmt.Errorf("chunk %s is not of the bundle", id)
-		}
-		return b.ReadChunk(c.Chunks[at])
-	}
+	cfg := evil.Config{Key: m.key, Site: "s1", Name: m.name, Roles: roles, Fair: 1}
+	cfg.Knows(b)
 	p := s.policy(b, 1)
 	cfg.Listed = []wire.DocEntry{entry(wire.DocPolicy, "all", 1, p), entry(wire.DocManifest, "app", 1, b.Signed)}
 	cfg.Docs = []*wire.Doc{{Kind: wire.DocPolicy, Doc: p.Doc, Sig: p.Sig}, {Kind: wire.DocManifest, Doc: b.Signed.Doc, Sig: b.Signed.Sig}}

@@ -82,6 +82,9 @@ func (n *Node) Start(flags ...string) error {
 	return err
 }
 
+// Addr is where the daemon listens for its neighbours, host:port.
+func (n *Node) Addr() string { return n.peer }
+
 func (n *Node) host() string { return n.Site + "-" + n.Name }
 
 // Ready waits until the daemon answers on its socket.
