@@ -31,6 +31,8 @@ func entries() []entry {
 	return []entry{
 		{"fill-8", "ours", thin(1, 8, testbed.Gbit), fills},
 		{"faults", "ours", thin(1, 8, testbed.Gbit), faults},
+		{"rivals-8", "rivals", thin(1, 8, testbed.Gbit), compare},
+		{"rivals-killed", "rivals", thin(1, 8, testbed.Gbit), compareKilled},
 		{"fill-2", "ours", thin(1, 2, testbed.Gbit), fills},
 		{"fill-16", "ours", thin(1, 16, testbed.Gbit), fills},
 		{"fill-30", "ours", thin(1, 30, testbed.Gbit), fills},
@@ -41,7 +43,16 @@ func entries() []entry {
 // prog is what the process does when it does not stand guard over a bed.
 type prog struct{}
 
-func main() { os.Exit(testbed.Main(prog{})) }
+func main() {
+	if name := os.Getenv(doneEnv); name != "" {
+		if err := done(name); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(testbed.Main(prog{}))
+}
 
 // Run implements what testbed.Main asks for.
 func (prog) Run() int {
@@ -62,12 +73,13 @@ func command(ctx context.Context, args []string) error {
 	only := f.String("only", "", "parts or groups, with commas between")
 	bin := f.String("bin", "bin", "directory of the programs")
 	out := f.String("out", "bench/results.json", "the document")
+	tool := f.String("rival", "", "only this rival")
 	logs := f.String("logs", "", "directory for the programs' logs")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	began := time.Now()
-	o := options{runs: *runs, size: *mib << 20, seed: *seed, bin: *bin, logs: *logs, say: func(format string, args ...any) {
+	o := options{runs: *runs, size: *mib << 20, seed: *seed, bin: *bin, logs: *logs, rival: *tool, say: func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}}
 	if missing := testbed.Missing(); missing != "" {

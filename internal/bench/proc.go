@@ -71,6 +71,24 @@ func (c *crew) end() {
 	c.procs = nil
 }
 
+// keepLogs copies what the programs said, for a person who asks why.
+func (c *crew) keepLogs(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	logs, err := filepath.Glob(filepath.Join(c.dir, "*.log"))
+	if err != nil {
+		return err
+	}
+	to := filepath.Join(dir, fmt.Sprintf("%s-%s-%d", filepath.Base(c.dir), c.bed.Name(), time.Now().UnixMilli()))
+	err = os.MkdirAll(to, 0o755)
+	for _, name := range logs {
+		b, rerr := os.ReadFile(name)
+		err = errors.Join(err, rerr, os.WriteFile(filepath.Join(to, filepath.Base(name)), b, 0o644))
+	}
+	return err
+}
+
 func (p *proc) kill() {
 	if p.running() {
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may have ended meanwhile

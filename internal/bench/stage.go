@@ -18,12 +18,13 @@ import (
 
 // options of a whole run.
 type options struct {
-	runs int
-	size int64
-	seed uint64
-	bin  string
-	logs string // a directory for the programs' logs, or none
-	say  func(format string, args ...any)
+	runs  int
+	size  int64
+	seed  uint64
+	bin   string
+	rival string // the one to run; empty: all
+	logs  string // a directory for the programs' logs, or none
+	say   func(format string, args ...any)
 }
 
 // stage is a bed that is up, what is distributed on it, and what its links carry.
@@ -115,9 +116,10 @@ func (s *stage) crew(name string) (*crew, error) {
 
 // origin is a plain web server in a host: the files of the stage, and a tracker.
 type origin struct {
-	srv  *http.Server
-	work sync.WaitGroup
-	err  error
+	srv     *http.Server
+	tracker *tracker
+	work    sync.WaitGroup
+	err     error
 }
 
 func (s *stage) serve(host, addr string) (*origin, error) {
@@ -128,8 +130,10 @@ func (s *stage) serve(host, addr string) (*origin, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", http.FileServer(http.Dir(filepath.Join(s.dir, "content"))))
-	mux.Handle("/announce", &tracker{swarms: map[string]map[string]peer{}})
-	o := &origin{srv: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}}
+	tr := &tracker{}
+	tr.forget()
+	mux.Handle("/announce", tr)
+	o := &origin{tracker: tr, srv: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}}
 	o.work.Go(func() {
 		if err := o.srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			o.err = err

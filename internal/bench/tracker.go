@@ -59,6 +59,27 @@ type peer struct {
 	left bool // it lacks something
 }
 
+// forget makes it a tracker that has seen nobody.
+func (t *tracker) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.swarms = map[string]map[string]peer{}
+}
+
+// seeded reports whether somebody has said that it has everything.
+func (t *tracker) seeded() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, all := range t.swarms {
+		for _, p := range all {
+			if !p.left {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // ServeHTTP implements http.Handler.
 func (t *tracker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
