@@ -46,6 +46,7 @@ func (n *Node) describe() status.Node {
 		}
 		st.Transfer = n.transfer(show.Target.Checksum)
 		n.wanSaid.explain(&st, !n.sw.Paused().IsZero(), time.Now())
+		wait(&st, n.byName[n.nameOf(decodePeer(n.sw.Uplink()))])
 	}
 	st.Transfer.Peers = len(n.nb)
 	st.Transfer.ToLAN = n.servedB.Load()

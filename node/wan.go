@@ -49,22 +49,32 @@ func (w *wanWord) explain(st *status.Node, paused bool, now time.Time) {
 	}
 }
 
+// wait says of a node that has all that its neighbours have that it waits for the uplink's pause to end.
+func wait(st *status.Node, uplink *statement) {
+	if st.Phase == status.Staging && uplink != nil && strings.HasPrefix(uplink.st.Reason, reasonPaused+": ") && st.Transfer.BytesHave >= uplink.st.Transfer.BytesHave {
+		st.Reason, st.NextAttempt = uplink.st.Reason, uplink.st.NextAttempt
+	}
+}
+
 // show says what a node knows of its site's WAN without asking anybody.
 func (w *wanWord) show(out *status.WAN, uplink string, leads bool, now time.Time) {
 	said := ""
 	if !w.at.IsZero() {
-		said = fmt.Sprintf("; the data centre said %s ago: %s", now.Sub(w.at).Round(time.Second), w.why)
+		said = fmt.Sprintf("the data centre said %s ago: %s", now.Sub(w.at).Round(time.Second), w.why)
 	}
 	switch {
 	case leads:
-		out.Allowed, out.Why = w.rate, w.why
+		out.Allowed, out.Why = w.rate, said
 		if out.Paused = now.Before(w.until); out.Paused {
 			until := w.until.UTC().Round(time.Minute)
-			out.Until = &until
+			out.Until, out.Why = &until, w.why
 		}
 	case uplink == "":
-		out.Why = "no node that is known here reaches the data centre" + said
+		out.Why = "no node that is known here reaches the data centre"
+		if said != "" {
+			out.Why += "; " + said
+		}
 	default:
-		out.Why = "the uplink is " + uplink + said
+		out.Why = "the uplink is " + uplink
 	}
 }
