@@ -11,8 +11,8 @@ import (
 //
 //   - TLS writes records of 16 KiB at most, one by one. Those of one Write of ours go out in one write.
 //   - A thin line brings a packet each quarter of a millisecond, and each would wake the reader. A read that left
-//     nothing is followed by a pause: what comes in it is read together, by less than the pause later. After silence the
-//     first bytes are read at once. The kernel acknowledges in the meantime; nothing waits but we.
+//     nothing and came soon after another is followed by a pause: what comes in it is read together, by less than the
+//     pause later. What comes now and then is read at once. The kernel acknowledges in the meantime; nothing waits but we.
 //
 // One goroutine reads. Whoever writes while another does leaves the bytes to it, in order and without waiting: TLS says
 // goodbye from whichever goroutine closes, and that one must not wait for a peer that does not read.
@@ -25,7 +25,8 @@ type gather struct {
 	busy bool       // somebody writes to the socket
 	buf  []byte     // behind what is being written
 
-	empty time.Time // when the last read left nothing, zero: it may have left something; the reader's
+	last time.Time // when the last read returned; the reader's
+	rest bool      // there is to be a pause before the next one
 }
 
 // gathered buffers are lent: a hundred connections rarely write at the same time.
@@ -48,15 +49,16 @@ func (p *gathered) put(b []byte) {
 
 // Read implements net.Conn.
 func (g *gather) Read(b []byte) (int, error) {
-	if !g.empty.IsZero() {
-		if rest := g.pause - time.Since(g.empty); rest > 0 {
-			time.Sleep(rest)
+	if g.rest {
+		if left := g.pause - time.Since(g.last); left > 0 {
+			time.Sleep(left)
 		}
-		g.empty = time.Time{}
 	}
 	n, err := g.Conn.Read(b)
-	if g.pause > 0 && n > 0 && n < len(b) {
-		g.empty = time.Now()
+	if g.pause > 0 {
+		now := time.Now()
+		g.rest = n < len(b) && now.Sub(g.last) < 2*g.pause
+		g.last = now
 	}
 	return n, err
 }
