@@ -27,7 +27,8 @@ type Config struct {
 	Networks     []string `yaml:"networks"`     // CIDRs of the site; empty: the networks of the listening address
 	MDNS         bool     `yaml:"mdns"`         // look for neighbours by multicast, as a hint
 
-	QuotaBytes int64 `yaml:"quotaBytes"` // of the chunk store; 0: none
+	QuotaBytes int64 `yaml:"quotaBytes"` // of the chunk store; 0: half of its file system
+	FreeBytes  int64 `yaml:"freeBytes"`  // of that file system stay free; 0: a twentieth of it, at most 1 GiB
 
 	// Installer is the command that starts mesh-install with the rights it needs; "apply --json --request FILE"
 	// is appended. Empty: bundles are staged and not installed.
@@ -36,8 +37,19 @@ type Config struct {
 
 	Facts *manifest.Facts `yaml:"facts"` // instead of os-release and the program's architecture
 
+	// LeaveTimeout is how long the node may stay, when it is asked to end, while a neighbour wants chunks that it alone
+	// holds; 0: not at all. "meshd leave" brings its own.
+	LeaveTimeout time.Duration `yaml:"leaveTimeout"`
+
+	// MemoryBytes is what the daemon may use of the machine's memory, its program included; see LimitMemory. 0: no limit.
+	MemoryBytes int64 `yaml:"memoryBytes"`
+	// Priority is background or normal: background gives way to every other program, for the processor and for the disk.
+	Priority string `yaml:"priority"`
+
 	// Now is the clock; nil is time.Now. It decides nothing about trust, see trust.Floor.
 	Now func() time.Time `yaml:"-"`
+	// Space is the file system of the chunk store; nil asks the kernel.
+	Space func() (Space, error) `yaml:"-"`
 
 	off map[status.StrikeKind]bool // defences that a test has switched off, to see what they are for
 }
@@ -50,6 +62,9 @@ func DefaultConfig() Config {
 		ListenPeer:   "0.0.0.0:7680", // the port Delivery Optimization made known to firewalls
 		ListenGossip: "0.0.0.0:7946", // memberlist's usual one
 		MDNS:         true,
+		LeaveTimeout: 30 * time.Second,
+		MemoryBytes:  DefaultMemoryBytes,
+		Priority:     PriorityBackground,
 		Installer:    []string{"mesh-install"},
 	}
 }
@@ -92,6 +107,18 @@ func (c Config) Validate() error {
 		if _, err := netip.ParsePrefix(s); err != nil {
 			bad("networks: %w", err)
 		}
+	}
+	if c.LeaveTimeout < 0 {
+		bad("leaveTimeout: %v is negative", c.LeaveTimeout)
+	}
+	if c.MemoryBytes != 0 && c.MemoryBytes < leastMemoryBytes {
+		bad("memoryBytes: %d is less than %d", c.MemoryBytes, leastMemoryBytes)
+	}
+	if c.Priority != "" && c.Priority != PriorityBackground && c.Priority != PriorityNormal {
+		bad("priority: %q is neither %s nor %s", c.Priority, PriorityBackground, PriorityNormal)
+	}
+	if c.FreeBytes < 0 {
+		bad("freeBytes: %d is negative", c.FreeBytes)
 	}
 	if c.QuotaBytes < 0 {
 		bad("quotaBytes: %d is negative", c.QuotaBytes)

@@ -1,6 +1,10 @@
 package node
 
-import "github.com/patchmesh/patchmesh/chunker/store"
+import (
+	"time"
+
+	"github.com/patchmesh/patchmesh/chunker/store"
+)
 
 // Bytes of chunks that are flushed to the disk at a time, beside the loop and the sessions: what is left to flush when
 // the last chunk has come delays "staged". Should the disk not keep up, the sessions wait for it from syncBytes on,
@@ -15,7 +19,12 @@ const (
 const freshBytes = 4 << 20
 
 func (n *Node) openStore() (err error) {
-	n.store, err = store.Open(n.d.path("chunks"), store.Options{Quota: n.cfg.QuotaBytes, SyncBytes: syncBytes, Fresh: freshBytes, OnDamage: n.damaged})
+	s, err := n.space()
+	if err != nil {
+		return err
+	}
+	n.collected = time.Now()
+	n.store, err = store.Open(n.d.path("chunks"), store.Options{Quota: quota(n.cfg.QuotaBytes, s), SyncBytes: syncBytes, Fresh: freshBytes, OnDamage: n.damaged})
 	return err
 }
 

@@ -35,8 +35,9 @@ type Life struct {
 type targetFacts struct {
 	manifest *manifest.Manifest
 	machine  manifest.Facts
-	staged   bool  // every chunk on disk and synced
-	bad      error // the signed index breaks a rule
+	staged   bool           // every chunk on disk and synced
+	bad      error          // the signed index breaks a rule
+	noRoom   *problem.Error // the bundle is not begun
 }
 
 // Waits between attempts.
@@ -118,7 +119,14 @@ func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
 		l.refuse(now, "SequenceTooOld", problem.SequenceTooOld)
 		return v
 	}
+	if !f.staged && f.noRoom != nil {
+		l.Phase, l.Reason, l.Code, l.Detail = status.Staging, "NoRoom", f.noRoom.Code, clip(f.noRoom.Error(), maxDetail)
+		return v
+	}
 	if !f.staged {
+		if l.Reason == "NoRoom" {
+			l.Detail = ""
+		}
 		l.Phase, l.Reason, l.Code = status.Staging, "Downloading", ""
 		return v
 	}

@@ -62,6 +62,7 @@ func (n *Node) localAPI() http.Handler {
 		}
 		api.WriteJSON(w, out)
 	})
+	mux.HandleFunc("POST "+api.PathLocalLeave, n.handleLeave)
 	mux.Handle(api.PathGateway, api.Gateway(func(id chunk.ID) ([]byte, error) {
 		b, err := n.store.Get(id, nil)
 		if err != nil {

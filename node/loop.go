@@ -75,6 +75,7 @@ func (n *Node) tick() {
 	n.resync(now)
 	n.askAround(now)
 	n.fade(now)
+	n.housekeep(now)
 	if n.dirty && !n.saving && now.Sub(n.saved) >= saveEvery {
 		n.saving = true
 		n.save(func(error) { n.saving = false })
@@ -157,6 +158,14 @@ func (n *Node) act(a swarm.Action) {
 	case swarm.RenewLease:
 		n.toSeeder(&wire.LeaseRenew{Lease: a.Lease, Active: a.Active, SeesHolder: a.SeesHolder})
 		n.tellSeeder(true)
+	case swarm.Withdraw:
+		for _, b := range n.list() {
+			for _, nb := range n.nb {
+				n.sendHave(nb, b)
+			}
+		}
+	case swarm.MayLeave:
+		close(n.leaving.may)
 	case swarm.ReleaseLease:
 		n.toSeeder(&wire.LeaseRelease{Lease: a.Lease})
 	case swarm.TellUplink:

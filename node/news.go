@@ -61,5 +61,5 @@ func (n *Node) sendHave(nb *neighbour, b *heldBundle) {
 		}
 	}
 	delete(nb.news, b.digest)
-	nb.s.Send(&wire.Have{Bundle: b.digest, Wants: b.wants, Total: uint32(len(b.catalog.Chunks)), Bitmap: bits})
+	nb.s.Send(&wire.Have{Bundle: b.digest, Wants: b.wants && !n.leaving.asked, Total: uint32(len(b.catalog.Chunks)), Bitmap: bits})
 }

@@ -62,6 +62,7 @@ type Node struct {
 	inForce atomic.Pointer[rosterInForce]         // the roster, for gossip
 	seeds   atomic.Pointer[[]string]              // addresses to call, for gossip
 	servedB atomic.Int64                          // chunk bytes served to neighbours
+	leaving departure
 
 	// Owned by the loop.
 	rec        *record
@@ -98,6 +99,9 @@ type Node struct {
 	told       time.Time // when mine was last sent to neighbours
 	looked     time.Time // when it was last looked at
 	flushing   bool      // chunks are being made durable
+	collecting bool      // chunks that nobody needs are being removed
+	collected  time.Time // when they last were
+	roomed     time.Time // when it was last looked for room
 	toldWAN    time.Time
 	active     bool
 }
@@ -138,6 +142,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 		policies: map[string]*heldPolicy{}, bundles: map[manifest.Digest]*heldBundle{}, docs: map[manifest.Digest]heldDoc{},
 		asked: map[manifest.Digest]time.Time{}, news: map[manifest.Digest][]uint32{}, nb: map[peer.ID]*neighbour{},
 		byName: map[string]*statement{}, contacts: map[peer.ID]*contact{}, manners: map[peer.ID]*manners{}, alarms: map[problem.Code]alarm{}}
+	n.leaving.may, n.leaving.end = make(chan struct{}), make(chan struct{})
 	defer func() {
 		if err != nil {
 			n.release()
@@ -336,13 +341,18 @@ func (n *Node) release() {
 	}
 }
 
-// Run works until ctx ends, then stops everything in order and waits for it. An installer under way is waited for,
-// never killed.
+// Run works until ctx ends or somebody asks the node to leave, leaves the site (see Config.LeaveTimeout), then stops
+// everything in order and waits for it. An installer under way is waited for, never killed.
 func (n *Node) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(run)
 	n.group, n.ctx, n.done = g, gctx, gctx.Done()
+	g.Go(func() error {
+		n.depart(ctx, gctx)
+		cancel()
+		return nil
+	})
 	g.Go(func() error { return n.host.Run(gctx) })
 	g.Go(func() error { return n.mesh.Run(gctx) })
 	g.Go(func() error {
@@ -373,7 +383,7 @@ func (n *Node) Run(ctx context.Context) error {
 	err := g.Wait()
 	err = errors.Join(err, n.store.Close())
 	n.lock.Close()
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if run.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err

@@ -26,13 +26,14 @@ type heldBundle struct {
 	m       *manifest.Manifest
 	s       trust.Signed
 	catalog *manifest.Catalog
-	added   bool      // the swarm knows it
-	wants   bool      // this node is to hold all of it
-	pinned  int       // how many chunks are pinned
-	syncing bool      // Store.Sync is under way
-	resync  time.Time // not zero: when to try again after Sync failed
-	staged  bool      // every chunk is on disk and will survive a loss of power
-	bad     error     // the signed index breaks a rule: nobody can install this
+	added   bool           // the swarm knows it
+	wants   bool           // this node is to hold all of it
+	pinned  int            // how many chunks are pinned
+	syncing bool           // Store.Sync is under way
+	resync  time.Time      // not zero: when to try again after Sync failed
+	staged  bool           // every chunk is on disk and will survive a loss of power
+	noRoom  *problem.Error // why the bundle is not begun; nil: there is room, or it was begun
+	bad     error          // the signed index breaks a rule: nobody can install this
 }
 
 // hold makes a verified manifest known; its index is opened if it is on disk.
@@ -101,6 +102,13 @@ func (n *Node) reconcileBundles() {
 	use := n.inUse()
 	for _, b := range n.list() {
 		wants := wanted[b.digest]
+		if wants && !b.wants {
+			n.room(b)
+			wants = b.noRoom == nil
+		} else if !wants && b.noRoom != nil {
+			n.clearAlarm(b.noRoom.Code)
+			b.noRoom = nil
+		}
 		if use[b.digest] {
 			n.pin(b)
 		} else if b.pinned > 0 {
@@ -269,7 +277,7 @@ func (n *Node) targetFacts(l *Life) *targetFacts {
 	if b == nil {
 		return nil
 	}
-	return &targetFacts{manifest: b.m, machine: n.facts, staged: b.staged, bad: b.bad}
+	return &targetFacts{manifest: b.m, machine: n.facts, staged: b.staged, bad: b.bad, noRoom: b.noRoom}
 }
 
 // lifeChanged persists a phase and reports it; then does something about it, if anything.

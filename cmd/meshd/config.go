@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -27,6 +28,9 @@ type settings struct {
 	installer     string
 	installConfig string
 	noInstall     bool
+	memory        int64
+	priority      string
+	leaveTimeout  time.Duration
 }
 
 func (s *settings) addFlags(c *cobra.Command) {
@@ -43,7 +47,10 @@ func (s *settings) addRunFlags(c *cobra.Command) {
 	f.StringSliceVar(&s.static, "static", nil, "host:port of neighbours' gossip, beside what roster and memory know")
 	f.StringSliceVar(&s.networks, "network", nil, "CIDR of the site's network (default: that of the listening address)")
 	f.BoolVar(&s.noMDNS, "no-mdns", false, "do not look for neighbours by multicast")
-	f.Int64Var(&s.quota, "quota", 0, "bytes the chunk store may use; 0: no bound")
+	f.Int64Var(&s.quota, "quota", 0, "bytes the chunk store may use; 0: half of its file system")
+	f.Int64Var(&s.memory, "memory", 0, "bytes of memory that the daemon may use; -1: no limit (default 67108864)")
+	f.StringVar(&s.priority, "priority", "", "background (give way to every other program) or normal (default background)")
+	f.DurationVar(&s.leaveTimeout, "leave-timeout", 0, "how long to stay, when stopped, while neighbours want what only this node has (default 30s; -1s: not at all)")
 	f.StringVar(&s.installer, "installer", "", "the mesh-install program, with the rights it needs")
 	f.StringVar(&s.installConfig, "install-config", "", "its configuration file")
 	f.BoolVar(&s.noInstall, "no-install", false, "stage bundles and do not install them")
@@ -90,6 +97,13 @@ func (s *settings) load() (node.Config, error) {
 	}
 	if s.quota != 0 {
 		cfg.QuotaBytes = s.quota
+	}
+	if s.memory != 0 {
+		cfg.MemoryBytes = max(0, s.memory)
+	}
+	set(&cfg.Priority, s.priority)
+	if s.leaveTimeout != 0 {
+		cfg.LeaveTimeout = max(0, s.leaveTimeout)
 	}
 	if s.installer != "" {
 		cfg.Installer = []string{s.installer}

@@ -31,6 +31,6 @@ Files: state /var/lib/meshd, socket /run/meshd/meshd.sock, configuration
   meshd run
   meshctl status`,
 	}
-	root.AddCommand(newJoin(env), newRun(env), newFsck(env), cli.Version(env, "meshd"))
+	root.AddCommand(newJoin(env), newRun(env), newLeave(env), newFsck(env), cli.Version(env, "meshd"))
 	return root
 }

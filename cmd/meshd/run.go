@@ -15,8 +15,9 @@ func newRun(env cli.Env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "take part in the site until stopped",
-		Long: `run takes part in the site until SIGINT or SIGTERM. An installer under way is waited for;
-a second signal ends the daemon at once (the installer goes on by itself).`,
+		Long: `run takes part in the site until SIGINT or SIGTERM. An installer under way is waited for.
+Before it ends it gives the uplink lease back and stays for a while where neighbours want what only
+this node has (leaveTimeout). A second signal ends the daemon at once (the installer goes on by itself).`,
 		Args: cli.Args(0, 0, "nothing"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := s.load()
@@ -24,6 +25,10 @@ a second signal ends the daemon at once (the installer goes on by itself).`,
 				return err
 			}
 			log := logs.Logger(env)
+			cfg.LimitMemory()
+			if err := cfg.GiveWay(); err != nil {
+				log.Warn("the daemon runs at the priority of other programs", "err", err)
+			}
 			n, err := node.New(cfg, log)
 			if err != nil {
 				return err
