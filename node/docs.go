@@ -382,6 +382,9 @@ func (n *Node) askAround(now time.Time) {
 
 // askFor asks a peer for what is new in its list and what nobody was asked for just now.
 func (n *Node) askFor(s *xfer.Session, sh *shelf, now time.Time) {
+	if now.Before(n.mannersOf(s.Peer()).avoided) {
+		return
+	}
 	asks := 0
 	for _, e := range sh.list {
 		a := sh.asked[e.Digest]

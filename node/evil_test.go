@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/patchmesh/patchmesh/chunker"
 	"github.com/patchmesh/patchmesh/chunker/store"
@@ -146,4 +145,36 @@ func TestEachEvilRole(t *testing.T) {
 	}
 }
 
-var _ = time.Second
+// What the defences are for: without them the same peers go on and on. Each case is the role's own test again, less the
+// defence.
+func TestWithoutDefence(t *testing.T) {
+	bans := []status.StrikeKind{status.StrikeWrongBytes, status.StrikeStall, status.StrikeDrip, status.StrikeLie}
+	for _, c := range []struct {
+		role evil.Role
+		off  []status.StrikeKind
+		what string
+		goes func(*evil.Counts) bool // well beyond what it can do to a node that defends itself
+	}{
+		{evil.Poison, bans, "is asked again and again", func(c *evil.Counts) bool { return c.Asked.Load() > 200 }},
+		{evil.Bomb, bans, "is asked again and again", func(c *evil.Counts) bool { return c.Asked.Load() > 200 }},
+		{evil.Forgery, bans, "is asked for documents again and again", func(c *evil.Counts) bool { return c.Sent.Load() > 400 }},
+		{evil.Unasked, []status.StrikeKind{status.StrikeUnsolicited}, "sends chunks without end", func(c *evil.Counts) bool { return c.Sent.Load() > 1000 && c.Sessions.Load() == 1 }},
+		{evil.Garbage, []status.StrikeKind{status.StrikeProtocol}, "comes back at once", func(c *evil.Counts) bool { return c.Sessions.Load() > 20 }},
+		{evil.Pings, []status.StrikeKind{status.StrikeFlood}, "floods without end", func(c *evil.Counts) bool { return c.Sent.Load() > 300_000 && c.Sessions.Load() == 1 }},
+		{evil.Statuses, []status.StrikeKind{status.StrikeFlood}, "floods without end", func(c *evil.Counts) bool { return c.Sent.Load() > 20_000 && c.Sessions.Load() == 1 }},
+		{evil.Comes, []status.StrikeKind{status.StrikeFlood}, "comes and goes without end", func(c *evil.Counts) bool { return c.Sessions.Load() > 100 }},
+	} {
+		t.Run(string(c.role), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, 2)
+			s.undefended = c.off
+			b := s.bundle("1.0", 1, map[string][]byte{"f": random(51, 6<<20)})
+			s.start(0)
+			p := s.thief(1, b, []evil.Role{c.role}, 0)
+			st := s.await(0, "one that "+c.what, func(status.Node) bool { return c.goes(p.Counts()) })
+			if len(st.Noted) > 0 {
+				t.Errorf("noted although the defence is off: %+v", st.Noted)
+			}
+		})
+	}
+}

@@ -71,6 +71,7 @@ func (n *Node) tick() {
 	now := time.Now()
 	n.step(swarm.Tick{})
 	n.tellUplink(false)
+	n.watchProgress(now)
 	n.dialNeighbours(now)
 	n.resync(now)
 	n.askAround(now)

@@ -33,11 +33,12 @@ type manners struct {
 	sessions tally
 	unasked  tally
 	spurious tally
+	avoided  time.Time // until then nothing is asked of it
 }
 
 // How much of it may happen: at once, and a second.
 const (
-	maxSessions  = 60 // a link that flaps; a daemon that dies and is started again each second
+	maxSessions  = 30 // a link that flaps; a daemon that dies and is started again each second
 	sessionRate  = 0.5
 	maxUnasked   = 4 // there is no honest way to it that we know of
 	unaskedRate  = 1. / 3600
@@ -150,6 +151,11 @@ func (n *Node) avoid() {
 	}
 	n.shut.Store(&shut)
 	for id, til := range banned {
+		if m := n.mannersOf(id); m != nil {
+			m.avoided = mono.Add(til.Sub(now))
+		}
+	}
+	for id, til := range banned {
 		n.steps = append(n.steps, swarm.Banned{Peer: swarm.Peer(id.String()), For: til.Sub(now)})
 	}
 }
@@ -204,10 +210,23 @@ func (n *Node) tellUplink(changed bool) {
 	n.log.Info("uplink", "holder", n.nameOf(decodePeer(holder)), "split", split)
 }
 
+// watchProgress tells the swarm how much neighbours have sent, of chunks that are not whole too.
+func (n *Node) watchProgress(now time.Time) {
+	if !n.active || now.Sub(n.watched) < time.Second {
+		return
+	}
+	n.watched = now
+	for id, nb := range n.nb {
+		n.step(swarm.Progress{Peer: swarm.Peer(id.String()), Bytes: nb.s.DataIn()})
+	}
+}
+
 // banOf is the swarm's first ban; zero is its own default.
 func (c *Config) banOf() time.Duration {
-	if c.off[status.StrikeWrongBytes] {
-		return 1
+	for _, k := range []status.StrikeKind{status.StrikeWrongBytes, status.StrikeStall, status.StrikeDrip, status.StrikeLie} {
+		if c.off[k] {
+			return 1
+		}
 	}
 	return 0
 }

@@ -245,6 +245,9 @@ func (n *Node) arrived(w want, req uint32, wan, added bool, payload int64) {
 	n.flush()
 	n.step(swarm.Stored{Req: req})
 	// The swarm may have given the request up while the chunk was being written.
+	if w.given && !wan {
+		n.step(swarm.Late{Peer: swarm.Peer(w.from.String()), Bundle: w.bundle, Number: w.number})
+	}
 	n.step(swarm.Gained{Bundle: w.bundle, Number: w.number})
 }
 

@@ -116,14 +116,14 @@ const readAhead = 1 << 10
 // greet reads the peer's Hello from both lanes and returns their readers.
 func (s *Session) greet(in [2]network.Stream) (readers [2]*wire.Reader, err error) {
 	for i, st := range in {
-		readers[i] = wire.NewReader(bufio.NewReaderSize(hearing{st, &s.live, &s.part[i]}, readAhead), &s.x.buffers)
+		readers[i] = wire.NewReader(bufio.NewReaderSize(hearing{st, &s.live, &s.in[i]}, readAhead), &s.x.buffers)
 		st.SetReadDeadline(time.Now().Add(setupTimeout))
 		m, err := readers[i].Next()
 		if err != nil {
 			return readers, fmt.Errorf("hello: %w", err)
 		}
 		st.SetReadDeadline(time.Time{})
-		s.part[i].Store(0)
+		s.whole[i].Store(s.in[i].Load())
 		h, ok := m.(*wire.Hello)
 		switch {
 		case !ok:

@@ -83,16 +83,16 @@ func (s *Session) probe(ctx context.Context) error {
 
 // hearing notes when bytes arrive, so that a long frame on a thin line counts as a sign of life.
 type hearing struct {
-	r    io.Reader
-	l    *liveness
-	part *atomic.Int64 // bytes since the last whole frame
+	r  io.Reader
+	l  *liveness
+	in *atomic.Int64 // bytes so far
 }
 
 func (h hearing) Read(b []byte) (int, error) {
 	n, err := h.r.Read(b)
 	if n > 0 {
 		h.l.heard()
-		h.part.Add(int64(n))
+		h.in.Add(int64(n))
 	}
 	return n, err
 }

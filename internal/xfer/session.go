@@ -75,11 +75,12 @@ type Session struct {
 	heir  network.Conn
 	isCut bool
 
-	wake chan struct{} // the queue is not empty
-	gets chan wire.Get
-	live liveness
-	part [2]atomic.Int64      // bytes that came on a lane since its last whole frame
-	path atomic.Pointer[path] // of the connection that the data lane is on; nil before it is open
+	wake  chan struct{} // the queue is not empty
+	gets  chan wire.Get
+	live  liveness
+	in    [2]atomic.Int64      // bytes that came on a lane
+	whole [2]atomic.Int64      // of them, up to the end of its last whole frame
+	path  atomic.Pointer[path] // of the connection that the data lane is on; nil before it is open
 }
 
 func newSession(x *Host, p peer.ID) *Session {
@@ -103,7 +104,10 @@ func (s *Session) Hello() wire.Hello { return s.hello }
 func (s *Session) RTT() time.Duration { return time.Duration(s.live.rtt.Load()) }
 
 // Begun reports whether the peer has begun to send a chunk that is not whole yet.
-func (s *Session) Begun() bool { return s.part[dataLane].Load() > 0 }
+func (s *Session) Begun() bool { return s.in[dataLane].Load() > s.whole[dataLane].Load() }
+
+// DataIn is how many bytes have come on the peer's data lane.
+func (s *Session) DataIn() int64 { return s.in[dataLane].Load() }
 
 // SetActive chooses between quick and thrifty liveness probes.
 func (s *Session) SetActive(active bool) {

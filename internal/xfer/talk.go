@@ -72,7 +72,7 @@ func (s *Session) read(r *wire.Reader, lane int) error {
 		if err != nil {
 			return err
 		}
-		s.part[lane].Store(0)
+		s.whole[lane].Store(s.in[lane].Load())
 		if s.ctx.Err() != nil {
 			continue // ended: only the peer's hanging up is of interest
 		}

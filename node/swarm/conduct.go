@@ -13,6 +13,7 @@ type conduct struct {
 	til     time.Time // banned until then
 	fails   int       // requests in a row that it did not serve
 	failing time.Time // since when
+	rate    float64   // bytes a second at which it has sent chunks of late; 0: not known
 	mute    time.Time // until then what it says about the uplink counts for nothing
 	charge  string    // why, until the seeder has said that it is not the one that wants nothing sent
 	doubts  map[Bundle]map[int]doubt

@@ -53,7 +53,7 @@ func (s *Swarm) hedge(room int) {
 			}
 		}
 		for p := range s.trusted {
-			if p.have[r.b.id].has(r.n) && !asked[p] && s.free(p) {
+			if p.have[r.b.id].has(r.n) && !asked[p] && s.free(p, r.b.sizes[r.n]) {
 				s.fetch(p, r.b, r.n)
 				room--
 				break
@@ -63,11 +63,13 @@ func (s *Swarm) hedge(room int) {
 }
 
 // free: the neighbour can be asked for one more chunk.
-func (s *Swarm) free(p *neighbour) bool { return p.inFlight < s.cfg.Depth && !s.now.Before(p.pauseTil) }
+func (s *Swarm) free(p *neighbour, size int64) bool {
+	return p.inFlight < s.depth() && !s.now.Before(p.pauseTil) && p.keepsUp(size)
+}
 
 // planLAN asks neighbours for up to room chunks of a bundle and says how many it asked for.
 func (s *Swarm) planLAN(b *bundle, room int) (asked int) {
-	scanned := 0
+	ahead, scanned := s.ahead(b), 0
 	for h := 1; h < len(b.buckets); h++ {
 		for i := 0; i < len(b.buckets[h]); i++ {
 			if asked == room {
@@ -80,7 +82,7 @@ func (s *Swarm) planLAN(b *bundle, room int) (asked int) {
 			if !b.wants && n >= b.index {
 				continue // not for us; but with the index we know what we hold of it
 			}
-			p := s.source(b, n)
+			p := s.source(b, n, ahead)
 			if p == nil {
 				continue
 			}
@@ -92,41 +94,64 @@ func (s *Swarm) planLAN(b *bundle, room int) (asked int) {
 	return asked
 }
 
+// ahead is the neighbour that holds more of the bundle than any other node, if there is one: what it alone holds is
+// what the others wait for.
+func (s *Swarm) ahead(b *bundle) (best *neighbour) {
+	most := len(b.sizes) - b.left
+	for p := range s.trusted {
+		switch h := p.have[b.id]; {
+		case h == nil:
+		case h.count > most:
+			best, most = p, h.count
+		case h.count == most:
+			best = nil
+		}
+	}
+	return best
+}
+
+// turnsPerHolder is how many nodes may ask each holder of a chunk at a time: one is served, and one waits.
+const turnsPerHolder = 2
+
 // source picks the neighbour to ask for chunk n, or nil when it is not our turn or nobody is free. The nodes that
-// lack the chunk take turns in the order of a hash of chunk and node; as many may ask as there are holders, the k-th
-// asks the k-th holder. The uplink gives each chunk out once and leaves the rest to those it gave it to: its own
-// line is what the next chunk needs. A chunk that does not spread opens a turn more for each Patience that passes.
-func (s *Swarm) source(b *bundle, n int) *neighbour {
+// lack the chunk take turns in the order of a hash of chunk and node, a few for each holder; among the holders the one
+// counts that will have sent it first, as far as can be told from what it sent before. The uplink, and who is ahead of
+// all others, gives each chunk out once and leaves the rest to those it gave it to: its own line is what the next chunk
+// needs. When nothing has moved for a while a turn more is open for each Patience that passes.
+func (s *Swarm) source(b *bundle, n int, ahead *neighbour) *neighbour {
 	self := mix(s.hash, uint64(n))
-	waited := int(s.now.Sub(b.since[n]) / s.cfg.Patience)
-	var from [8]*neighbour // the first holders are enough to choose from
+	waited := int(s.now.Sub(later(b.since[n], s.moved)) / s.cfg.Patience)
+	var best, spared *neighbour
 	turn, holders := 0, 0
-	var up *neighbour
 	for p := range s.trusted {
 		h := p.have[b.id]
 		switch {
-		case h.has(n) && p.holder == p.id:
-			up = p
+		case h.has(n) && (p == ahead || p.holder == p.id):
+			spared = p
 		case h.has(n):
-			from[holders%len(from)] = p
 			holders++
-		case h != nil && h.wants && mix(p.hash, uint64(n)) < self:
+			if s.free(p, b.sizes[n]) && (best == nil || p.load() < best.load() || p.load() == best.load() && mix(p.hash, self) < mix(best.hash, self)) {
+				best = p
+			}
+		case h.lacks(n) && mix(p.hash, uint64(n)) < self:
 			turn++
 		}
 	}
-	if up != nil && (holders == 0 || waited > 1) {
-		from[holders%len(from)] = up
-		holders++
+	// The index is small, and all wait for it.
+	if spared != nil && s.free(spared, b.sizes[n]) && (n < b.index || (holders == 0 || waited > 1) && turn <= waited) {
+		return spared
 	}
-	if turn >= holders+waited {
-		return nil
-	}
-	known := min(holders, len(from))
-	for i := range known {
-		p := from[(turn+i)%known]
-		if s.free(p) {
-			return p
-		}
+	if turn < turnsPerHolder*holders+waited {
+		return best
 	}
 	return nil
+}
+
+// load tells neighbours apart by when they will have sent one more chunk.
+func (p *neighbour) load() time.Duration { return time.Duration(p.inFlight+1) * p.pace.wait }
+
+// depth is how many chunks are asked of one neighbour at a time. With many of them one is enough to keep our line busy,
+// and what waits at one of them could have come from another.
+func (s *Swarm) depth() int {
+	return min(s.cfg.Depth, max(1, (s.cfg.InFlight-2)/max(1, len(s.order))))
 }

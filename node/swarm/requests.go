@@ -24,6 +24,7 @@ func (s *Swarm) fetch(p *neighbour, b *bundle, n int) {
 	from := WAN
 	if p != nil {
 		from = p.id
+		s.moved = s.now
 		p.ask(s.now, b.sizes[n])
 	} else {
 		s.wan.ask(s.now, b.sizes[n])
@@ -58,7 +59,10 @@ func (s *Swarm) stored(id uint32) {
 	s.drop(r)
 	s.disk, s.got, s.barren = disk{}, s.now, 0
 	if p := r.from; p != nil {
+		s.moved = s.now
 		s.served(p, r.b, r.n)
+		p.conduct.measure(s.now.Sub(later(r.at, p.pace.last)), r.b.sizes[r.n])
+		p.pace.waited(s.now.Sub(r.at))
 		p.pace.served(s.now, r.b.sizes[r.n], p.inFlight > 0)
 	} else {
 		s.wan.stored(s.now, r.b.sizes[r.n])
@@ -119,7 +123,7 @@ func (s *Swarm) failed(id uint32, why Why) {
 // expire gives up requests to neighbours that take too long, and neighbours that send too slowly for too long.
 func (s *Swarm) expire() {
 	for _, r := range s.byAge() {
-		if r.from == nil || s.reqs[r.id] == nil || s.now.Before(s.deadline(r)) {
+		if r.from == nil || s.reqs[r.id] == nil || s.now.Before(s.deadline(r)) || r.from.pace.crawls(s.now) {
 			continue
 		}
 		s.drop(r)
@@ -138,7 +142,7 @@ func (s *Swarm) expire() {
 // deadline of a chunk from a neighbour. It sends one after the other: the time counts from the last one.
 func (s *Swarm) deadline(r *request) time.Time {
 	size := time.Duration(r.b.sizes[r.n]) * time.Second / minRate
-	return later(r.at, r.from.pace.last).Add(max(s.cfg.Deadline, size))
+	return later(r.at, r.from.pace.last).Add(max(s.cfg.Deadline, size, r.from.conduct.allowance(r.b.sizes[r.n])))
 }
 
 func later(a, b time.Time) time.Time {

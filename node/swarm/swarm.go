@@ -49,7 +49,7 @@ type Config struct {
 
 // Defaults.
 const (
-	DefaultInFlight   = 16
+	DefaultInFlight   = 8
 	DefaultDepth      = 4
 	DefaultWindow     = 4 * 256 << 10
 	DefaultSettle     = 2 * time.Second
@@ -106,6 +106,7 @@ type Swarm struct {
 	reqs     map[uint32]*request
 	lastReq  uint32
 	got      time.Time // when a chunk last came, from wherever, or there was a reason that none could
+	moved    time.Time // when a chunk was last asked of a neighbour, or came from one
 	barren   int       // uplinks in a row that brought nothing
 	uplink   uplink
 	wan      flow
@@ -167,6 +168,10 @@ func (s *Swarm) Step(now time.Time, ev Event) []Action {
 		if b := s.bundles[e.Bundle]; b != nil && e.Number < len(b.sizes) && b.mine[e.Number] {
 			b.lose(e.Number)
 		}
+	case Progress:
+		s.progress(e)
+	case Late:
+		s.late(e)
 	case Banned:
 		s.banned(e)
 	case Leave:
