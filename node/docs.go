@@ -93,7 +93,7 @@ func (n *Node) load() error {
 	n.sw = swarm.New(swarm.Config{Self: swarm.Peer(n.self.String()), Role: role, Ban: n.cfg.banOf()}, time.Now())
 	n.avoid()
 	n.refreshDocs()
-	n.mine = n.describe()
+	n.mine = fit(n.describe())
 	return nil
 }
 

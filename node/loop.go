@@ -77,6 +77,7 @@ func (n *Node) tick() {
 	n.askAround(now)
 	n.fade(now)
 	n.housekeep(now)
+	n.watchSeeder(now)
 	if n.dirty && !n.saving && now.Sub(n.saved) >= saveEvery {
 		n.saving = true
 		n.save(func(error) { n.saving = false })

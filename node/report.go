@@ -3,6 +3,7 @@ package node
 import (
 	"time"
 
+	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/wire"
 	"github.com/patchmesh/patchmesh/internal/xfer"
@@ -31,6 +32,13 @@ func (n *Node) report(name string, l *Life) {
 			n.event(diskCode(err), "a report could not be kept on disk: %v", err)
 		}
 		n.out.keep(r)
+		gone, lost := n.out.compact()
+		for _, seq := range gone {
+			n.disk.add(func() error { return n.out.forget(seq) }, nil)
+		}
+		if lost > 0 {
+			n.event(problem.SeederUnreachable, "%d reports that the seeder never had were dropped: %d are the most that are kept", lost, maxOutbox)
+		}
 	})
 }
 

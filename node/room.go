@@ -12,7 +12,7 @@ import (
 // Room for chunks: a bundle that does not fit is not begun, so that a node does not fetch half of it and stop. What fits
 // is decided again every roomEvery; nobody has to be told that there is room now.
 const (
-	roomEvery = 10 * time.Second
+	roomEvery = 5 * time.Second
 	gcEvery   = 24 * time.Hour
 	// Of the file system, when the configuration says nothing: the quota is a half, and free stays a twentieth, at
 	// most 1 GiB.

@@ -78,7 +78,7 @@ func (n *Node) tellNeighbours() {
 	now := time.Now()
 	if now.Sub(n.looked) >= tellEvery/2 {
 		n.looked = now
-		st := n.describe()
+		st := fit(n.describe())
 		old := n.mine
 		old.At, old.Seq = st.At, st.Seq
 		if !reflect.DeepEqual(st, old) && (now.Sub(n.told) >= tellEvery || st.Phase != old.Phase) {
