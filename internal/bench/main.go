@@ -37,6 +37,11 @@ func entries() []entry {
 		{"fill-16", "ours", thin(1, 16, testbed.Gbit), fills},
 		{"fill-30", "ours", thin(1, 30, testbed.Gbit), fills},
 		{"sites", "ours", thin(4, 4, testbed.Gbit), fills},
+		{"polite", "ours", testbed.Config{Nodes: 4, WAN: 20 * testbed.Mbit, RTT: 40 * time.Millisecond, LAN: testbed.Gbit}, politeness},
+		{"lan-8", "lan", thin(1, 8, 100*testbed.Mbit), broadcast},
+		{"rivals-lan", "lan", thin(1, 8, 100*testbed.Mbit), compareLAN},
+		{"lan-16", "lan", thin(1, 16, 50*testbed.Mbit), broadcast},
+		{"lan-30", "lan", thin(1, 30, 25*testbed.Mbit), broadcast},
 	}
 }
 

@@ -21,6 +21,7 @@ type rival struct {
 	name  string
 	tools []tool
 	each  bool // every node fetches for itself: moved is a quarter of the size, because it takes so much longer
+	lan   bool // it can bring what one node has to its neighbours
 	start func(context.Context, *race) error
 }
 
@@ -102,8 +103,18 @@ func (r *race) hooked(n *runner) (env []string) {
 
 func hook() (string, error) { return os.Executable() }
 
-// race runs a rival once. If kill is not nil, the node that it names loses its processes half-way.
-func (s *stage) race(ctx context.Context, v rival, size int64, kill func(*race) (*runner, error)) (_ *race, err error) {
+// race runs a rival once, from the data centre to every node. If kill is not nil, the node that it names loses its
+// processes half-way.
+func (s *stage) race(ctx context.Context, v rival, size int64, kill func(*race) (*runner, error)) (*race, error) {
+	return s.contest(ctx, v, size, false, kill)
+}
+
+// raceFrom runs it once, from the first node to its neighbours.
+func (s *stage) raceFrom(ctx context.Context, v rival, size int64) (*race, error) {
+	return s.contest(ctx, v, size, true, nil)
+}
+
+func (s *stage) contest(ctx context.Context, v rival, size int64, held bool, kill func(*race) (*runner, error)) (_ *race, err error) {
 	file, err := s.content(0, size)
 	if err != nil {
 		return nil, err
@@ -131,7 +142,16 @@ func (s *stage) race(ctx context.Context, v rival, size int64, kill func(*race) 
 		}
 		r.stats = append(r.stats, st)
 	}
+	if held {
+		r.holder = r.runners[0]
+		if err := os.Link(file, r.holder.out); err != nil {
+			return nil, err
+		}
+	}
 	r.began = time.Now()
+	if r.holder != nil {
+		r.holder.at = r.began
+	}
 	if err := v.start(ctx, r); err != nil {
 		return nil, err
 	}

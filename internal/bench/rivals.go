@@ -17,15 +17,15 @@ import (
 // rivals in the order of the table.
 func rivals() []rival {
 	return []rival{
-		{"rsync to each", []tool{{"rsync", "rsync"}}, true, rsync},
-		{"HTTP to each (curl)", []tool{{"curl", "curl"}}, true, curls},
-		{nginxCache, []tool{{"nginx", "nginx-light"}, {"curl", "curl"}}, false, nginx},
-		{ariaOne, []tool{{"aria2c", "aria2"}}, false, aria2(1)},
-		{"aria2", []tool{{"aria2c", "aria2"}}, false, aria2(0)},
-		{"libtorrent", []tool{{libtorrent, "python3-libtorrent"}}, false, torrent("seed")},
-		{"libtorrent, super-seeding", []tool{{libtorrent, "python3-libtorrent"}}, false, torrent("super")},
-		{"transmission", []tool{{"transmission-cli", "transmission-cli"}}, false, transmission},
-		{"curl once, then UFTP multicast", []tool{{"uftp", "uftp"}, {"uftpd", "uftp"}, {"curl", "curl"}}, false, uftp},
+		{"rsync to each", []tool{{"rsync", "rsync"}}, true, false, rsync},
+		{"HTTP to each (curl)", []tool{{"curl", "curl"}}, true, false, curls},
+		{nginxCache, []tool{{"nginx", "nginx-light"}, {"curl", "curl"}}, false, false, nginx},
+		{ariaOne, []tool{{"aria2c", "aria2"}}, false, false, aria2(1)},
+		{"aria2", []tool{{"aria2c", "aria2"}}, false, true, aria2(0)},
+		{"libtorrent", []tool{{libtorrent, "python3-libtorrent"}}, false, true, torrent("seed")},
+		{"libtorrent, super-seeding", []tool{{libtorrent, "python3-libtorrent"}}, false, false, torrent("super")},
+		{"transmission", []tool{{"transmission-cli", "transmission-cli"}}, false, false, transmission},
+		{"curl once, then UFTP multicast", []tool{{"uftp", "uftp"}, {"uftpd", "uftp"}, {"curl", "curl"}}, false, true, uftp},
 	}
 }
 
@@ -146,7 +146,7 @@ func aria2(peers int) func(context.Context, *race) error {
 		if peers > 0 {
 			seed = append(seed, fmt.Sprintf("--bt-max-peers=%d", peers))
 		}
-		if err := r.seeder(ctx, "aria2c", common(filepath.Dir(r.file), seed...)...); err != nil {
+		if err := r.seeder(ctx, "aria2c", common(r.seedDir(), seed...)...); err != nil {
 			return err
 		}
 		for _, x := range r.fetchers() {
@@ -177,7 +177,7 @@ func torrent(how string) func(context.Context, *race) error {
 		if err := os.WriteFile(script, libtorrentScript, 0o644); err != nil {
 			return err
 		}
-		if err := r.seeder(ctx, python, script, file, filepath.Dir(r.file), "0.0.0.0", "-", how); err != nil {
+		if err := r.seeder(ctx, python, script, file, r.seedDir(), "0.0.0.0", "-", how); err != nil {
 			return err
 		}
 		for _, x := range r.fetchers() {
@@ -208,7 +208,7 @@ func transmission(ctx context.Context, r *race) error {
 		err := os.WriteFile(filepath.Join(conf, "settings.json"), []byte(settings), 0o644)
 		return append(append([]string{"-w", dir, "-g", conf, "-M", "-D", "-U"}, more...), file), err
 	}
-	seed, err := args("seeder", filepath.Dir(r.file), "-v")
+	seed, err := args("seeder", r.seedDir(), "-v")
 	if err != nil {
 		return err
 	}
@@ -242,7 +242,7 @@ func uftp(ctx context.Context, r *race) error {
 		}
 	}
 	for _, x := range r.runners {
-		if x.node != 1 || !x.at.IsZero() {
+		if x.node != 1 || x == r.holder {
 			continue
 		}
 		if err := r.curl(x, r.url(testbed.DCAddr, r.file)); err != nil {
@@ -301,6 +301,14 @@ func (r *race) seeder(ctx context.Context, program string, args ...string) (err 
 	}
 	r.began = time.Now()
 	return nil
+}
+
+// seedDir is where the seeder finds the file.
+func (r *race) seedDir() string {
+	if r.holder != nil {
+		return filepath.Dir(r.holder.out)
+	}
+	return filepath.Dir(r.file)
 }
 
 // fetchers are the nodes that do not have the file.
