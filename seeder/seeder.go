@@ -75,7 +75,7 @@ func New(ctx context.Context, cfg Config) (*Seeder, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	s := &Seeder{cfg: cfg, log: cfg.Logger, now: cfg.Now, sessions: newSessions(), yield: newYielding(cfg.NoYield, cfg.Now)}
+	s := &Seeder{cfg: cfg, log: cfg.Logger, now: cfg.Now, sessions: newSessions(), yield: newYielding(cfg)}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -28,6 +28,8 @@ type Seeder struct {
 	places []place // where it may run; nodes are told of all when they join
 	at     int     // the place where it runs
 	proc   *Proc
+
+	Flags []string // more flags of "seeder serve", from the next start on
 }
 
 // place is a host with a state directory.
@@ -75,6 +77,7 @@ func (s *Seeder) Start(ctx context.Context) error {
 	for _, q := range s.places {
 		args = append(args, "--advertise-mesh", q.mesh, "--advertise-api", q.api)
 	}
+	args = append(args, s.Flags...)
 	var err error
 	s.proc, err = s.lab.Start(p.host, "seeder", args...)
 	if err != nil {

@@ -14,12 +14,13 @@ import (
 // Path is what the kernel knows of the way to a peer, see tcp(7), TCP_INFO. Byte counts are of the connection, with
 // the headers of TLS and yamux.
 type Path struct {
-	RTT     time.Duration // smoothed over the last eight or so samples; 0: none yet
-	Sent    int64         // bytes sent since the connection began, Resent included
-	Resent  int64
-	Acked   int64
-	Flight  int // bytes sent and not yet acknowledged
-	Pending int // bytes that the peer is still to acknowledge, wherever they wait: Flight, in the socket, in front of it
+	RTT       time.Duration // smoothed over the last eight or so samples; 0: none yet
+	Sent      int64         // bytes sent since the connection began, Resent included
+	Resent    int64
+	Acked     int64  // bytes acknowledged without a gap before them
+	Delivered uint32 // packets acknowledged, beyond gaps too; it starts over after the last
+	Flight    int    // bytes on their way: neither acknowledged, beyond gaps or not, nor known to be lost
+	Pending   int    // Flight, and what waits to be sent: in the socket, in front of it
 }
 
 // path is a connection's socket and what was handed over to be written to it.
@@ -43,20 +44,29 @@ func (s *Session) Path() (Path, bool) {
 func (p *path) look() (out Path, ok bool) {
 	out.Pending = int(p.waiting())
 	var info *unix.TCPInfo
-	var queued int
-	var err1, err2 error
+	var err1 error
 	err := p.socket.Control(func(fd uintptr) {
 		info, err1 = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		queued, err2 = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 	})
-	if err != nil || err1 != nil || err2 != nil {
+	if err != nil || err1 != nil {
 		return Path{}, false
 	}
 	out.RTT = time.Duration(info.Rtt) * time.Microsecond
 	out.Sent, out.Resent, out.Acked = int64(info.Bytes_sent), int64(info.Bytes_retrans), int64(info.Bytes_acked)
-	out.Pending += queued
-	out.Flight = max(0, queued-int(info.Notsent_bytes))
+	out.Delivered = info.Delivered
+	packets := int(info.Unacked) + int(info.Retrans) - int(info.Sacked) - int(info.Lost) // as tcp_packets_in_flight has it
+	out.Flight = max(0, packets) * int(info.Snd_mss)
+	out.Pending += int(info.Notsent_bytes) + out.Flight
 	return out, true
+}
+
+// SetCongestion chooses the congestion control by which the connection that chunks leave by sends from now on, see
+// Config.Congestion. The kernel may not allow it.
+func (s *Session) SetCongestion(name string) error {
+	if p := s.path.Load(); p != nil {
+		return setCongestion(p.socket, name)
+	}
+	return nil
 }
 
 // SetPacing makes the kernel send at most so many bytes per second on the connection that chunks leave by, evenly.
