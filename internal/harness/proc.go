@@ -88,6 +88,11 @@ func (p *Proc) Stop(ctx context.Context) error {
 	if p.Running() {
 		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended meanwhile
 	}
+	return p.await(ctx)
+}
+
+// await waits until the process has ended by itself.
+func (p *Proc) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	select {

@@ -126,6 +126,14 @@ func (n *Node) Kill() { n.proc.Kill() }
 // Stop asks the daemon to end.
 func (n *Node) Stop(ctx context.Context) error { return n.proc.Stop(ctx) }
 
+// Leave asks the daemon to leave its site and waits until it has ended. It is an error if neighbours still needed it.
+func (n *Node) Leave(ctx context.Context, timeout time.Duration) error {
+	if _, err := n.lab.run(ctx, n.host(), nil, "meshd", "leave", "--socket", n.Socket, "--timeout", timeout.String()); err != nil {
+		return err
+	}
+	return n.proc.await(ctx)
+}
+
 // Meshctl runs meshctl against the daemon's socket.
 func (n *Node) Meshctl(ctx context.Context, args ...string) ([]byte, error) {
 	return n.lab.Run(ctx, "meshctl", append(args, "--socket", n.Socket)...)

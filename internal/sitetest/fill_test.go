@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/harness"
+	"github.com/patchmesh/patchmesh/internal/testbed"
 )
 
 // A WAN that works and nodes that live: every byte crosses the WAN once. Nothing runs beside these: their times are
@@ -21,8 +22,16 @@ func TestFill(t *testing.T) {
 		sitecase{name: "16 nodes at once", setup: setup{nodes: 16}, play: once},
 		sitecase{name: "30 nodes at once", setup: setup{nodes: 30}, play: once},
 		sitecase{name: "8 nodes there before the policy", setup: setup{nodes: 8, idle: true}, play: thereBefore},
+		sitecase{name: "a WAN of 1 Mbit/s", setup: setup{wan: thin(testbed.Mbit), size: 4 << 20}, play: once},
 		sitecase{name: "sites", stand: true, setup: setup{sites: either(4, 2), nodes: either(4, 2)}, play: sites},
 	)
+}
+
+// thin is a WAN that takes seconds for a chunk.
+func thin(rate testbed.Rate) testbed.Config {
+	c := link
+	c.WAN = rate
+	return c
 }
 
 // thereBefore: the nodes know each other, and one is the uplink, when the policy comes.

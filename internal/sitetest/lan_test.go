@@ -10,10 +10,8 @@ import (
 
 // The LAN falls apart, one of its cables is slow, or the LAN is all there is.
 func TestLAN(t *testing.T) {
-	thin := link
-	thin.WAN = 20 * testbed.Mbit // the transfer is to outlive the split
 	cases(t,
-		sitecase{name: "split and healed", stand: true, setup: setup{wan: thin}, play: split},
+		sitecase{name: "split and healed", stand: true, setup: setup{wan: thin(20 * testbed.Mbit)}, play: split},
 		sitecase{name: "one cable is slow", setup: setup{wan: slower(), size: 16 << 20}, play: slow},
 		sitecase{name: "no WAN and a stick", stand: true, setup: setup{nodes: either(8, 5)}, play: stick},
 	)
@@ -44,12 +42,12 @@ func split(tr *trial) {
 	if f.wan.Needed != tr.bytes {
 		tr.Errorf("the seeder sent %d different bytes of a bundle of %d", f.wan.Needed, tr.bytes)
 	}
-	if most := tr.bytes / 2; f.wan.Duplicate > most {
+	if most := tr.bytes / 2; f.twice() > most {
 		// The halves fetch from either end: they overlap in what was on its way when they met, and in what each had
 		// when they parted and the other half did not.
-		tr.Errorf("%d bytes crossed the WAN twice, of a bundle of %d", f.wan.Duplicate, tr.bytes)
+		tr.Errorf("%d bytes crossed the WAN twice, of a bundle of %d", f.twice(), tr.bytes)
 	}
-	tr.Logf("split: %d leases beside the first, %.1f chunks fetched by both halves", f.wan.LeaseSplit, float64(f.wan.Duplicate)/chunk)
+	tr.Logf("split: %d leases beside the first, %.1f chunks fetched by both halves", f.wan.LeaseSplit, float64(f.twice())/chunk)
 }
 
 // slow: the cable of a node that is not the uplink carries 2 Mbit/s. When the others are done it has next to nothing,

@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/patchmesh/patchmesh/internal/harness"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/testbed"
 )
 
 // A node comes late, comes back, has no room, or wants to go; or all of them lose power.
@@ -20,6 +22,7 @@ func TestNode(t *testing.T) {
 		sitecase{name: "late and without WAN", stand: true, play: late},
 		sitecase{name: "killed with half its chunks", stand: true, setup: setup{wan: slower()}, play: restarted},
 		sitecase{name: "disk full", stand: true, setup: setup{wan: slower()}, play: noRoom},
+		sitecase{name: "last complete holder leaves", stand: true, setup: setup{size: 16 << 20}, play: leaving},
 		sitecase{name: "all lose power", stand: true, setup: setup{wan: slower()}, play: blackout},
 	)
 }
@@ -146,6 +149,32 @@ func (tr *trial) smallDisk(n *harness.Node, room int64) (ballast string) {
 		tr.must(err)
 	}
 	return ballast
+}
+
+// leaving: the only node that has all is asked to stop while the others, on a WAN that is cut, take it from there. It
+// goes when it is not needed any more.
+func leaving(tr *trial) {
+	holder := tr.site.Nodes[0]
+	others := tr.but(holder)
+	tr.begin()
+	tr.launch(holder)
+	tr.awaitInstalled(holder)
+	tr.must(tr.bed.Cut(1))
+	tr.must(tr.bed.NodeRate(1, 1, 20*testbed.Mbit)) // the transfer is to outlive the request
+	before := tr.stats()
+	tr.launch(others...)
+	tr.await("others that have begun", func() (bool, string) {
+		n := lan(tr.stats()) - lan(before)
+		return n > tr.bytes/8, fmt.Sprint(n)
+	})
+	tr.must(holder.Leave(tr.ctx, time.Minute))
+	tr.awaitInstalled(others...)
+	if n := tr.stats().DownArrived - before.DownArrived; n > 0 {
+		tr.Errorf("%d bytes arrived over a WAN that is cut", n)
+	}
+	tr.must(tr.bed.Heal(1)) // the reports wait for that
+	tr.launch(holder)
+	tr.once(tr.finish())
 }
 
 // blackout: the power of the whole site fails half-way. What is on the disks is not fetched again.

@@ -39,9 +39,9 @@ func seederReplaced(tr *trial) {
 	gap := tr.gap()
 	f := tr.finish()
 	tr.onTheInterface(f, tr.bytes+tr.window())
-	twice := before.Needed + f.wan.Needed - tr.bytes
+	twice := max(0, before.Payload+f.wan.Payload-tr.bytes)
 	if f.wan.Duplicate != 0 || twice > tr.window() {
-		tr.Errorf("the seeders sent %d and %d bytes of a bundle of %d", before.Needed, f.wan.Needed, tr.bytes)
+		tr.Errorf("the seeders sent %d and %d bytes of a bundle of %d", before.Payload, f.wan.Payload, tr.bytes)
 	}
 	tr.Logf("seeder replaced: %.1f chunks twice, WAN idle for about %.1f s", float64(twice)/chunk, gap.Seconds())
 }

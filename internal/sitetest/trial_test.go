@@ -404,7 +404,7 @@ func (tr *trial) logFigures(s int, f figures, took time.Duration) {
 	ratio := func(a int64) float64 { return float64(a) / float64(tr.bytes) }
 	n := len(tr.sites[s].Nodes)
 	tr.Logf("%s, %d nodes, %.1f MiB: WAN payload %.4f, twice %d B = %.1f chunks, split leases %d; interface %.4f, upwards %.4f; LAN %.3f of N-1 copies; last node after %.1f s, size/rate %.1f s",
-		tr.sites[s].Name, n, float64(tr.bytes)/(1<<20), ratio(f.wan.Plain), f.wan.Duplicate, float64(f.wan.Duplicate)/chunk, f.wan.LeaseSplit,
+		tr.sites[s].Name, n, float64(tr.bytes)/(1<<20), ratio(f.wan.Payload), f.twice(), float64(f.twice())/chunk, f.wan.LeaseSplit,
 		ratio(f.link.DownArrived), ratio(f.link.UpArrived), ratio(lan(f.link))/float64(max(1, n-1)), took.Seconds(), float64(tr.bytes)*8/float64(tr.wan.WAN))
 }
 

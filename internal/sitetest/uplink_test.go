@@ -2,6 +2,7 @@ package sitetest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/patchmesh/patchmesh/internal/harness"
 )
@@ -17,6 +18,7 @@ func TestUplink(t *testing.T) {
 		sitecase{name: "killed and two successors too", setup: setup{wan: slower()}, play: killed(0.2, 0.3, 0.4)},
 		sitecase{name: "frozen", setup: setup{wan: slower()}, play: frozen},
 		sitecase{name: "frozen and thawed under way", stand: true, setup: setup{wan: slower()}, play: thawed},
+		sitecase{name: "asked to leave", stand: true, setup: setup{wan: slower()}, play: dismissed},
 		sitecase{name: "cable pulled", setup: setup{wan: slower()}, play: unplugged},
 		sitecase{name: "WAN blocked", setup: setup{wan: slower()}, play: blocked},
 	)
@@ -68,6 +70,19 @@ func thawed(tr *trial) {
 	tr.must(tr.bed.Cont(tr.host(n)))
 	tr.atMostTwice(tr.finish(), 1)
 	tr.Logf("uplink %s frozen and thawed while %s fetched", victim.Name, heir.Name)
+}
+
+// dismissed: the uplink is asked to leave half-way. It hands over what it has, and nothing is fetched twice.
+func dismissed(tr *trial) {
+	tr.run()
+	tr.awaitWAN(0.5)
+	victim, _ := tr.uplink()
+	tr.must(victim.Leave(tr.ctx, time.Minute))
+	gap := tr.gap()
+	tr.awaitInstalled(tr.but(victim)...)
+	tr.launch(victim)
+	tr.once(tr.finish())
+	tr.Logf("uplink %s left: WAN idle for about %.1f s", victim.Name, gap.Seconds())
 }
 
 // unplugged: nobody is told that the uplink is gone, and it is not told either.
