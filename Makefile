@@ -5,11 +5,14 @@ PROGRAMS = seeder meshd mesh-install meshctl
 FUZZTIME ?= 20s
 SEEDS    ?= 200
 KEEP     ?=
+RUNS     ?= 3
+SIZE     ?= 64
+ONLY     ?=
 # Pinned here and nowhere else, so that it does not become a dependency of the module.
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test race fuzz demo examples site-test crash-test sim lint fmt clean
+.PHONY: help setup build test race fuzz demo examples site-test bench crash-test sim lint fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +43,17 @@ examples: build ## the other examples: two sites behind thin links, a USB stick 
 
 site-test: setup ## a whole site in network namespaces, whole and broken, with the figures as published (root, 5 minutes)
 	PATCHMESH_FULL=1 $(GO) test -count=1 -v -timeout 40m ./internal/sitetest
+
+# A full run is the published one; anything shorter is for the person who asked.
+ifeq ($(SIZE)$(filter 1 2,$(RUNS)),64)
+BENCH_OUT = -out bench/results.json -readme README.md
+else
+BENCH_OUT = -out $(BIN)/bench.json
+endif
+
+bench: build ## against the bounds and against rsync, curl, BitTorrent, UFTP, on one bed (root); RUNS=1 to try, ONLY=ours|rivals|lan|polite
+	@scripts/setup bench
+	$(GO) run ./internal/bench -bin $(BIN) -runs $(RUNS) -size $(SIZE) -only '$(ONLY)' $(BENCH_OUT)
 
 crash-test: build ## kill the store and the installer at every file system call (needs strace)
 	PATCHMESH_LONG=1 $(GO) run ./scripts/testsum -run 'Crash|AtEveryCall|PowerLoss' -timeout 40m ./...

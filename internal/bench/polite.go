@@ -59,17 +59,22 @@ func (s *stage) impact(ctx context.Context, r *row, size int64, w float64, f fun
 	return nil
 }
 
+// The two situations of politeness.
+const (
+	politeFill = "bystander's ping, 4 nodes at 20 Mbit/s"
+	politeBulk = "beside a bulk flow, 4 nodes at 20 Mbit/s"
+)
+
 // politeness has a bystander ping during fills by curl, aria2 and ours, and a bulk flow beside ours.
 func politeness(ctx context.Context, s *stage, p *part) error {
 	size := s.size / 2
-	const fill = "bystander's ping, 4 nodes at 20 Mbit/s"
 	file, err := s.content(0, size)
 	if err != nil {
 		return err
 	}
 	var w float64 // what the link carries, bytes per second
 	for range s.runs {
-		r := s.row(p, "one curl, one node", fill, size)
+		r := s.row(p, "one curl, one node", politeFill, size)
 		err := s.impact(ctx, r, size, float64(s.cfg.WAN)/8, func() (time.Time, time.Time, error) {
 			from := time.Now()
 			took, _, err := s.plain(ctx, testbed.Node(1, 1), s.url(testbed.DCAddr, file))
@@ -85,7 +90,7 @@ func politeness(ctx context.Context, s *stage, p *part) error {
 			continue
 		}
 		for range s.runs {
-			r := s.row(p, v.name, fill, size)
+			r := s.row(p, v.name, politeFill, size)
 			err := s.impact(ctx, r, size, w, func() (from, until time.Time, err error) {
 				x, err := s.race(ctx, v, size, nil)
 				if err != nil {
@@ -105,7 +110,7 @@ func politeness(ctx context.Context, s *stage, p *part) error {
 			if err != nil {
 				return err
 			}
-			r := s.row(p, ours, fill, size)
+			r := s.row(p, ours, politeFill, size)
 			err = s.impact(ctx, r, b.bytes, w, func() (from, until time.Time, err error) {
 				d, err := t.deliver(ctx, b)
 				if err != nil {
@@ -119,7 +124,7 @@ func politeness(ctx context.Context, s *stage, p *part) error {
 			if err != nil {
 				return err
 			}
-			if err := t.besideBulk(ctx, s.row(p, ours, "beside a bulk flow, 4 nodes at 20 Mbit/s", s.size), w); err != nil {
+			if err := t.besideBulk(ctx, s.row(p, ours, politeBulk, s.size), w); err != nil {
 				return err
 			}
 		}

@@ -403,6 +403,23 @@ func (s *stage) compete(ctx context.Context, p *part, v rival) error {
 	return nil
 }
 
+// compareSites runs those that know of peers on several sites at once.
+func compareSites(ctx context.Context, s *stage, p *part) error {
+	var trouble []error
+	for _, v := range s.rivals(p) {
+		if v.name != "aria2" {
+			continue
+		}
+		for range s.runs {
+			if err := s.compete(ctx, p, v); err != nil {
+				trouble = append(trouble, fmt.Errorf("%s: %w", v.name, err))
+				break
+			}
+		}
+	}
+	return errors.Join(trouble...)
+}
+
 // compareKilled kills the node that fetches, or has the cache, half-way.
 func compareKilled(ctx context.Context, s *stage, p *part) error {
 	var trouble []error

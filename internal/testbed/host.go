@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Namespace is the name of a host's network namespace, for "ip netns exec".
+func (b *Bed) Namespace(host string) string { return b.guard.namespace(host) }
+
 // Inside runs f in a host: the sockets that f opens and the processes that it starts belong there, for good. f must
 // not leave that to other goroutines.
 func (b *Bed) Inside(host string, f func() error) error {
