@@ -27,7 +27,7 @@ type Config struct {
 	Socket        string         // of the API; default State/seeder.sock
 	Release       trust.RoleKeys // who may sign bundles
 	Policy        trust.RoleKeys // who may sign policies
-	WANCapTotal   int64          // bytes per second of chunks to all sites together; 0: no cap
+	WANCapTotal   int64          // bytes per second to all sites together, as they leave; 0: no cap
 	Congestion    string         // TCP congestion control towards the sites; see DefaultCongestion
 	NoYield       bool           // fill a site's link though others use it
 	Leases        lease.Config

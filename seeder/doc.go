@@ -10,7 +10,8 @@
 //	desired   policies in force               policies.go
 //	boards    the documents of each site      boards.go     computed from the three above
 //	leases    who may use which WAN           leases.go     decisions in seeder/lease
-//	ledger    what was sent over which WAN    ledger.go     flushed every second
+//	pace      how fast each WAN is used       pace.go       by internal/wanprofile; bytes count as they cross the link
+//	ledger    what was sent over which WAN    ledger.go     promised on disk before it is sent, counted every second
 //	presence  what nodes last said            presence.go   flushed every second
 //	shelf     chunks on their way out       shelf.go      each in memory once
 //	intake    reports on their way to disk    intake.go     acknowledged after the commit

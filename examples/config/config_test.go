@@ -16,6 +16,7 @@ import (
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/policy"
+	"github.com/patchmesh/patchmesh/internal/wanprofile"
 	"github.com/patchmesh/patchmesh/node"
 )
 
@@ -51,6 +52,13 @@ func TestMeshInstall(t *testing.T) {
 	want.Labels = c.Labels
 	if d := cmp.Diff(want, c); d != "" {
 		t.Errorf("the sample says that it shows the defaults (-default +sample):\n%s", d)
+	}
+}
+
+func TestWAN(t *testing.T) {
+	p, err := wanprofile.Parse("wan.yaml", read(t, "wan.yaml"))
+	if err != nil || len(p.Rules) != 5 {
+		t.Fatalf("%+v, %v", p, err)
 	}
 }
 
