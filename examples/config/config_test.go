@@ -37,7 +37,7 @@ func TestMeshd(t *testing.T) {
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(node.DefaultConfig(), c, cmpopts.IgnoreFields(node.Config{}, "Now"), cmpopts.EquateEmpty()); d != "" {
+	if d := cmp.Diff(node.DefaultConfig(), c, cmpopts.IgnoreFields(node.Config{}, "Now"), cmpopts.IgnoreUnexported(node.Config{}), cmpopts.EquateEmpty()); d != "" {
 		t.Errorf("the sample says that it shows the defaults (-default +sample):\n%s", d)
 	}
 }
