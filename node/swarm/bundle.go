@@ -19,6 +19,7 @@ type bundle struct {
 	grew    time.Time         // when the catalog last grew
 	left    int               // chunks not on disk
 	alone   map[int]time.Time // chunks that came over the WAN and that no neighbour holds, since when
+	passed  int               // chunks asked of the WAN before the first one, which did not fit the window
 	untaken int               // of them, in a row, that nobody took in time
 
 	buckets [][]int32 // missing chunks not asked for, by holders

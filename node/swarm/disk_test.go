@@ -134,7 +134,7 @@ func TestFullDiskSparesTheWAN(t *testing.T) {
 // A lease that was given back does not come back with the answer to a renewal that was under way.
 func TestReleasedLeaseStaysReleased(t *testing.T) {
 	b := newBench(Config{})
-	b.do(PeerUp{Peer: "p"}, add(4, true))
+	b.do(PeerUp{Peer: "p"}, add(4, true, 0, 1, 2, 3))
 	b.pass(DefaultSettle + time.Second)
 	b.do(WANUp{}, LeaseGranted{Lease: 7, TTL: time.Minute, Renew: time.Minute, Split: true})
 	if out := b.do(PeerUplink{Peer: "p", Holder: "p"}); len(of[ReleaseLease](out)) != 1 {

@@ -22,11 +22,6 @@ func (s *Swarm) startLeaving() {
 	s.do(Withdraw{})
 }
 
-// handOver: nothing would be fetched twice if another node were the uplink from now on.
-func (s *Swarm) handOver() bool {
-	return s.leave.asked && s.wan.inFlight == 0 && s.unshared() == 0
-}
-
 // mayLeave says so once, when the time has come; not before the neighbours had time to say what they lack.
 func (s *Swarm) mayLeave() {
 	if !s.leave.asked || s.leave.may || !s.settled || s.uplink.held || s.Sole() > 0 {

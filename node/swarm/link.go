@@ -32,6 +32,7 @@ type uplink struct {
 	until   time.Time
 	renewAt time.Time
 	split   bool
+	yields  bool // nothing more is asked of the WAN, and the lease given back as soon as nothing is lost with it
 	active  bool // what the seeder was last told
 
 	refusedBy   Peer      // the holder a refusal named

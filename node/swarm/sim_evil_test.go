@@ -35,7 +35,7 @@ type (
 
 func (poisoner) serves(n, to *simNode, a Fetch) bool {
 	x := n.sess[to.i]
-	n.s.send(x, n, to, n.s.sizes[a.Number], func() { to.run(func() { to.arrived(a, false) }) })
+	n.s.send(x, n, to, a.Number, func() { to.run(func() { to.arrived(a, false) }) })
 	return true
 }
 
@@ -52,7 +52,7 @@ func (dripper) serves(n, to *simNode, a Fetch) bool {
 
 func (honestBut) send(n, to *simNode, a Fetch) {
 	x := n.sess[to.i]
-	n.s.send(x, n, to, n.s.sizes[a.Number], func() { to.run(func() { to.arrived(a, true) }) })
+	n.s.send(x, n, to, a.Number, func() { to.run(func() { to.arrived(a, true) }) })
 }
 
 func (shirker) serves(n, to *simNode, a Fetch) bool { n.refuse(to, a, WhyBusy); return true }

@@ -17,6 +17,7 @@ type checks struct {
 	bad     []string
 	crossed []int64 // bytes of each chunk that have crossed the WAN
 	before  int64   // bytes that were in the site before the first node booted
+	away    int64   // bytes asked for although a node has them that is out of reach: in the other half of the LAN, or still booting
 	deaths  int     // of uplinks, and sessions with the seeder that were lost with requests in flight
 	strikes []struck
 	wasted  int64 // bytes that came over the LAN to who had them
@@ -38,10 +39,15 @@ func (s *sim) checkWAN(n *simNode, a Fetch) {
 	if n.wan == nil || n.wan.atSeeder && !s.seeder.valid(n) && !s.seeder.took(n) {
 		s.violated("node %d asks the seeder for chunk %d without a lease", n.i, a.Number)
 	}
+	away := false
 	for _, o := range s.nodes {
 		if n.sess[o.i] != nil && n.heard[o.i][a.Number] && o.evil == nil {
 			s.violated("node %d asks the seeder for chunk %d, which node %d said it holds", n.i, a.Number, o.i)
 		}
+		away = away || o.have[a.Number] && o != n && (!o.alive && !o.absent || o.alive && !o.frozen && n.sess[o.i] == nil)
+	}
+	if away {
+		s.away += s.sizes[a.Number]
 	}
 }
 
@@ -85,9 +91,10 @@ func (s *sim) twice() (n int64) {
 }
 
 // mayTwice is the published bound: for each death of an uplink, and each session with the seeder that breaks, 4 x 256
-// KiB or twice the bandwidth-delay product, whichever is larger; and what a scenario allows beyond, and says why.
+// KiB or twice the bandwidth-delay product, whichever is larger; what lies in the site out of reach; and what a
+// scenario allows beyond, and says why.
 func (s *sim) mayTwice() int64 {
-	n := int64(s.deaths) * s.window()
+	n := int64(s.deaths)*s.window() + s.away
 	if s.l.mayDup != nil {
 		n += s.l.mayDup(s)
 	}

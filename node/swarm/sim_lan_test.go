@@ -1,6 +1,9 @@
 package swarm
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // The LAN: every node has a line out and a line in, of which each carries one slice at a time. A line out gives the
 // flows that have something to send a slice each in turn; a flow has only so many slices on their way that the line
@@ -9,82 +12,98 @@ import "time"
 
 // line is one direction of a node's connection.
 type line struct {
-	rate  int64
-	busy  bool
-	turns []*stream // out: flows to be served, in turn
-	slots []slot    // in: slices that have come
+	rate    int64
+	busy    bool
+	waiting []*parcel // out: chunks that have not begun, in the order they were asked for
+	begun   []*parcel // out: chunks being sent, a slice each in turn; at most as many as there are slots
+	slots   []slot    // in: slices that have come
 }
 
-// stream carries chunks from one node to another within a session.
+// stream carries chunks from one node to another within a session, one after the other.
 type stream struct {
 	from, to *simNode
 	sess     *session
-	queue    []*parcel
 	flying   int // slices
-	queued   bool
+	sending  int // chunks begun
 }
 
 // parcel is a chunk on its way.
 type parcel struct {
+	f    *stream
+	n    int   // chunk
 	left int64 // not sent yet
 	came int64 // not arrived yet
 	done func()
 }
 
 type slot struct {
-	f    *stream
 	p    *parcel
 	size int64
 }
 
-const streamSlices = 4 // of one flow on their way
+const streamSlices = 16 // of one stream on their way
 
 // send puts a chunk into the stream of a session; done is called at the receiver when the last slice has come.
-func (s *sim) send(sess *session, from, to *simNode, size int64, done func()) {
-	f := sess.stream(from, to)
-	f.queue = append(f.queue, &parcel{size, size, done})
-	s.enqueue(f)
-}
-
-func (s *sim) enqueue(f *stream) {
-	if f.queued || len(f.queue) == 0 || f.flying >= streamSlices {
-		return
-	}
-	f.queued = true
-	f.from.up.turns = append(f.from.up.turns, f)
-	s.pumpOut(f.from)
+func (s *sim) send(sess *session, from, to *simNode, n int, done func()) {
+	size := s.sizes[n]
+	from.up.waiting = append(from.up.waiting, &parcel{sess.stream(from, to), n, size, size, done})
+	s.pumpOut(from)
 }
 
 func (s *sim) pumpOut(n *simNode) {
 	l := &n.up
-	for !l.busy && len(l.turns) > 0 && !n.frozen {
-		f := l.turns[0]
-		l.turns = l.turns[1:]
-		f.queued = false
-		if f.sess.broken || !n.alive || len(f.queue) == 0 {
+	if l.busy || !n.alive || n.frozen {
+		return
+	}
+	l.waiting = slices.DeleteFunc(l.waiting, func(p *parcel) bool { return p.f.sess.broken })
+	for len(l.begun) < s.l.slots {
+		next := -1
+		for i, p := range l.waiting {
+			if p.f.sending == 0 && next < 0 {
+				next = i
+			}
+		}
+		if next < 0 {
+			break
+		}
+		p := l.waiting[next]
+		l.waiting = slices.Delete(l.waiting, next, next+1)
+		l.begun = append(l.begun, p)
+		p.f.sending++
+	}
+	for i, p := range l.begun {
+		if p.f.sess.broken {
+			l.begun = slices.Delete(l.begun, i, i+1)
+			s.pumpOut(n)
+			return
+		}
+		if p.f.flying >= streamSlices {
 			continue
 		}
-		p := f.queue[0]
 		size := min(p.left, s.l.slice)
-		if p.left -= size; p.left == 0 {
-			f.queue = f.queue[1:]
+		l.begun = slices.Delete(l.begun, i, i+1)
+		if p.left -= size; p.left > 0 {
+			l.begun = append(l.begun, p)
+		} else {
+			p.f.sending--
 		}
-		f.flying++
+		p.f.flying++
+		n.sent += size
 		l.busy = true
 		s.after(lasts(size, l.rate), func() {
 			l.busy = false
-			s.enqueue(f)
-			s.after(s.lat(), func() { s.comeIn(slot{f, p, size}) })
+			s.after(s.lat(), func() { s.comeIn(slot{p, size}) })
 			s.pumpOut(n)
 		})
+		return
 	}
 }
 
 func (s *sim) comeIn(x slot) {
-	if x.f.sess.broken {
+	if x.p.f.sess.broken {
 		return
 	}
-	n := x.f.to
+	n := x.p.f.to
 	n.down.slots = append(n.down.slots, x)
 	s.pumpIn(n)
 }
@@ -99,13 +118,13 @@ func (s *sim) pumpIn(n *simNode) {
 	l.busy = true
 	s.after(lasts(x.size, l.rate), func() {
 		l.busy = false
-		if !x.f.sess.broken {
-			x.f.flying--
+		if !x.p.f.sess.broken {
+			x.p.f.flying--
 			n.received += x.size
 			if x.p.came -= x.size; x.p.came == 0 {
 				x.p.done()
 			}
-			s.enqueue(x.f)
+			s.pumpOut(x.p.f.from)
 		}
 		s.pumpIn(n)
 	})

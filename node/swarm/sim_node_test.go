@@ -38,7 +38,7 @@ type simNode struct {
 	inWAN  map[int]bool
 	news   map[int][]uint32 // for whom, not said yet
 
-	received int64 // bytes over the LAN
+	received, sent int64 // bytes over the LAN
 }
 
 // run does f as the node: at once, or when it thaws.
@@ -329,7 +329,7 @@ func (n *simNode) serve(to *simNode, a Fetch) {
 		return
 	}
 	x := n.sess[to.i]
-	n.s.send(x, n, to, n.s.sizes[a.Number], func() {
+	n.s.send(x, n, to, a.Number, func() {
 		to.run(func() {
 			if to.sess[n.i] == x {
 				to.arrived(a, true)

@@ -9,7 +9,7 @@ import (
 // leads: this node may take chunks over the WAN now.
 func (s *Swarm) leads() bool {
 	u := &s.uplink
-	return u.held && u.link == linkUp && s.now.Before(u.until) && s.settled && !s.leave.asked
+	return u.held && u.link == linkUp && s.now.Before(u.until) && s.settled && !u.yields
 }
 
 // Leads reports whether this node holds the uplink lease.
@@ -155,19 +155,22 @@ func (s *Swarm) elect() {
 		s.do(TellUplink{near, nearSplit})
 	}
 	seen, split := s.seenUplink(true)
+	// The LAN has healed and the first lease is enough; or this node leaves: what is on its way still comes, and is shared.
+	u.yields = u.held && (s.leave.asked || u.split && !split && seen != "")
 	switch {
-	case u.held && (s.cfg.Role == roster.WANNever || s.disk.bad(s.now) && len(s.order) > 0 || s.handOver()):
-		// Another node may, or can, or must.
+	case u.held && (s.cfg.Role == roster.WANNever || s.disk.bad(s.now) && len(s.order) > 0):
+		// Another node may, or can.
 		s.release()
-	case u.held && u.split && !split && seen != "":
-		// The LAN has healed: the first lease is enough.
-		s.release()
+	case u.yields:
+		if s.wan.inFlight == 0 && s.unshared() == 0 {
+			s.release()
+		}
 	case u.held:
 		// When work begins the short lease is asked for at once: it is how a silent death is noticed soon.
 		active := s.worthIt()
 		if (!s.now.Before(u.renewAt) || active && !u.active) && u.link == linkUp {
 			u.renewAt, u.active, u.sent = s.now.Add(askTimeout), active, s.now
-			s.do(RenewLease{u.lease, active, u.split && !split && seen != ""})
+			s.do(RenewLease{u.lease, active, false})
 		}
 	case seen != "" || s.leave.asked:
 		u.lonelySince, u.refusedBy = time.Time{}, ""

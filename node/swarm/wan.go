@@ -1,6 +1,9 @@
 package swarm
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // flow is the traffic over the WAN as this node, being uplink, sees it.
 type flow struct {
@@ -41,33 +44,61 @@ func (s *Swarm) windowBytes() int64 {
 	return max(s.cfg.Window, 2*s.wan.rate*int64(s.wan.rtt)/int64(time.Second))
 }
 
-// planWAN asks the seeder for chunks that nobody here has.
+// planWAN asks the seeder for chunks that nobody here has, as many as fit the window: the first, and while that does
+// not fit the largest of those behind it that does. A window that is not full is a line that stands idle.
 func (s *Swarm) planWAN() {
 	if s.now.Before(s.wan.pauseTil) || s.now.Before(s.wan.paused) {
 		return
 	}
-	window := s.windowBytes()
-	if s.wan.inFlight+s.unshared() >= window {
-		return
-	}
+	room := s.windowBytes() - s.wan.inFlight - s.unshared()
 	for _, b := range s.list {
-		if len(b.buckets) == 0 || len(b.buckets[0]) == 0 || !s.siteWants(b) || !s.heardOf(b) {
+		if len(b.buckets) == 0 || len(b.buckets[0]) == 0 || room < minRoom || !s.siteWants(b) || !s.heardOf(b) {
 			continue
 		}
-		// In catalog order: among chunks that nobody has none is rarer, and disks like order.
-		for _, n := range s.firstMissing(b) {
-			used := s.wan.inFlight + s.unshared()
-			if used > 0 && used+b.sizes[n] > window {
+		list := s.firstMissing(b)
+		for len(list) > 0 {
+			at := b.next(list, room, room == s.windowBytes())
+			if at < 0 {
 				return
 			}
+			n := list[at]
+			list = slices.Delete(list, at, at+1)
+			room -= b.sizes[n]
 			s.fetch(nil, b, n)
 		}
 	}
 }
 
-// firstMissing returns chunks that nobody has, enough to fill the window: the index first, alone, since it says what
-// the rest is. The holder of a split lease begins at the other end, so that two halves of a site that find each
-// other again have fetched different things.
+// next is the position in the list of the chunk to ask for, -1: none fits. In an empty window any does.
+func (b *bundle) next(list []int, room int64, empty bool) int {
+	if b.sizes[list[0]] <= room || empty {
+		b.passed = 0
+		return 0
+	}
+	at := -1
+	for i, n := range list {
+		if b.sizes[n] <= room && (at < 0 || b.sizes[n] > b.sizes[list[at]]) {
+			at = i
+		}
+	}
+	if at < 0 || b.passed >= maxPassed {
+		return -1
+	}
+	b.passed++
+	return at
+}
+
+// maxPassed is how many chunks may be asked for before a large one that does not fit: if none might, the window would
+// stand half empty, and if all did, the large ones would be left for the end and go one by one.
+const maxPassed = 8
+
+// minRoom in the window is not worth looking for a chunk that fits.
+const minRoom = 4 << 10
+
+// firstMissing returns chunks that nobody has, more than fill the window, in catalog order: among chunks that nobody
+// has none is rarer, and disks like order. The index comes first, alone, since it says what the rest is. The holder of
+// a split lease begins at the other end, so that two halves of a site that find each other again have fetched different
+// things.
 func (s *Swarm) firstMissing(b *bundle) []int {
 	const most = 64
 	var out []int
@@ -82,7 +113,7 @@ func (s *Swarm) firstMissing(b *bundle) []int {
 	if len(out) > 0 {
 		return out
 	}
-	for i := b.index; i < len(b.sizes); i++ {
+	for i := b.index; i < len(b.sizes) && len(out) < most; i++ {
 		if s.uplink.split {
 			pick(len(b.sizes) - 1 - (i - b.index))
 		} else {
