@@ -34,6 +34,7 @@ const (
 	First      = 32 << 10              // the first window of a path of which nothing is known
 	Most       = 64 << 20
 	slowEvery  = 30 * time.Second // without having seen the base
+	soon       = 2 * time.Second
 	slowRounds = 2
 	calmAfter  = 10 * time.Second // a queue that stays the same for so long is none
 	quick      = 16 * MSS
@@ -75,6 +76,10 @@ type Controller struct {
 	over     int  // cuts since the queue was last within bounds
 	home     int  // window before the first of them
 	yielding bool
+
+	known time.Duration // base at the last round
+	peak  float64       // packets per second, the most of any round: what the link can do
+	cliff int           // window at which more was lost than the path loses in any case; 0: none of late
 
 	seen  time.Time // when the base was last seen, or looked for
 	slow  int       // rounds of a slow-down to come
@@ -166,7 +171,7 @@ func (c *Controller) next(now time.Time, s Sample) {
 // smallest window there is one in a round trip, and the smoothed one needs some twenty of them to see that a queue is gone.
 // The kernel takes an eighth of each (RFC 6298).
 func (c *Controller) fresh(s Sample, base time.Duration) time.Duration {
-	if c.window > quick || s.Delivered-c.last.Delivered > 2 {
+	if !c.yielding && !c.start || c.window > quick || s.Delivered-c.last.Delivered > 2 {
 		return s.RTT
 	}
 	return max(base, c.last.RTT+8*(s.RTT-c.last.RTT))
@@ -175,9 +180,14 @@ func (c *Controller) fresh(s Sample, base time.Duration) time.Duration {
 // round decides at the end of a round trip.
 func (c *Controller) round(now time.Time, s Sample, base time.Duration) {
 	c.queue = c.least - base
-	if c.queue < Target/4 {
+	c.peak = max(c.peak, float64(s.Delivered-c.from.Delivered)/now.Sub(c.since).Seconds())
+	switch {
+	case c.known-base > Target/2: // it was lower than it had looked, and may be lower still
+		c.seen = now.Add(soon - slowEvery)
+	case c.queue < Target/4:
 		c.seen = now
 	}
+	c.known = base
 	lossy := c.noise.observe(s)
 	if c.slow > 0 {
 		if c.slow--; c.slow == 0 {
@@ -190,13 +200,14 @@ func (c *Controller) round(now time.Time, s Sample, base time.Duration) {
 		return
 	}
 	switch {
-	case c.queue > Target*3/2:
+	case c.queue > c.target()*3/2:
 		c.cut(base)
 		if c.window == Least && c.calm.observe(now, s) {
 			c.base.moved(now, s.RTT)
 			c.regain()
 		}
 	case lossy:
+		c.cliff = c.window
 		c.window, c.start, c.skip = clamp(c.window*7/10), false, 1
 	default:
 		c.calm = calm{}
@@ -206,6 +217,15 @@ func (c *Controller) round(now time.Time, s Sample, base time.Duration) {
 			c.window = clamp(c.window / 2)
 		}
 	}
+}
+
+// target is Target and a packet: on a thin link, where one takes as long as that, less cannot be told from nothing.
+func (c *Controller) target() time.Duration {
+	packet := Target
+	if c.peak > 0 {
+		packet = min(packet, time.Duration(1e9/c.peak))
+	}
+	return Target + packet
 }
 
 // fit is the window that would leave the queue at want, if all that waits is ours.
@@ -226,7 +246,7 @@ func (c *Controller) cut(base time.Duration) {
 	}
 	c.start = false
 	if c.over++; c.over <= 2 {
-		c.window, c.skip = clamp(max(c.fit(base, Target), c.window/2)), 1
+		c.window, c.skip = clamp(max(c.fit(base, c.target()), c.window/2)), 1
 		return
 	}
 	c.yielding = true
@@ -238,7 +258,7 @@ func (c *Controller) grow(base time.Duration) {
 	if c.yielding && c.queue <= Target/2 {
 		c.regain()
 	}
-	if c.queue <= Target {
+	if c.queue <= c.target() {
 		c.over = 0
 	}
 	if c.flight < c.window/2 { // the window is not what holds us
@@ -253,7 +273,17 @@ func (c *Controller) grow(base time.Duration) {
 		}
 	default:
 		c.start = false
-		c.window = (c.window + c.fit(base, Target) + MSS) / 2
+		grown := (c.window + c.fit(base, c.target()) + MSS) / 2
+		if c.queue < Target/4 { // where the base is long, that is slow
+			grown = max(grown, c.window+c.window/16)
+		}
+		if c.cliff > 0 { // towards the window at which packets were lost, and beyond, with care
+			grown = min(grown, max(c.cliff*7/8, c.window+2*MSS))
+			if grown > c.cliff*5/4 {
+				c.cliff = 0
+			}
+		}
+		c.window = grown
 	}
 	c.window = clamp(c.window)
 }
