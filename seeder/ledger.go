@@ -101,7 +101,7 @@ func (l *ledger) take(ctx context.Context, site, day string, bytes, limit int64)
 			a.Today += bytes
 			a.lately += bytes
 			a.open += bytes
-			if a.Promised < a.lately/2 {
+			if a.low() {
 				l.hurry()
 			}
 			l.mu.Unlock()
@@ -192,6 +192,7 @@ func (l *ledger) run(ctx context.Context) error {
 	t := time.NewTicker(flushEvery)
 	defer t.Stop()
 	for {
+		which := (*account).changed
 		select {
 		case <-t.C:
 		case <-l.low:
@@ -201,10 +202,11 @@ func (l *ledger) run(ctx context.Context) error {
 			if broken {
 				continue
 			}
+			which = (*account).low
 		case <-ctx.Done():
 			return nil
 		}
-		if err := l.flush(ctx, false); err != nil && ctx.Err() == nil {
+		if err := l.flush(ctx, which, false); err != nil && ctx.Err() == nil {
 			l.log.Error("accounts not written; trying again", "in", flushEvery.String(), "err", err)
 		}
 	}
@@ -216,14 +218,20 @@ type entry struct {
 	promise, rest int64 // the new promise, and what was left of the old one
 }
 
-// flush writes what changed, with new promises to those who use them; the last one takes all promises back. On an error
-// it is tried again with the next. It is called by one goroutine at a time.
-func (l *ledger) flush(ctx context.Context, last bool) error {
+// changed: there is something to write.
+func (a *account) changed() bool { return a.dirty || a.Promised > 0 }
+
+// low: there is something to promise.
+func (a *account) low() bool { return a.want > 0 || a.Promised < a.lately/2 }
+
+// flush writes those accounts, with new promises to those who use them; the last one takes all promises back. On an
+// error it is tried again with the next. It is called by one goroutine at a time.
+func (l *ledger) flush(ctx context.Context, which func(*account) bool, last bool) error {
 	l.mu.Lock()
 	var entries []entry
 	var list []fleet.Account
 	for _, a := range l.sites {
-		if a.dirty || a.Promised > 0 {
+		if which(a) {
 			e := a.entry(last)
 			entries, list = append(entries, e), append(list, e.Account)
 		}

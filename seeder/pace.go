@@ -45,6 +45,7 @@ type tap struct {
 	end   time.Time // of the day
 	full  bool      // a chunk did not fit in what was left of the day's total
 	allow wanprofile.Allowance
+	last  int64                // rate before a pause
 	told  wanprofile.Allowance // what changed was last called for
 
 	debt  float64   // bytes sent ahead of the rate; below 0: what may be made up for
@@ -112,7 +113,9 @@ func (p *pace) renew(site string, t *tap, now time.Time) {
 	if t.full = t.full || t.profile.PerDay > 0 && used >= t.profile.PerDay; t.full {
 		used = max(used, t.profile.PerDay)
 	}
-	t.allow = t.profile.Allow(local, used)
+	if t.allow = t.profile.Allow(local, used); !t.allow.Paused {
+		t.last = t.allow.BytesPerSecond
+	}
 	close(t.waits) // who waits by the old rate looks at the new one
 	t.waits = make(chan struct{})
 }
@@ -195,10 +198,14 @@ func (t *tap) delay(now time.Time) time.Duration {
 
 // rate in bytes per second; 0: no limit.
 func (t *tap) rate() int64 {
-	if t.allow.Paused { // only what was begun before is still sent
-		return t.profile.Cap
+	switch limit := t.profile.Cap; {
+	case !t.allow.Paused:
+		return t.allow.BytesPerSecond
+	case limit > 0 && (t.last == 0 || t.last > limit):
+		return limit
+	default: // what was begun before is still sent
+		return t.last
 	}
-	return t.allow.BytesPerSecond
 }
 
 // rate is how many bytes a second of its link the site was sent of late.
@@ -237,15 +244,13 @@ func (p *pace) look() {
 	p.mu.Lock()
 	now := p.now()
 	for name, t := range p.sites {
-		if p.due(name, t, now) {
-			p.renew(name, t, now)
-		}
-		if t.told.Paused != t.allow.Paused || t.told.BytesPerSecond != t.allow.BytesPerSecond {
+		if p.due(name, t, now) || t.told.Paused != t.allow.Paused || t.told.BytesPerSecond != t.allow.BytesPerSecond {
 			names = append(names, name)
 		}
 	}
 	p.mu.Unlock()
-	for _, name := range names {
+	for _, name := range names { // a thousand sites may have the same border: the lock is not held for all of them
+		p.terms(name)
 		p.tell(name)
 	}
 }

@@ -133,3 +133,33 @@ func TestClockGoesBack(t *testing.T) {
 		}
 	}
 }
+
+// What was begun before a pause is finished at the rate there was, and never above the cap.
+func TestRateOfTheRest(t *testing.T) {
+	clk := newClock(time.Date(2026, 11, 21, 7, 59, 0, 0, time.UTC))
+	p := newPace(clk.now, 0, func(string, string) int64 { return 0 })
+	for _, c := range []struct {
+		words wanprofile.Document
+		want  int64
+	}{
+		{wanprofile.Document{Rules: []string{"Daily 08:00-20:00 blackout", "Daily 800kbit"}}, 100_000},
+		{wanprofile.Document{Cap: "8Mbit", Rules: []string{"Daily 08:00-20:00 blackout", "Daily 800kbit"}}, 100_000},
+		{wanprofile.Document{Cap: "8Mbit", Rules: []string{"Daily 08:00-20:00 blackout"}}, 1_000_000},
+		{wanprofile.Document{Rules: []string{"Daily 08:00-20:00 blackout"}}, 0},
+	} {
+		profile, err := c.words.Profile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		clk.set(time.Date(2026, 11, 21, 7, 59, 0, 0, time.UTC))
+		p.set("s1", profile, time.UTC)
+		clk.set(time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC))
+		if !p.terms("s1").Paused || p.sites["s1"].rate() != c.want {
+			t.Errorf("%+v: rate %d", c.words, p.sites["s1"].rate())
+		}
+	}
+	p.set("s1", wanprofile.Profile{Cap: 50_000, Rules: []wanprofile.Rule{{Days: 127, To: 1440, Blackout: true}}}, time.UTC)
+	if r := p.sites["s1"].rate(); r != 50_000 {
+		t.Errorf("a cap that came in the pause: rate %d", r)
+	}
+}

@@ -261,7 +261,7 @@ func (s *Seeder) Run(ctx context.Context) error {
 	err := g.Wait()
 	// After the last session and request: nothing changes any more.
 	rest := context.WithoutCancel(ctx)
-	return errors.Join(err, s.ledger.flush(rest, true), s.presence.flush(rest), s.Close())
+	return errors.Join(err, s.ledger.flush(rest, (*account).changed, true), s.presence.flush(rest), s.Close())
 }
 
 // serve adds a server and its end to the group.
