@@ -24,7 +24,7 @@ func (n *Node) openStore() (err error) {
 		return err
 	}
 	n.collected = time.Now()
-	n.store, err = store.Open(n.d.path("chunks"), store.Options{Quota: quota(n.cfg.QuotaBytes, s), SyncBytes: syncBytes, Fresh: freshBytes, OnDamage: n.damaged})
+	n.store, err = store.Open(n.d.path("chunks"), store.Options{Quota: quota(n.cfg.QuotaBytes, s), SyncBytes: syncBytes, Fresh: freshBytes, DropCache: n.cfg.Priority == PriorityBackground, OnDamage: n.damaged})
 	return err
 }
 

@@ -171,7 +171,7 @@ func (f *fsck) chunk(rel string, id chunk.ID) error {
 	e := f.s.held[id]
 	f.s.mu.Unlock()
 	f.seen[id] = true
-	b, err := read(f.s.root, id, f.buf)
+	b, err := read(f.s.root, id, f.buf, f.s.opt.DropCache)
 	var corrupt *CorruptError
 	switch {
 	case err == nil:

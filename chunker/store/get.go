@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/durable"
 )
 
 // Get returns a chunk's plain bytes, verified, in buf if it is large enough. Errors: ErrNotFound; *CorruptError for
@@ -21,7 +22,7 @@ func (s *Store) Get(id chunk.ID, buf []byte) ([]byte, error) {
 	if e == nil {
 		return nil, fmt.Errorf("chunk %s: %w", id, ErrNotFound)
 	}
-	b, err := read(s.root, id, buf)
+	b, err := read(s.root, id, buf, s.opt.DropCache)
 	var corrupt *CorruptError
 	if errors.As(err, &corrupt) || errors.Is(err, ErrNotFound) {
 		return nil, errors.Join(err, s.damaged(e))
@@ -82,13 +83,13 @@ func OpenReadOnly(dir string) (*Reader, error) {
 }
 
 // Get returns a chunk's plain bytes, verified, in buf if it is large enough. Errors: ErrNotFound, *CorruptError.
-func (r *Reader) Get(id chunk.ID, buf []byte) ([]byte, error) { return read(r.root, id, buf) }
+func (r *Reader) Get(id chunk.ID, buf []byte) ([]byte, error) { return read(r.root, id, buf, false) }
 
 // Close releases the directory.
 func (r *Reader) Close() error { return r.root.Close() }
 
 // read reads and verifies one chunk. A file that is not regular, too large or unreadable by the disk counts as corrupt.
-func read(root *os.Root, id chunk.ID, buf []byte) ([]byte, error) {
+func read(root *os.Root, id chunk.ID, buf []byte, drop bool) ([]byte, error) {
 	// O_NONBLOCK: a fifo in the place of a chunk must not hang the reader.
 	f, err := root.OpenFile(Name(id), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	switch {
@@ -111,6 +112,9 @@ func read(root *os.Root, id chunk.ID, buf []byte) ([]byte, error) {
 		buf = make([]byte, info.Size())
 	}
 	n, err := io.ReadFull(f, buf[:info.Size()])
+	if drop {
+		durable.DropCache(f)
+	}
 	if errors.Is(err, unix.EIO) { // the disk cannot read it: for the store that is the same as wrong bytes
 		return nil, &CorruptError{Want: id}
 	}

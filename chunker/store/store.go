@@ -63,6 +63,9 @@ type Options struct {
 	SyncBytes int64
 	// Fresh bounds the bytes of chunks kept in memory to be served from there; 0: none are kept.
 	Fresh int64
+	// DropCache keeps the chunks out of the kernel's cache once they are on the disk, and after they were read: on a
+	// machine that has other work, whose files should be in it.
+	DropCache bool
 	// OnDamage is told each chunk that was dropped because its file was bad or missing.
 	OnDamage func(chunk.ID)
 }
@@ -117,6 +120,7 @@ func Open(dir string, opt Options) (*Store, error) {
 	s := &Store{dir: dir, opt: opt, lock: lock, root: root, fresh: newFresh(opt.Fresh),
 		held: make(map[chunk.ID]*entry), age: list.New(),
 		pins: make(map[string][]chunk.ID), pinned: make(map[chunk.ID]int), unusable: make(map[string]bool)}
+	s.batch.DropCache = opt.DropCache
 	if err := errors.Join(s.load(), s.loadPins()); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("store %s: %w", dir, err)

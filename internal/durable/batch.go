@@ -36,6 +36,10 @@ func Temp(dir string, data []byte, perm os.FileMode) (name string, err error) {
 // Between the two a loss of power may leave a name with torn or no content: a Batch is only for files whose
 // content is verified whenever it is read. The zero value is ready. Safe for concurrent use.
 type Batch struct {
+	// DropCache lets the kernel forget what of a file is on the disk: nobody will read it soon, and the machine has better
+	// use for the memory. Set it before the first Place.
+	DropCache bool
+
 	mu     sync.Mutex
 	placed []placed
 	dirs   map[string]bool
@@ -97,7 +101,7 @@ func (b *Batch) Sync() (lost []string, err error) {
 	var errs []error
 	var again []placed
 	for _, f := range files {
-		switch opened, err := syncPath(f.name); {
+		switch opened, err := syncPath(f.name, b.DropCache); {
 		case err == nil || errors.Is(err, os.ErrNotExist):
 		case opened:
 			lost = append(lost, f.name)
@@ -109,7 +113,7 @@ func (b *Batch) Sync() (lost []string, err error) {
 	}
 	var dirsAgain []string
 	for d := range dirs {
-		opened, err := syncPath(d)
+		opened, err := syncPath(d, false)
 		if err == nil {
 			continue
 		}
@@ -136,7 +140,7 @@ func (b *Batch) Sync() (lost []string, err error) {
 }
 
 // syncPath flushes a file or a directory; opened says whether it came so far that a second try would lie.
-func syncPath(name string) (opened bool, err error) {
+func syncPath(name string, drop bool) (opened bool, err error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return false, err
@@ -144,6 +148,9 @@ func syncPath(name string) (opened bool, err error) {
 	defer f.Close()
 	if err := f.Sync(); err != nil {
 		return true, fmt.Errorf("sync %s: %w", name, err)
+	}
+	if drop {
+		DropCache(f)
 	}
 	return true, nil
 }
