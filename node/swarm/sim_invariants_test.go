@@ -17,11 +17,12 @@ type checks struct {
 	bad     []string
 	crossed []int64 // bytes of each chunk that have crossed the WAN
 	before  int64   // bytes that were in the site before the first node booted
-	away    int64   // bytes asked for although a node has them that is out of reach: in the other half of the LAN, or still booting
+	away    int64   // bytes asked for although a node has them, or has asked for them, that is out of reach: in the other half of the LAN, or still booting
 	deaths  int     // of uplinks, and sessions with the seeder that were lost with requests in flight
 	strikes []struck
-	wasted  int64 // bytes that came over the LAN to who had them
-	blind   bool  // positive control: nothing is verified
+	spoilt  map[[2]Peer]int // wrong chunks that a node took of another: no more than were under way at once
+	wasted  int64           // bytes that came over the LAN to who had them
+	blind   bool            // positive control: nothing is verified
 }
 
 type struck struct {
@@ -44,11 +45,21 @@ func (s *sim) checkWAN(n *simNode, a Fetch) {
 		if n.sess[o.i] != nil && n.heard[o.i][a.Number] && o.evil == nil {
 			s.violated("node %d asks the seeder for chunk %d, which node %d said it holds", n.i, a.Number, o.i)
 		}
-		away = away || o.have[a.Number] && o != n && (!o.alive && !o.absent || o.alive && !o.frozen && n.sess[o.i] == nil)
+		away = away || o != n && n.sess[o.i] == nil && !o.absent && !o.frozen && (o.have[a.Number] || o.alive && o.asksWAN(a.Number))
 	}
 	if away {
 		s.away += s.sizes[a.Number]
 	}
+}
+
+// asksWAN: the node has asked the seeder for a chunk and waits for it.
+func (n *simNode) asksWAN(chunk int) bool {
+	for _, r := range n.sw.reqs {
+		if r.from == nil && r.n == chunk {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *sim) checkAnnounce(n *simNode, a Announce) {
@@ -60,7 +71,13 @@ func (s *sim) checkAnnounce(n *simNode, a Announce) {
 }
 
 // verify is what the store does with a chunk that came; and what is stored is served.
-func (s *sim) verify(n *simNode, number int, good bool) bool {
+func (s *sim) verify(n *simNode, from Peer, number int, good bool) bool {
+	if !good {
+		by := [2]Peer{n.id, from}
+		if s.spoilt[by]++; s.spoilt[by] > DefaultDepth {
+			s.violated("node %d took %d wrong chunks of one neighbour", n.i, s.spoilt[by])
+		}
+	}
 	if s.blind && !good {
 		s.violated("node %d stores chunk %d, which is not genuine", n.i, number)
 		return true

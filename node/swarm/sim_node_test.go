@@ -352,7 +352,7 @@ func (n *simNode) arrived(a Fetch, good bool) {
 	n.cpu = later(n.cpu, s.now).Add(lasts(s.sizes[a.Number], 600<<20)) // one hash after the other
 	n.soon(n.cpu.Sub(s.now)+s.l.store/2+s.within(s.l.store+1), func() {
 		switch {
-		case !s.verify(n, a.Number, good):
+		case !s.verify(n, a.From, a.Number, good):
 			if !n.gone[a.Req] {
 				n.step(Failed{a.Req, WhyCorrupt})
 			}

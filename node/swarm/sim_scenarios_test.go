@@ -61,6 +61,7 @@ func scenarios() []scenario {
 		site("uplink killed at 90 %", nil, killUplinkAt(0.9, time.Millisecond)),
 		site("uplink loses power at 50 %", nil, killUplinkAt(0.5, quiet)),
 		site("uplink killed, and its successor", nil, killTwice(0.4)),
+		site("uplink killed on a slow LAN", func(l *layout) { l.lan = 60 * mbit }, killUplinkAt(0.5, time.Millisecond)),
 		site("uplink frozen for 2 s", nil, freezeUplink(0.3, 2*time.Second)),
 		site("uplink frozen for 5 s", nil, freezeUplink(0.3, 5*time.Second)),
 		site("uplink frozen for 20 s", nil, freezeUplink(0.3, 20*time.Second)),
@@ -78,7 +79,7 @@ func scenarios() []scenario {
 		site("LAN split for 4 s", nil, splitLAN(0.3, 4*time.Second)),
 		site("LAN split for 20 s", func(l *layout) {
 			l.bytes = 96 << 20
-			// At the meeting point of the two halves each may have a window on its way.
+			// What is on its way when the halves meet.
 			l.mayDup = func(s *sim) int64 { return int64(s.seeder.splits) * s.window() }
 		}, splitLAN(0.2, 20*time.Second)),
 		site("a slow node", prepare(func(s *sim) { s.nodes[3].up.rate, s.nodes[3].down.rate = 10*mbit, 20*mbit })),

@@ -89,6 +89,11 @@ func (x *simSeeder) took(n *simNode) bool {
 	return ok && x.s.now.Sub(at) <= x.s.l.rtt
 }
 
+// forget ends a node's lease and tells nobody.
+func (x *simSeeder) forget(n *simNode) {
+	x.table.Step(x.s.now, lease.Gone{Site: simSite, Peer: string(n.id)})
+}
+
 // hears takes an event for the table from a connection.
 func (x *simSeeder) hears(c *wanConn, ev lease.Event) {
 	x.s.wan.pass(c, true, func() { x.tell(x.table.Step(x.s.now, ev)) })

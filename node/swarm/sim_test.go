@@ -81,6 +81,7 @@ func newSim(t testing.TB, l layout, seed uint64) *sim {
 		s.sizes = append(s.sizes, size)
 		left -= size
 	}
+	s.spoilt = map[[2]Peer]int{}
 	s.crossed = make([]int64, len(s.sizes))
 	s.wan.init(s)
 	s.seeder.init(s)
