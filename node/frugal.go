@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,6 +39,22 @@ func (c Config) LimitMemory() {
 	if c.MemoryBytes > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(max(c.MemoryBytes, leastMemoryBytes) - programBytes)
 	}
+}
+
+// calmAfter is how long there must have been nothing to fetch before memory goes back to the machine.
+const calmAfter = 10 * time.Second
+
+// giveBack returns to the machine what a fill, or the start, has left in the collector's hands: by itself it would do
+// that over minutes, and keep what the next fill might need.
+func (n *Node) giveBack(now time.Time) {
+	if n.active || n.calm.IsZero() || now.Sub(n.calm) < calmAfter {
+		return
+	}
+	n.calm = time.Time{}
+	n.group.Go(func() error {
+		debug.FreeOSMemory()
+		return nil
+	})
 }
 
 // The priorities.

@@ -28,6 +28,7 @@ func (n *Node) loop(ctx context.Context) error {
 	t := time.NewTicker(tickActive)
 	defer t.Stop()
 	fast := true
+	n.calm = time.Now()
 	n.expect()
 	n.retarget()
 	for {
@@ -78,6 +79,7 @@ func (n *Node) tick() {
 	n.fade(now)
 	n.housekeep(now)
 	n.watchSeeder(now)
+	n.giveBack(now)
 	if n.dirty && !n.saving && now.Sub(n.saved) >= saveEvery {
 		n.saving = true
 		n.save(func(error) { n.saving = false })
@@ -97,7 +99,7 @@ func (n *Node) settle() {
 	n.tellNeighbours()
 	n.sendReports()
 	if a := n.sw.Active(); a != n.active {
-		n.active = a
+		n.active, n.calm = a, time.Now()
 		for _, b := range n.nb {
 			b.s.SetActive(a)
 		}

@@ -103,6 +103,7 @@ type Node struct {
 	collecting bool      // chunks that nobody needs are being removed
 	collected  time.Time // when they last were
 	roomed     time.Time // when it was last looked for room
+	calm       time.Time // when there last began to be, or ceased to be, something to fetch; zero: memory was given back since
 	unreached  time.Time // since when no node of the site has reached the seeder; zero: one does
 	toldWAN    time.Time
 	active     bool
