@@ -14,16 +14,17 @@ import (
 )
 
 // paced is a pace in virtual time, which begins at midnight of a Saturday in UTC, and how much three lanes that always
-// have something to send have sent.
-func paced(t *testing.T, total int64, words wanprofile.Document) (p *pace, sent *atomic.Int64) {
+// have something to send have sent, and how often it told of a change.
+func paced(t *testing.T, total int64, words wanprofile.Document) (p *pace, sent, told *atomic.Int64) {
 	t.Helper()
 	profile, err := words.Profile()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p = newPace(time.Now, total, func(string, string) int64 { return 0 })
+	sent, told = &atomic.Int64{}, &atomic.Int64{}
+	p.changed = func(string) { told.Add(1) }
 	p.set("s1", profile, time.UTC)
-	sent = &atomic.Int64{}
 	ctx, cancel := context.WithCancel(t.Context())
 	var g errgroup.Group
 	g.Go(func() error { return p.run(ctx) })
@@ -44,14 +45,14 @@ func paced(t *testing.T, total int64, words wanprofile.Document) (p *pace, sent 
 			t.Error(err)
 		}
 	})
-	return p, sent
+	return p, sent, told
 }
 
 // Over any time the link carries what the cap allows and no more than a slice and the pause made up for beyond it.
 func TestCapHolds(t *testing.T) {
 	for _, words := range []string{"64kbit", "512kbit", "6Mbit", "1Gbit"} {
 		synctest.Test(t, func(t *testing.T) {
-			p, sent := paced(t, 0, wanprofile.Document{Cap: words})
+			p, sent, _ := paced(t, 0, wanprofile.Document{Cap: words})
 			limit := p.sites["s1"].profile.Cap
 			before := sent.Load()
 			for i := range 40 {
@@ -76,9 +77,7 @@ func TestCapHolds(t *testing.T) {
 // A border of a rule is followed within a second, though who waits was told to wait for longer by the old rate.
 func TestRateFollowsRules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, sent := paced(t, 0, wanprofile.Document{Cap: "80Mbit", Rules: []string{"Sat 00:00-00:10 64kbit", "Sat 00:20-00:30 unlimited", "Daily 800kbit"}})
-		var told atomic.Int64
-		p.changed = func(string) { told.Add(1) }
+		_, sent, told := paced(t, 0, wanprofile.Document{Cap: "80Mbit", Rules: []string{"Sat 00:00-00:10 64kbit", "Sat 00:20-00:30 unlimited", "Daily 800kbit"}})
 		in := func(from, to time.Duration) int64 { // bytes per second between two times of the day
 			begin := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 			time.Sleep(time.Until(begin.Add(from)))
@@ -99,8 +98,8 @@ func TestRateFollowsRules(t *testing.T) {
 				t.Errorf("%s to %s: %d bytes a second, want %d to %d", c.from, c.to, got, c.least, c.most)
 			}
 		}
-		if told.Load() != 3 {
-			t.Errorf("the holders were told of %d changes, want 3", told.Load())
+		if told.Load() != 4 {
+			t.Errorf("the holders were told of %d changes, want the first rate and 3", told.Load())
 		}
 	})
 }
@@ -108,7 +107,7 @@ func TestRateFollowsRules(t *testing.T) {
 // The cap of all sites holds where the site has none.
 func TestTotalCap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, sent := paced(t, 1_000_000, wanprofile.Document{})
+		p, sent, _ := paced(t, 1_000_000, wanprofile.Document{})
 		p.set("s1", wanprofile.Profile{Cap: 10_000_000}, time.UTC)
 		time.Sleep(10 * time.Second)
 		if n := sent.Load(); n < 9_700_000 || n > 10_300_000 || !p.crowded() {
