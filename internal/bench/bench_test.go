@@ -84,7 +84,7 @@ func TestIdle(t *testing.T) {
 	if d := idle(ticks, start, bytes, 1e6); d != time.Second {
 		t.Errorf("idle for %v", d)
 	}
-	if d := idle(ticks, start.Add(1500*time.Millisecond), bytes, 1e6); d != 500*time.Millisecond {
+	if d := idle(ticks, start.Add(1500*time.Millisecond), bytes, 1e6); d != 480*time.Millisecond { // from the first reading on
 		t.Errorf("from the middle: idle for %v", d)
 	}
 	if d := idle(ticks, start, 50*20_000, 1e6); d != 0 {

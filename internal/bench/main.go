@@ -215,8 +215,12 @@ func (o options) measure(ctx context.Context, list []entry, out string) (err err
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			p.Trouble = append(p.Trouble, err.Error())
+			p.Trouble = append(p.Trouble, strings.ReplaceAll(err.Error(), os.TempDir()+"/", "")) // no path of this machine
 			o.say("part %s: %v", e.name, err)
+			err := s.close() // what it broke may not be whole again
+			if s = nil; err != nil {
+				return err
+			}
 		}
 		p.Seconds = time.Since(p.At).Seconds()
 		doc.put(p, partNames())
