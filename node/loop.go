@@ -160,7 +160,7 @@ func (n *Node) act(a swarm.Action) {
 	case swarm.AskLease:
 		n.toSeeder(&wire.LeaseAsk{Active: a.Active, Unreachable: string(a.Unreachable)})
 	case swarm.RenewLease:
-		n.toSeeder(&wire.LeaseRenew{Lease: a.Lease, Active: a.Active, SeesHolder: a.SeesHolder})
+		n.toSeeder(&wire.LeaseRenew{Lease: a.Lease, Active: a.Active})
 		n.tellSeeder(true)
 	case swarm.Withdraw:
 		for _, b := range n.list() {

@@ -44,9 +44,8 @@ type (
 		Unreachable Peer
 	}
 	RenewLease struct {
-		Lease      uint64
-		Active     bool
-		SeesHolder bool
+		Lease  uint64
+		Active bool
 	}
 	ReleaseLease struct{ Lease uint64 }
 	// Withdraw tells all neighbours, of every bundle, that this node wants nothing any more: they need not wait for

@@ -15,7 +15,7 @@ type line struct {
 	rate    int64
 	busy    bool
 	waiting []*parcel // out: chunks that have not begun, in the order they were asked for
-	begun   []*parcel // out: chunks being sent, a slice each in turn; at most as many as there are slots
+	begun   []*parcel // out: chunks being sent, one of each stream, a slice each in turn
 	slots   []slot    // in: slices that have come
 }
 
@@ -24,7 +24,7 @@ type stream struct {
 	from, to *simNode
 	sess     *session
 	flying   int // slices
-	sending  int // chunks begun
+	sending  bool
 }
 
 // parcel is a chunk on its way.
@@ -56,21 +56,14 @@ func (s *sim) pumpOut(n *simNode) {
 		return
 	}
 	l.waiting = slices.DeleteFunc(l.waiting, func(p *parcel) bool { return p.f.sess.broken })
-	for len(l.begun) < s.l.slots {
-		next := -1
-		for i, p := range l.waiting {
-			if p.f.sending == 0 && next < 0 {
-				next = i
-			}
+	l.waiting = slices.DeleteFunc(l.waiting, func(p *parcel) bool {
+		if p.f.sending {
+			return false
 		}
-		if next < 0 {
-			break
-		}
-		p := l.waiting[next]
-		l.waiting = slices.Delete(l.waiting, next, next+1)
+		p.f.sending = true
 		l.begun = append(l.begun, p)
-		p.f.sending++
-	}
+		return true
+	})
 	for i, p := range l.begun {
 		if p.f.sess.broken {
 			l.begun = slices.Delete(l.begun, i, i+1)
@@ -85,10 +78,9 @@ func (s *sim) pumpOut(n *simNode) {
 		if p.left -= size; p.left > 0 {
 			l.begun = append(l.begun, p)
 		} else {
-			p.f.sending--
+			p.f.sending = false
 		}
 		p.f.flying++
-		n.sent += size
 		l.busy = true
 		s.after(lasts(size, l.rate), func() {
 			l.busy = false

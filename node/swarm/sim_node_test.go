@@ -38,7 +38,7 @@ type simNode struct {
 	inWAN  map[int]bool
 	news   map[int][]uint32 // for whom, not said yet
 
-	received, sent int64 // bytes over the LAN
+	received int64 // bytes over the LAN
 }
 
 // run does f as the node: at once, or when it thaws.
@@ -232,7 +232,7 @@ func (n *simNode) act(a Action) {
 		}
 	case RenewLease:
 		if n.wan != nil {
-			s.seeder.hears(n.wan, lease.Renew{Site: simSite, Peer: string(n.id), Lease: a.Lease, Active: a.Active, SeesHolder: a.SeesHolder})
+			s.seeder.hears(n.wan, lease.Renew{Site: simSite, Peer: string(n.id), Lease: a.Lease, Active: a.Active})
 		}
 	case ReleaseLease:
 		if n.wan != nil {

@@ -7,7 +7,7 @@ import (
 
 // baseline is a usual site: 50 Mbit/s and 40 ms to the data centre, 1 Gbit/s within.
 func baseline() layout {
-	return layout{nodes: 8, bytes: 24 << 20, wan: 50 * mbit, lan: 1000 * mbit, rtt: 40 * time.Millisecond, slice: 64 << 10, slots: 3, store: 3 * time.Millisecond}
+	return layout{nodes: 8, bytes: 24 << 20, wan: 50 * mbit, lan: 1000 * mbit, rtt: 40 * time.Millisecond, slice: 64 << 10, store: 3 * time.Millisecond}
 }
 
 // scenario is a site and what breaks in it.

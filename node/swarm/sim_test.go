@@ -48,7 +48,6 @@ type layout struct {
 	lan     int64 // of each node, each way
 	rtt     time.Duration
 	slice   int64                              // what a line sends of one flow before the next has its turn
-	slots   int                                // chunks that a node sends at a time
 	store   time.Duration                      // to verify and write a chunk
 	cfg     Config                             // of every node
 	prepare func(*sim)                         // before the first node boots

@@ -170,7 +170,7 @@ func (s *Swarm) elect() {
 		active := s.worthIt()
 		if (!s.now.Before(u.renewAt) || active && !u.active) && u.link == linkUp {
 			u.renewAt, u.active, u.sent = s.now.Add(askTimeout), active, s.now
-			s.do(RenewLease{u.lease, active, false})
+			s.do(RenewLease{u.lease, active})
 		}
 	case seen != "" || s.leave.asked:
 		u.lonelySince, u.refusedBy = time.Time{}, ""
