@@ -2,6 +2,7 @@ package store
 
 import (
 	"container/list"
+	"slices"
 	"sync"
 
 	"github.com/patchmesh/patchmesh/internal/chunk"
@@ -17,7 +18,7 @@ type fresh struct {
 	by    map[chunk.ID]*copied
 	age   *list.List // of *copied, the one used longest ago first
 	bytes int64      // of by
-	spare [][]byte   // buffers of the usual size that nobody uses
+	spare [][]byte   // buffers that nobody uses, each of one to four times the usual size
 }
 
 // copied is a chunk in memory. Its buffer is used again when nobody reads it any more.
@@ -35,16 +36,18 @@ func newFresh(most int64) *fresh {
 	return &fresh{max: most, by: map[chunk.ID]*copied{}, age: list.New()}
 }
 
-// buffer returns one of n bytes, to be given to keep.
+// buffer returns one of n bytes, to be given to keep: a spare one that is large enough and not much larger, or a new one.
 func (f *fresh) buffer(n int) []byte {
+	size := (n + chunk.DefaultSize - 1) / chunk.DefaultSize * chunk.DefaultSize
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if k := len(f.spare); k > 0 && n <= chunk.DefaultSize {
-		b := f.spare[k-1]
-		f.spare = f.spare[:k-1]
-		return b[:n]
+	for i, b := range f.spare {
+		if cap(b) == size {
+			f.spare = slices.Delete(f.spare, i, i+1)
+			return b[:n]
+		}
 	}
-	return make([]byte, n, max(n, chunk.DefaultSize))
+	return make([]byte, n, size)
 }
 
 // keep takes over a buffer with a chunk's verified bytes and returns it for reading until it is released.
@@ -100,7 +103,11 @@ func (f *fresh) evict(c *copied) {
 }
 
 func (f *fresh) unref(c *copied) {
-	if c.refs--; c.refs == 0 && cap(c.plain) == chunk.DefaultSize && len(f.spare) < maxSpare {
-		f.spare = append(f.spare, c.plain)
+	if c.refs--; c.refs > 0 || cap(c.plain)%chunk.DefaultSize != 0 {
+		return
 	}
+	if len(f.spare) == maxSpare { // the oldest is of a size that nobody asked for
+		f.spare = slices.Delete(f.spare, 0, 1)
+	}
+	f.spare = append(f.spare, c.plain)
 }

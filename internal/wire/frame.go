@@ -54,16 +54,28 @@ const (
 
 // Buffers are lent to Readers between the header of a longer frame and the next call of Next, so that a hundred
 // silent streams hold none. The zero value is ready.
-type Buffers struct{ pool sync.Pool }
-
-func (p *Buffers) get() []byte {
-	if b, ok := p.pool.Get().(*[stepBytes]byte); ok {
-		return b[:]
-	}
-	return make([]byte, stepBytes)
+type Buffers struct {
+	pools [3]sync.Pool // of buffers of stepBytes, and of twice and four times that, which nearly every frame fits
 }
 
-func (p *Buffers) put(b []byte) { p.pool.Put((*[stepBytes]byte)(b)) }
+// get returns a buffer of stepBytes<<k, or, beyond what is lent, of at most n.
+func (p *Buffers) get(k, n int) []byte {
+	if k >= len(p.pools) {
+		return make([]byte, min(n, stepBytes<<k))
+	}
+	if b, ok := p.pools[k].Get().(*[]byte); ok {
+		return *b
+	}
+	return make([]byte, stepBytes<<k)
+}
+
+func (p *Buffers) put(b []byte) {
+	for k := range p.pools {
+		if len(b) == stepBytes<<k {
+			p.pools[k].Put(&b)
+		}
+	}
+}
 
 // MalformedError says that what came is not of the language. It is the sender's fault, and no accident of the network.
 type MalformedError struct{ err error }
@@ -138,17 +150,17 @@ func (r *Reader) payload(n int) ([]byte, error) {
 		_, err := io.ReadFull(r.r, r.small[:n])
 		return r.small[:n], err
 	}
-	r.lent = r.bufs.get()
-	b, have := r.lent, 0
-	for {
-		end := min(n, len(b))
-		m, err := io.ReadFull(r.r, b[have:end])
+	r.lent = r.bufs.get(0, n)
+	for have, k := 0, 1; ; k++ {
+		end := min(n, len(r.lent))
+		m, err := io.ReadFull(r.r, r.lent[have:end])
 		if have += m; err != nil || have == n {
-			return b[:have], err
+			return r.lent[:have], err
 		}
-		more := make([]byte, min(n, 2*len(b)))
-		copy(more, b)
-		b = more
+		more := r.bufs.get(k, n)
+		copy(more, r.lent)
+		r.bufs.put(r.lent)
+		r.lent = more
 	}
 }
 
