@@ -34,10 +34,20 @@ const (
 	programBytes = 24 << 20
 )
 
-// LimitMemory tells the collector how much memory the process may use; GOMEMLIMIT, where it is set, wins.
+// garbagePercent is how much garbage there may be beside what is in use, see GOGC in package runtime. Nearly all buffers
+// are lent and used again, so that the collector has little to do and may do it often.
+const garbagePercent = 50
+
+// LimitMemory tells the collector how much memory the process may use; GOMEMLIMIT and GOGC, where they are set, win.
 func (c Config) LimitMemory() {
-	if c.MemoryBytes > 0 && os.Getenv("GOMEMLIMIT") == "" {
+	if c.MemoryBytes == 0 {
+		return
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(max(c.MemoryBytes, leastMemoryBytes) - programBytes)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
 	}
 }
 
