@@ -41,6 +41,7 @@ func broadcast(ctx context.Context, s *stage, p *part) error {
 	}
 	return s.onSite(ctx, func(t *site) error {
 		r := s.row(p, ours, lanCase(s), s.lanSize())
+		r.record(portRate, u*8/1e6)
 		for range s.runs {
 			d, err := t.stick(ctx)
 			if err != nil {
@@ -127,7 +128,7 @@ func compareLAN(ctx context.Context, s *stage, p *part) error {
 			continue
 		}
 		row := s.row(p, v.name, lanCase(s), s.lanSize())
-		for range s.runs {
+		for range s.times(v) {
 			r, err := s.raceFrom(ctx, v, s.lanSize())
 			if err != nil {
 				trouble = append(trouble, fmt.Errorf("%s: %w", v.name, err))

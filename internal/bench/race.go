@@ -20,7 +20,8 @@ import (
 type rival struct {
 	name  string
 	tools []tool
-	each  bool // every node fetches for itself: moved is a quarter of the size, because it takes so much longer
+	each  bool // every node fetches for itself: moved is an eighth of the size, because it takes so much longer
+	once  bool // it is so slow that it is measured once
 	lan   bool // it can bring what one node has to its neighbours
 	start func(context.Context, *race) error
 }

@@ -85,6 +85,8 @@ const (
 	twiceBytes  = "twiceBytes"   // bytes that crossed the WAN again
 	idleSeconds = "idleSeconds"  // WAN idle after the fault
 	extra       = "extraSeconds" // beyond the time without a fault
+	linkRate    = "linkMbit"     // what one HTTP transfer gets of the WAN, Mbit/s
+	portRate    = "portMbit"     // and from neighbour to neighbour
 	rLAN        = "rLan"         // time until the last node / the broadcast bound
 	aLAN        = "aLan"         // LAN bytes received / ((nodes - 1) * size)
 	idleWAN     = "idleWanBps"   // bytes per second of a site, both ways

@@ -16,17 +16,28 @@ import (
 
 // rivals in the order of the table.
 func rivals() []rival {
+	http := tool{"curl", "curl"}
+	aria := []tool{{"aria2c", "aria2"}}
+	python := []tool{{libtorrent, libtorrent}}
 	return []rival{
-		{"rsync to each", []tool{{"rsync", "rsync"}}, true, false, rsync},
-		{"HTTP to each (curl)", []tool{{"curl", "curl"}}, true, false, curls},
-		{nginxCache, []tool{{"nginx", "nginx-light"}, {"curl", "curl"}}, false, false, nginx},
-		{ariaOne, []tool{{"aria2c", "aria2"}}, false, false, aria2(1)},
-		{"aria2", []tool{{"aria2c", "aria2"}}, false, true, aria2(0)},
-		{"libtorrent", []tool{{libtorrent, "python3-libtorrent"}}, false, true, torrent("seed")},
-		{"libtorrent, super-seeding", []tool{{libtorrent, "python3-libtorrent"}}, false, false, torrent("super")},
-		{"transmission", []tool{{"transmission-cli", "transmission-cli"}}, false, false, transmission},
-		{"curl once, then UFTP multicast", []tool{{"uftp", "uftp"}, {"uftpd", "uftp"}, {"curl", "curl"}}, false, true, uftp},
+		{name: "rsync to each", tools: []tool{{"rsync", "rsync"}}, each: true, start: rsync},
+		{name: "HTTP to each (curl)", tools: []tool{http}, each: true, start: curls},
+		{name: nginxCache, tools: []tool{{"nginx", "nginx-light"}, http}, start: nginx},
+		{name: ariaOne, tools: aria, start: aria2(1)},
+		{name: "aria2", tools: aria, lan: true, start: aria2(0)},
+		{name: "libtorrent", tools: python, once: true, lan: true, start: torrent("seed")},
+		{name: "libtorrent, super-seeding", tools: python, once: true, start: torrent("super")},
+		{name: "transmission", tools: []tool{{"transmission-cli", "transmission-cli"}}, once: true, start: transmission},
+		{name: "curl once, then UFTP multicast", tools: []tool{{"uftp", "uftp"}, {"uftpd", "uftp"}, http}, lan: true, start: uftp},
 	}
+}
+
+// times is how often a rival is measured.
+func (s *stage) times(v rival) int {
+	if v.once {
+		return 1
+	}
+	return s.runs
 }
 
 // Rivals that are asked for by name.
@@ -338,7 +349,7 @@ func compare(ctx context.Context, s *stage, p *part) error {
 	}
 	var trouble []error
 	for _, v := range s.rivals(p) {
-		for range s.runs {
+		for range s.times(v) {
 			if err := s.compete(ctx, p, v); err != nil {
 				trouble = append(trouble, fmt.Errorf("%s: %w", v.name, err))
 				break
@@ -383,7 +394,7 @@ func (s *stage) single(ctx context.Context, p *part) error {
 func (s *stage) compete(ctx context.Context, p *part, v rival) error {
 	size := s.size
 	if v.each {
-		size /= 4
+		size /= 8
 	}
 	r, err := s.race(ctx, v, size, nil)
 	if err != nil {
@@ -420,7 +431,7 @@ func compareSites(ctx context.Context, s *stage, p *part) error {
 	return errors.Join(trouble...)
 }
 
-// compareKilled kills the node that fetches, or has the cache, half-way.
+// compareKilled kills the node that fetches, or has the cache, half-way. Once: it is counted who completes.
 func compareKilled(ctx context.Context, s *stage, p *part) error {
 	var trouble []error
 	for _, v := range s.rivals(p) {
@@ -428,30 +439,28 @@ func compareKilled(ctx context.Context, s *stage, p *part) error {
 		switch v.name {
 		case nginxCache:
 			victim = firstOf
-		case "aria2", ariaOne, "libtorrent":
+		case "aria2", ariaOne:
 		default:
 			continue
 		}
-		row := s.row(p, v.name, situation(s), s.faultSize())
-		for range s.runs {
-			r, err := s.race(ctx, v, s.faultSize(), victim)
-			if err != nil {
-				trouble = append(trouble, fmt.Errorf("%s: %w", v.name, err))
-				break
-			}
-			complete := 0
-			for _, x := range r.runners {
-				if !x.lost {
-					complete++
-				}
-			}
-			s.say("%s, its fetching node killed: %d of %d complete, %.3f copies", v.name, complete, len(r.runners)-1, r.copies)
-			row.record(restDone, float64(complete)/float64(len(r.runners)-1))
-			row.record(wanKilled, r.copies)
-		}
+		r, err := s.race(ctx, v, s.faultSize(), victim)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if err != nil {
+			trouble = append(trouble, fmt.Errorf("%s: %w", v.name, err))
+			continue
+		}
+		complete := 0
+		for _, x := range r.runners {
+			if !x.lost {
+				complete++
+			}
+		}
+		s.say("%s, its fetching node killed: %d of %d complete, %.3f copies", v.name, complete, len(r.runners)-1, r.copies)
+		row := s.row(p, v.name, situation(s), s.faultSize())
+		row.record(restDone, float64(complete)/float64(len(r.runners)-1))
+		row.record(wanKilled, r.copies)
 	}
 	return errors.Join(trouble...)
 }

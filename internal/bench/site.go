@@ -80,11 +80,11 @@ func (t *site) connected(ctx context.Context) error {
 	return nil
 }
 
-// leave ends everything and checks what is left on the disks: a figure of a transfer that delivered something else is
-// worth nothing.
+// leave ends everything.
 func (t *site) leave() error { return t.lab.Close() }
 
-// check stops the nodes and reads every store with the project's own oracle.
+// check stops the nodes and reads every store with the project's own oracle: a figure of a transfer that delivered
+// something else is worth nothing.
 func (t *site) check(ctx context.Context) error {
 	for _, n := range t.nodes() {
 		if !n.Running() {
@@ -187,7 +187,7 @@ func (d *delivery) post(ctx context.Context) error {
 	return d.t.seeder.Policy(ctx, bundleName, d.b.version, d.b.sum)
 }
 
-// start begins and posts: the time of a delivery counts from the moment at which the operator says so.
+// deliver begins and posts: the time of a delivery counts from the moment at which the operator says so.
 func (t *site) deliver(ctx context.Context, b bundle) (*delivery, error) {
 	d, err := t.begin(ctx, b)
 	if err != nil {

@@ -123,7 +123,11 @@ func comparison(d *results) [][]string {
 				}
 			}
 		}
-		add(name, d.find("rivals-8", name, eight), killed)
+		r := d.find("rivals-8", name, eight)
+		if r != nil && len(r.Figures[lastNode].Samples) == 1 {
+			name += " (1 run)"
+		}
+		add(name, r, killed)
 	}
 	return rows
 }
