@@ -255,8 +255,11 @@ func (p *pace) look() {
 	}
 }
 
-// meterSlots are seconds over which a rate is measured.
-const meterSlots = 4
+// meterSlots are seconds over which a slow rate is measured, and quickSlots those for one of many slices a second.
+const (
+	meterSlots = 16
+	quickSlots = 4
+)
 
 // meter counts bytes by second.
 type meter struct {
@@ -277,12 +280,19 @@ func (m *meter) add(now time.Time, n int64) {
 	m.slots[m.last%meterSlots] += n
 }
 
-// rate is the mean over the seconds that have passed and the one that passes.
+// rate is the mean over some seconds that have passed and the one that passes: few where they saw slices enough to tell.
 func (m *meter) rate(now time.Time) int64 {
 	m.turn(now)
-	var sum int64
-	for _, n := range m.slots {
-		sum += n
+	part := float64(now.Nanosecond()) / 1e9
+	if n := m.sum(quickSlots); n == 0 || n >= 8*onWire(xfer.SliceBytes) {
+		return int64(float64(n) / (quickSlots - 1 + part))
 	}
-	return int64(float64(sum) / (float64(meterSlots-1) + float64(now.Nanosecond())/1e9))
+	return int64(float64(m.sum(meterSlots)) / (meterSlots - 1 + part))
+}
+
+func (m *meter) sum(slots int64) (n int64) {
+	for i := range slots {
+		n += m.slots[(m.last-i+meterSlots)%meterSlots]
+	}
+	return n
 }

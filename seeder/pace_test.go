@@ -67,7 +67,7 @@ func TestCapHolds(t *testing.T) {
 				}
 				before = sent.Load()
 			}
-			if r, slack := p.rate("s1"), limit/5+onWire(xfer.SliceBytes)/2; r < limit-slack || r > limit+slack {
+			if r, slack := p.rate("s1"), limit/20+onWire(xfer.SliceBytes)/15; r < limit-slack || r > limit+slack {
 				t.Errorf("%s: the rate is said to be %d, it is %d", words, r, limit)
 			}
 		})
