@@ -92,6 +92,7 @@ func (n *Node) load() error {
 	role := n.roleOf(n.self)
 	n.sw = swarm.New(swarm.Config{Self: swarm.Peer(n.self.String()), Role: role, Ban: n.cfg.banOf()}, time.Now())
 	n.avoid()
+	n.poll.due(n.cfg.now(), n.self.String(), 0) // from now on
 	n.refreshDocs()
 	n.mine = fit(n.describe())
 	return nil

@@ -4,13 +4,16 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/patchmesh/patchmesh/chunker"
 	"github.com/patchmesh/patchmesh/chunker/store"
 	"github.com/patchmesh/patchmesh/internal/evil"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/wire"
+	"github.com/patchmesh/patchmesh/internal/xfer"
 )
 
 // Whole sites of real nodes, and insiders who misbehave: see package evil.
@@ -116,6 +119,9 @@ func TestEachEvilRole(t *testing.T) {
 		{evil.Honest, ""}, // the test itself accuses nobody
 	} {
 		t.Run(string(c.role), func(t *testing.T) {
+			if testing.Short() && (c.kind == status.StrikeStall || c.kind == status.StrikeDrip || c.role == evil.Comes) {
+				t.Skip("needs half a minute: run without -short")
+			}
 			t.Parallel()
 			s := newSite(t, 3)
 			b := s.bundle("1.0", 1, map[string][]byte{"f": random(50, 6<<20)})
@@ -177,4 +183,41 @@ func TestWithoutDefence(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A neighbour that says it is the uplink, and hands on nothing, hides a new policy for six hours at most, and swallows
+// reports for half an hour: then the node asks the seeder itself.
+func TestWithheldDocuments(t *testing.T) {
+	s := newSite(t, 2)
+	p := s.playSeeder()
+	p.answer = func(*xfer.Session, wire.Message) {} // it grants nothing: the other one has the lease
+	var ahead atomic.Int64
+	s.clock["n00"] = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	b := s.bundle("1.0", 1, map[string][]byte{"f": random(52, 1<<20)})
+	s.start(0)
+	s.thief(1, b, []evil.Role{evil.FalseUp}, 0)
+	s.await(0, "with a neighbour", func(st status.Node) bool { return st.Transfer.Peers == 1 })
+	s.await(0, "heeding it", func(status.Node) bool {
+		return must(s.client(0).Status(t.Context())).Uplink == "n01"
+	})
+	p.await("the end of the session that began before", func() bool { return p.session == nil })
+	pol := s.policy(b, 2)
+	entries := []wire.DocEntry{entry(wire.DocPolicy, "all", 2, pol)}
+	p.change(func() { p.heard = nil })
+	p.answer = func(se *xfer.Session, m wire.Message) {
+		if q, ok := m.(*wire.GetDoc); ok && q.Digest == entries[0].Digest {
+			se.Send(&wire.Doc{Kind: wire.DocPolicy, Doc: pol.Doc, Sig: pol.Sig})
+		}
+	}
+	ahead.Store(int64(10 * time.Minute))
+	for range 30 { // control: nothing brings it to the seeder before its time
+		if st := must(s.client(0).Node(t.Context())); desired(st) == 2 {
+			t.Fatalf("knows what nobody told it: %+v", st)
+		}
+	}
+	ahead.Store(int64(6*time.Hour + time.Minute))
+	p.await("a session", func() bool { return p.session != nil })
+	p.change(func() { p.session.Send(&wire.Docs{Entries: entries}) })
+	s.await(0, "told of the policy", func(st status.Node) bool { return desired(st) == 2 })
+	p.await("a statement", func() bool { return len(heard[*wire.Status](p)) > 0 })
 }

@@ -73,6 +73,7 @@ func (n *Node) tick() {
 	n.step(swarm.Tick{})
 	n.tellUplink(false)
 	n.watchProgress(now)
+	n.pollSeeder()
 	n.dialNeighbours(now)
 	n.resync(now)
 	n.askAround(now)

@@ -91,6 +91,7 @@ type Node struct {
 	manners    map[peer.ID]*manners
 	uplinkNews bool // neighbours have not heard whom we see as uplink
 	uplinkTold tally
+	poll       poll
 	watched    time.Time // when it was last looked at how much neighbours have sent
 	alarms     map[problem.Code]alarm
 	saves      trouble // of state.json

@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"crypto/sha256"
+	"flag"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -22,6 +23,12 @@ import (
 
 // Nothing that a node starts outlives its Run, but what the libraries keep for the process.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // sites of nodes mostly wait
+		if err := f.Value.Set("6"); err != nil {
+			panic(err)
+		}
+	}
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).pushPullTrigger"), // sleeps out its first interval
 		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).triggerFunc"),

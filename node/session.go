@@ -27,6 +27,7 @@ func (n *Node) SessionUp(s *xfer.Session) {
 		s.SetActive(n.active)
 		if s.Peer() == n.seeder {
 			n.seederS, n.seederDocs = s, shelf{}
+			n.polled(s)
 			n.step(swarm.WANUp{})
 			return
 		}
