@@ -12,7 +12,7 @@ import (
 func TestUplink(t *testing.T) {
 	cases(t,
 		sitecase{name: "killed at 10 %", setup: setup{wan: slower()}, play: killed(0.1)},
-		sitecase{name: "killed at 50 %", stand: true, setup: setup{wan: slower()}, play: killed(0.5)},
+		sitecase{name: "killed at 50 %", setup: setup{wan: slower()}, play: killed(0.5)},
 		sitecase{name: "killed at 90 %", setup: setup{wan: slower()}, play: killed(0.9)},
 		sitecase{name: "killed and its successor too", stand: true, setup: setup{wan: slower()}, play: killed(0.3, 0.4)},
 		sitecase{name: "killed and two successors too", setup: setup{wan: slower()}, play: killed(0.2, 0.3, 0.4)},
