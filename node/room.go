@@ -59,12 +59,16 @@ func floor(configured int64, s Space) int64 {
 // claim is what a bundle asks of the store. Pure, as is fits.
 type claim struct {
 	pinned  int64 // distinct bytes of everything that must be kept, the bundle included
-	missing int64 // bytes of it that are not on disk
+	own     int64 // bytes of the bundle that are not on disk
+	missing int64 // the same of everything that was begun, the bundle included
 	idle    int64 // bytes in the store that nobody needs: they go when the space is wanted
 }
 
 // fits says why a bundle does not, nil if it does. A file system that says nothing of itself has room.
 func (c claim) fits(quota, floor int64, s Space) *problem.Error {
+	if c.own == 0 {
+		return nil // it is there, whatever the quota says by now
+	}
 	if quota > 0 && c.pinned > quota {
 		return problem.New(problem.QuotaExceeded, "the bundle and what is installed need %d bytes, the quota is %d", c.pinned, quota).
 			WithDone("the bundle was not begun").WithNext("raise quotaBytes, or free space: it is begun by itself")
@@ -105,7 +109,9 @@ func (n *Node) claimOf(b *heldBundle) (c claim) {
 			add(x, x.wants)
 		}
 	}
+	others := c.missing
 	add(b, true)
+	c.own = c.missing - others
 	st := n.store.Stats()
 	c.idle = st.Bytes - st.PinnedBytes
 	return c
