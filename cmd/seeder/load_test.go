@@ -205,12 +205,23 @@ func (u *uplink) fetch(b *testing.B, p *process, c *manifest.Catalog, bytes, los
 		}
 		if len(missing) > 0 {
 			lost.Add(1)
-			if err := u.connect(b, p); err != nil {
+			if err := u.reconnect(b, p); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// reconnect tries again and again, as a node does: where thousands share two cores a handshake may take too long.
+func (u *uplink) reconnect(b *testing.B, p *process) (err error) {
+	for range 10 {
+		time.Sleep(time.Duration(500+rand.IntN(2500)) * time.Millisecond)
+		if err = u.connect(b, p); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // session fetches until nothing is missing or the session has ended.
