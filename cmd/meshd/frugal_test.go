@@ -196,6 +196,9 @@ func TestBehindAWall(t *testing.T) {
 // The daemon gives way to other programs: every thread of it is nice, and last of its disk class. The control: with
 // --priority normal none is.
 func TestGivesWay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a minute: run without -short")
+	}
 	bin := t.TempDir()
 	if err := harness.Build(t.Context(), bin); err != nil {
 		t.Fatal(err)
