@@ -233,16 +233,22 @@ func TestReadme(t *testing.T) {
 
 func TestStagedAt(t *testing.T) {
 	const log = `ready site1/node-1 mesh 10.11.0.11:7401 gossip 10.11.0.11:7402
+time=2026-11-21T06:54:01.000Z level=INFO msg=phase bundle=app phase=Staged reason=Complete code="" detail=""
+time=2026-11-21T06:54:10.856Z level=INFO msg=manifest bundle=app version=1.1 checksum=17940e31cfcf
 time=2026-11-21T06:54:10.857Z level=INFO msg=phase bundle=app phase=Staging reason=Downloading code="" detail=""
 time=2026-11-21T06:54:13.916Z level=INFO msg=phase bundle=app phase=Staged reason=Complete code="" detail=""
 time=2026-11-21T06:54:14.916Z level=INFO msg=phase bundle=app phase=Staged reason=Queued code="" detail=""
 `
-	at, ok := stagedAt(log)
+	at, ok := stagedAt(log, "1.1")
 	if want := time.Date(2026, 11, 21, 6, 54, 13, 916e6, time.UTC); !ok || !at.Equal(want) {
 		t.Error(at, ok)
 	}
-	if _, ok := stagedAt("time=now msg=phase  phase=Staged reason=Complete"); ok {
-		t.Error("a time that is none")
+	for what, log := range map[string]string{
+		"a time that is none": "msg=manifest version=1.1 x\ntime=now msg=phase  phase=Staged reason=Complete", "another version": strings.ReplaceAll(log, "version=1.1 ", "version=1.10 "),
+	} {
+		if _, ok := stagedAt(log, "1.1"); ok {
+			t.Error(what)
+		}
 	}
 }
 

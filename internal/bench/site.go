@@ -208,10 +208,15 @@ func log(n *harness.Node) string {
 	return n.Proc().Log()
 }
 
-// stagedAt finds in a daemon's log when the bundle was complete and verified.
-func stagedAt(log string) (time.Time, bool) {
+// stagedAt finds in a daemon's log when the bundle of this version was complete and verified. Phases do not name the
+// version: what counts is said after its manifest came.
+func stagedAt(log, version string) (time.Time, bool) {
+	known := false
 	for line := range strings.Lines(log) {
-		if !strings.Contains(line, "msg=phase ") || !strings.Contains(line, " phase=Staged reason=Complete") {
+		if strings.Contains(line, "msg=manifest ") {
+			known = strings.Contains(line, " version="+version+" ")
+		}
+		if !known || !strings.Contains(line, "msg=phase ") || !strings.Contains(line, " phase=Staged reason=Complete") {
 			continue
 		}
 		word, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
@@ -231,7 +236,7 @@ func (d *delivery) arrived(ctx context.Context, nodes ...*harness.Node) error {
 				continue
 			}
 			if all := log(n); len(all) >= d.seen[n] {
-				if at, ok := stagedAt(all[d.seen[n]:]); ok {
+				if at, ok := stagedAt(all[d.seen[n]:], d.b.version); ok {
 					d.staged[n] = at
 					continue
 				}
