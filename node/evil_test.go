@@ -168,7 +168,7 @@ func TestWithoutDefence(t *testing.T) {
 		{evil.Garbage, []status.StrikeKind{status.StrikeProtocol}, "comes back at once", func(c *evil.Counts) bool { return c.Sessions.Load() > 20 }},
 		{evil.Pings, []status.StrikeKind{status.StrikeFlood}, "floods without end", func(c *evil.Counts) bool { return c.Sent.Load() > 300_000 && c.Sessions.Load() == 1 }},
 		{evil.Statuses, []status.StrikeKind{status.StrikeFlood}, "floods without end", func(c *evil.Counts) bool { return c.Sent.Load() > 20_000 && c.Sessions.Load() == 1 }},
-		{evil.Comes, []status.StrikeKind{status.StrikeFlood}, "comes and goes without end", func(c *evil.Counts) bool { return c.Sessions.Load() > 100 }},
+		{evil.Comes, []status.StrikeKind{status.StrikeFlood}, "comes and goes without end", func(c *evil.Counts) bool { return c.Sessions.Load() > 30 }},
 	} {
 		t.Run(string(c.role), func(t *testing.T) {
 			t.Parallel()

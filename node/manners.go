@@ -38,8 +38,8 @@ type manners struct {
 
 // How much of it may happen: at once, and a second.
 const (
-	maxSessions  = 30 // a link that flaps; a daemon that dies and is started again each second
-	sessionRate  = 0.5
+	maxSessions  = 20 // a link that flaps; a daemon that dies and is started again each second
+	sessionRate  = 0.2
 	maxUnasked   = 4 // there is no honest way to it that we know of
 	unaskedRate  = 1. / 3600
 	maxSpurious  = 8 // documents that are not valid here: a neighbour may trust a key a little longer than we do

@@ -4,6 +4,11 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/wanprofile"
+	"github.com/patchmesh/patchmesh/internal/wire"
+	"github.com/patchmesh/patchmesh/seeder/lease"
 )
 
 // No node gets a chunk a fourth time on a day, nor anything after that, and one that has had its share is known as such;
@@ -44,4 +49,53 @@ func TestBudget(t *testing.T) {
 			t.Fatalf("%d shares are kept", len(b.nodes))
 		}
 	})
+}
+
+// An uplink that fetches the same again and again gets it three times, is the uplink no more until the site's midnight,
+// and is shown for what it is.
+func TestGreedyUplink(t *testing.T) {
+	b, clk, cat, a := chicago(t, wanprofile.Document{})
+	a.ask(wire.LeaseAsk{Nonce: 1, Active: true})
+	id := cat.Chunks[0].ID
+	for i := range maxSends {
+		if d, r := a.get(id); d == nil {
+			t.Fatalf("time %d: %+v", i+1, r)
+		}
+	}
+	if d, r := a.get(id); d != nil || r.Reason != wire.ReasonNoLease {
+		t.Fatalf("once more: %+v", r)
+	}
+	if d, _ := a.get(cat.Chunks[1].ID); d != nil {
+		t.Error("gets another chunk")
+	}
+	a.session.Send(&wire.LeaseAsk{Nonce: 2, Active: true})
+	if r := next[*wire.LeaseRefuse](a); r.Reason != lease.ReasonNever {
+		t.Errorf("asks again: %+v", r)
+	}
+	site, err := b.db.Site(t.Context(), "s1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := 0
+	for _, n := range b.siteStatus(site).Nodes {
+		for _, x := range n.Alarms {
+			if x.Code == string(problem.PeerMisbehaves) {
+				shown++
+			}
+		}
+	}
+	if shown != 1 {
+		t.Errorf("%d nodes are shown as greedy", shown)
+	}
+	clk.set(local(t, "2026-11-22 00:00"))
+	a.ask(wire.LeaseAsk{Nonce: 3, Active: true})
+	if d, _ := a.get(id); d == nil {
+		t.Error("nothing on the next day")
+	}
+	b.budget.sends = 1000 // positive control
+	for range 10 {
+		if d, _ := a.get(id); d == nil {
+			t.Fatal("refused without the rule")
+		}
+	}
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/patchmesh/patchmesh/chunker/store"
@@ -176,8 +177,9 @@ func (s *Seeder) listen(identity ed25519.PrivateKey) error {
 		return fmt.Errorf("identity: %w", err)
 	}
 	m := mesh{s}
+	toll := xfer.SeederToll()
 	s.host, err = xfer.New(xfer.Config{Key: key, Name: "seeder", Software: Software(), Listen: s.cfg.ListenMesh, Limits: s.cfg.Limits,
-		Congestion: s.cfg.Congestion, Allow: m.allow, Handler: m, Logger: s.log})
+		Congestion: s.cfg.Congestion, Allow: m.allow, Toll: func(peer.ID) xfer.Toll { return toll }, Handler: m, Logger: s.log})
 	if err != nil {
 		return err
 	}

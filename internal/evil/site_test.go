@@ -148,6 +148,7 @@ func (s *siege) show() status.Site {
 
 // Nine of ten nodes are evil, each in other ways: the tenth completes, and the centre sees who is called what.
 func TestNineOfTen(t *testing.T) {
+	t.Parallel()
 	s := lay(t, 10, 16<<20)
 	honest := s.site.Nodes[0]
 	s.must(honest.Start())
@@ -180,6 +181,7 @@ func TestNineOfTen(t *testing.T) {
 // All neighbours of the one honest node are evil, and those that can take leases take them all and share nothing: it
 // completes through a lease of its own, and what that costs is known.
 func TestAllEvil(t *testing.T) {
+	t.Parallel()
 	s := lay(t, 10, 8<<20)
 	honest := s.site.Nodes[0]
 	var all []*evil.Peer

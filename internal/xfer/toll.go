@@ -38,6 +38,29 @@ func NodeToll() Toll {
 	}
 }
 
+// SeederToll is for those who talk with a seeder: an uplink speaks for up to 60 nodes, all of whose reports may wait.
+func SeederToll() Toll {
+	return Toll{
+		wire.TypePing:         {20, 2000},
+		wire.TypePong:         {20, 2000},
+		wire.TypeDocs:         {16, 4096}, // these five are for neighbours
+		wire.TypeDoc:          {16, 4096},
+		wire.TypeHave:         {16, 8192},
+		wire.TypeHaveAdd:      {16, 8192},
+		wire.TypeUplink:       {16, 1024},
+		wire.TypeGetDoc:       {64, 4096},
+		wire.TypeGet:          {256, 16 << 10}, // more than may wait: many small chunks in one window
+		wire.TypeRefuse:       {256, 16 << 10}, // what was asked for when the lease ended, or a pause began
+		wire.TypeStatus:       {64, 8192},
+		wire.TypeReport:       {1024, 128 << 10},
+		wire.TypeReportAck:    {16, 1024},
+		wire.TypeLeaseAsk:     {20, 2000},
+		wire.TypeLeaseRenew:   {20, 2000},
+		wire.TypeLeaseRelease: {20, 2000},
+		wire.TypeSiteState:    {2048, 64 << 10}, // changed statements each 2 s, all of them with a new lease
+	}
+}
+
 // Fault is how a peer broke the rules of the transport.
 type Fault int
 

@@ -39,16 +39,23 @@ func TestMeter(t *testing.T) {
 	})
 }
 
-// Every message that a node may get from a neighbour has its price; but for chunks, which come when they were asked for.
-func TestNodeTollIsComplete(t *testing.T) {
-	toll := NodeToll()
-	for ty := wire.TypePing; ty <= wire.TypeUplink; ty++ {
-		if _, ok := toll[ty]; !ok && ty != wire.TypeData {
-			t.Errorf("type %d is free", ty)
-		}
-		// A frame of the largest size that an honest peer sends fits the bucket.
-		if max, _ := wire.Limit(ty); float64(max)/1024 > toll[ty].Burst && ty != wire.TypeData {
-			t.Errorf("type %d: a frame of %d bytes does not fit", ty, max)
+// Every message that a node may get from a neighbour, and a seeder from a node, has its price; but for chunks, which come when they were asked for.
+func TestTollsAreComplete(t *testing.T) {
+	for _, c := range []struct {
+		toll Toll
+		last wire.Type
+	}{{NodeToll(), wire.TypeUplink}, {SeederToll(), wire.TypeSiteState}} {
+		for ty := wire.TypePing; ty <= c.last; ty++ {
+			if ty == wire.TypeData || ty == wire.TypeLeaseGrant || ty == wire.TypeLeaseRefuse { // asked for, or the seeder's own
+				continue
+			}
+			if _, ok := c.toll[ty]; !ok {
+				t.Errorf("type %d is free", ty)
+			}
+			// A frame of the largest size fits the bucket.
+			if max, _ := wire.Limit(ty); float64(max)/1024 > c.toll[ty].Burst {
+				t.Errorf("type %d: a frame of %d bytes does not fit", ty, max)
+			}
 		}
 	}
 }
