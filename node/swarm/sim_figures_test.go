@@ -26,10 +26,20 @@ func lanBroadcast(n int) layout {
 	return l
 }
 
+// figureSizes are the sizes of a site to look at: one in the short run, all in the full one.
+func figureSizes(short int, more ...int) []int {
+	if simSeeds <= shortSeeds {
+		return []int{short}
+	}
+	return append([]int{short}, more...)
+}
+
+func figureSeeds() int { return min(max(1, simSeeds/4), 11) }
+
 func TestSimLANFigures(t *testing.T) {
-	for _, n := range []int{2, 8, 16, 30} {
+	for _, n := range figureSizes(8, 2, 16, 30) {
 		var ratio, traffic []float64
-		for i := range max(1, simSeeds/4) {
+		for i := range figureSeeds() {
 			s := newSim(t, lanBroadcast(n), simFirst+uint64(i))
 			if _, ok := s.run(5 * time.Minute); !ok {
 				t.Fatal(s.bad)
@@ -51,10 +61,10 @@ func TestSimLANFigures(t *testing.T) {
 // TestSimWANFigures: a site that has met, with an idle uplink, hears of a bundle of 64 MiB behind 50 Mbit/s and 40 ms.
 // A plain HTTP transfer over the same line takes two round trips and F/W.
 func TestSimWANFigures(t *testing.T) {
-	for _, n := range []int{1, 2, 8, 16, 30} {
+	for _, n := range figureSizes(8, 1, 2, 16, 30) {
 		for _, store := range []time.Duration{3 * time.Millisecond, 30 * time.Millisecond} {
 			var ratio, start, tail []float64
-			for i := range max(1, simSeeds/4) {
+			for i := range figureSeeds() {
 				l := baseline()
 				l.nodes, l.bytes, l.store = n, 64<<20, store
 				l.prepare = func(s *sim) {

@@ -27,9 +27,12 @@ import (
 //	sim_controls_test.go    rules switched off: their invariants must fail
 //	sim_figures_test.go     R_lan, A_lan, E_wan
 var (
-	simSeeds = envInt("PATCHMESH_SEEDS", 12)
+	simSeeds = envInt("PATCHMESH_SEEDS", shortSeeds)
 	simFirst = uint64(envInt("PATCHMESH_SEED", 1))
 )
+
+// shortSeeds is how many runs of each case are part of "make test".
+const shortSeeds = 4
 
 func envInt(name string, def int) int {
 	if n, err := strconv.Atoi(os.Getenv(name)); err == nil && n > 0 {

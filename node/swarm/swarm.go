@@ -10,8 +10,11 @@
 //   - Write-through: what the uplink has asked of the WAN and what it alone holds stays within a window, so that its
 //     death costs at most that window of bytes fetched twice.
 //   - On the LAN the rarest chunk goes first, and for each chunk the nodes that lack it take turns in an order that
-//     they all compute alike, as many at once as there are holders: a doubling tree for every chunk, each with
-//     another shape, so that no node uploads the same chunk to everybody.
+//     they all compute alike, a few at once for each holder: a tree for every chunk, each with another shape, so that no
+//     node uploads the same chunk to everybody. Among holders the one counts that will have sent it first. Who holds
+//     more than all others, or is the uplink, gives each chunk out once.
+//   - A neighbour is believed until it does not keep its word: a claim that fails again and again counts for nothing,
+//     who sends wrong bytes is not asked for ever longer, and an uplink that brings nothing is not heeded.
 package swarm
 
 import (
@@ -36,7 +39,7 @@ type Config struct {
 	Role roster.WAN // whether this node may be the uplink
 
 	InFlight   int           // chunks asked of neighbours at a time, in total
-	Depth      int           // of one neighbour
+	Depth      int           // of one neighbour; less when there are many
 	Window     int64         // bytes: least write-through window (see windowBytes)
 	Settle     time.Duration // how long a fresh node, or one that hears of a bundle, waits at most to hear who has what before it goes to the WAN
 	Stagger    time.Duration // between candidates for the lease
