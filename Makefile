@@ -51,7 +51,7 @@ else
 BENCH_OUT = -out $(BIN)/bench.json
 endif
 
-bench: build ## against the bounds and against rsync, curl, BitTorrent, UFTP, on one bed (root); RUNS=1 to try, ONLY=ours|rivals|lan|polite
+bench: build ## against the bounds and against rsync, curl, BitTorrent, UFTP, on one bed (root, half an hour); RUNS=1 SIZE=16 to try, ONLY=ours|rivals|lan|polite
 	@scripts/setup bench
 	$(GO) run ./internal/bench -bin $(BIN) -runs $(RUNS) -size $(SIZE) -only '$(ONLY)' $(BENCH_OUT)
 

@@ -119,9 +119,9 @@ func (d *delivery) figures(ctx context.Context, r *row) error {
 	return nil
 }
 
-// quiet is how long a site is watched doing nothing, after so long for the last words.
+// quiet is how long a site is watched doing nothing for each run, after so long for the last words.
 const (
-	lastWords = 10 * time.Second
+	lastWords = 15 * time.Second
 	quiet     = 20 * time.Second
 )
 
@@ -136,7 +136,7 @@ func (t *site) idle(ctx context.Context, r *row) error {
 	}
 	defer d.sampler.stop()
 	from := time.Now()
-	if err := pause(ctx, quiet); err != nil {
+	if err := pause(ctx, time.Duration(t.runs)*quiet); err != nil {
 		return err
 	}
 	seconds := time.Since(from).Seconds()
