@@ -85,7 +85,7 @@ func command(args []string) error {
 	mib := f.Int64("size", 64, "MiB to distribute")
 	seed := f.Uint64("seed", 1, "of the contents and the losses")
 	only := f.String("only", "", "parts or groups, with commas between: "+strings.Join(partNames(), " ")+"; "+strings.Join(groups(), " "))
-	tool := f.String("rival", "", "only the rival of this name")
+	tool := f.String("rival", "", "only the rival of this name; then nothing is written down")
 	bin := f.String("bin", "bin", "directory of the programs")
 	out := f.String("out", "bench/results.json", "the document; parts that are not measured now stay in it")
 	readme := f.String("readme", "", "the README, rewritten from the document")
@@ -195,7 +195,7 @@ func (o options) measure(ctx context.Context, list []entry, out string) (err err
 	}()
 	id, here := commit(ctx), thisMachine()
 	for _, e := range list {
-		p := part{Name: e.name, At: time.Now().UTC().Truncate(time.Second), Commit: id, Machine: here, Seed: o.seed, Runs: o.runs}
+		p := part{Name: e.name, At: time.Now().UTC().Truncate(time.Second), Commit: id, Machine: here, Seed: o.seed, Runs: o.runs, Rows: []row{}}
 		if s != nil && s.want != e.cfg {
 			err := s.close()
 			if s = nil; err != nil {
@@ -223,6 +223,9 @@ func (o options) measure(ctx context.Context, list []entry, out string) (err err
 			}
 		}
 		p.Seconds = time.Since(p.At).Seconds()
+		if o.rival != "" {
+			continue // a part without the others is not the part
+		}
 		doc.put(p, partNames())
 		if err := doc.save(out); err != nil {
 			return err
