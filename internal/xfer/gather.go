@@ -3,7 +3,10 @@ package xfer
 import (
 	"net"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // gather stands between TLS and a socket and saves system calls, runs through the kernel and wake-ups of processes,
@@ -51,7 +54,9 @@ func (p *gathered) put(b []byte) {
 func (g *gather) Read(b []byte) (int, error) {
 	if g.rest {
 		if left := g.pause - time.Since(g.last); left > 0 {
+			g.wakeAt(restBytes)
 			time.Sleep(left)
+			g.wakeAt(1) // always, before a read that may wait
 		}
 	}
 	n, err := g.Conn.Read(b)
@@ -61,6 +66,23 @@ func (g *gather) Read(b []byte) (int, error) {
 		g.last = now
 	}
 	return n, err
+}
+
+// restBytes must have come to wake this process during a pause.
+const restBytes = 128 << 10
+
+// wakeAt sets how many bytes must be there before the kernel says that there are some, see SO_RCVLOWAT in socket(7): the
+// runtime's poller is woken for every packet, whether somebody waits for it or not.
+func (g *gather) wakeAt(bytes int) {
+	sc, ok := g.Conn.(syscall.Conn)
+	if !ok {
+		return
+	}
+	if c, err := sc.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { // refused, it is as without
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, bytes)
+		})
+	}
 }
 
 // Write implements net.Conn.

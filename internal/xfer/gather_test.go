@@ -212,3 +212,54 @@ func TestAhead(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// Over a real socket, whose poller is not woken during a pause: whatever comes, however little and whenever, is read.
+// (Left as it is during the pause, the socket would never say that a single byte has come.)
+func TestPauseEnds(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const rounds, burst = 20, 50
+	read := make(chan struct{})
+	var line sync.WaitGroup
+	defer line.Wait()
+	line.Go(func() {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		for range rounds {
+			for range burst {
+				c.Write([]byte{1}) // dense enough for pauses
+			}
+			<-read // nothing more comes until all of it was read
+		}
+	})
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	g := &gather{Conn: c, pause: 2 * time.Millisecond}
+	rests := 0
+	for range rounds {
+		for b, n := make([]byte, 4096), 0; n < burst; {
+			k, err := g.Read(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += k
+			if g.rest {
+				rests++
+			}
+		}
+		read <- struct{}{}
+	}
+	if rests == 0 {
+		t.Error("it never paused: nothing was shown")
+	}
+}
