@@ -167,7 +167,7 @@ func (l *link) flow(now time.Time, s *xfer.Session) *flow {
 		}
 		f = &flow{Controller: ledbat.New(&l.base, hint), moved: now}
 		l.flows[s] = f
-	case now.Sub(f.used) > idleAfter:
+	case !f.used.IsZero() && now.Sub(f.used) > idleAfter:
 		f.Idle()
 		f.moved = now
 	}

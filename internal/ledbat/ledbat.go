@@ -76,6 +76,7 @@ type Controller struct {
 	over     int  // cuts since the queue was last within bounds
 	home     int  // window before the first of them
 	yielding bool
+	lagging  bool // the smoothed round trip may still tell of others' queue when it is gone
 
 	known time.Duration // base at the last round
 	peak  float64       // packets per second, the most of any round: what the link can do
@@ -171,7 +172,10 @@ func (c *Controller) next(now time.Time, s Sample) {
 // smallest window there is one in a round trip, and the smoothed one needs some twenty of them to see that a queue is gone.
 // The kernel takes an eighth of each (RFC 6298).
 func (c *Controller) fresh(s Sample, base time.Duration) time.Duration {
-	if !c.yielding && !c.start || c.window > quick || s.Delivered-c.last.Delivered > 2 {
+	if s.RTT-base <= Target {
+		c.lagging = false
+	}
+	if !c.lagging || c.window > quick || s.Delivered-c.last.Delivered > 2 {
 		return s.RTT
 	}
 	return max(base, c.last.RTT+8*(s.RTT-c.last.RTT))
@@ -211,7 +215,7 @@ func (c *Controller) round(now time.Time, s Sample, base time.Duration) {
 		c.window, c.start, c.skip = clamp(c.window*7/10), false, 1
 	default:
 		c.calm = calm{}
-		c.grow(base)
+		c.grow(base, s.RTT >= c.from.RTT)
 		if now.Sub(c.seen) > slowEvery && !c.start {
 			c.seen, c.slow, c.saved = now, slowRounds, c.window
 			c.window = clamp(c.window / 2)
@@ -249,12 +253,12 @@ func (c *Controller) cut(base time.Duration) {
 		c.window, c.skip = clamp(max(c.fit(base, c.target()), c.window/2)), 1
 		return
 	}
-	c.yielding = true
+	c.yielding, c.lagging = true, true
 	c.window = clamp(c.window / 2)
 }
 
 // grow moves the window towards the target, or quickly back to where it was before others came.
-func (c *Controller) grow(base time.Duration) {
+func (c *Controller) grow(base time.Duration, rising bool) {
 	if c.yielding && c.queue <= Target/2 {
 		c.regain()
 	}
@@ -265,7 +269,7 @@ func (c *Controller) grow(base time.Duration) {
 		return
 	}
 	switch {
-	case c.start && c.queue > Target*3/4:
+	case c.start && c.queue > Target*3/4 && rising:
 		c.leaveStart(base)
 	case c.start && (c.enough == 0 || c.window < c.enough):
 		if c.window *= 2; c.enough > 0 {
