@@ -113,6 +113,9 @@ func (s *Swarm) ahead(b *bundle) (best *neighbour) {
 // turnsPerHolder is how many nodes may ask each holder of a chunk at a time: one is served, and one waits.
 const turnsPerHolder = 2
 
+// fewRare chunks that one node holds are spread at once; one that is not has met a node that does not take its turn.
+const fewRare = 2 * DefaultInFlight
+
 // source picks the neighbour to ask for chunk n, or nil when it is not our turn or nobody is free. The nodes that
 // lack the chunk take turns in the order of a hash of chunk and node, a few for each holder; among the holders the one
 // counts that will have sent it first, as far as can be told from what it sent before. The uplink, and who is ahead of
@@ -120,7 +123,11 @@ const turnsPerHolder = 2
 // needs. When nothing has moved for a while a turn more is open for each Patience that passes.
 func (s *Swarm) source(b *bundle, n int, ahead *neighbour) *neighbour {
 	self := mix(s.hash, uint64(n))
-	waited := int(s.now.Sub(later(b.since[n], s.moved)) / s.cfg.Patience)
+	still := b.since[n]
+	if len(b.buckets[1]) > fewRare { // its turn comes: what is held once goes one after the other
+		still = later(still, s.moved)
+	}
+	waited := int(s.now.Sub(still) / s.cfg.Patience)
 	var best, spared *neighbour
 	turn, holders := 0, 0
 	for p := range s.trusted {
