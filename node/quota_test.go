@@ -14,8 +14,8 @@ func TestNoRoom(t *testing.T) {
 	s.start(1)
 	b := s.bundle("1.0", 1, map[string][]byte{"f": random(40, 8<<20)})
 	s.staged(b, 1, 0)
-	st := s.await(1, "out of room", func(st status.Node) bool { return len(st.Alarms) > 0 })
-	if st.Alarms[0].Code != "E4102" || st.Phase != status.Staging {
+	st := s.await(1, "out of room", func(st status.Node) bool { return st.Reason == "NoRoom" })
+	if len(st.Alarms) != 1 || st.Alarms[0].Code != "E4102" || st.Phase != status.Staging {
 		t.Errorf("%s (%s), alarms %+v", st.Phase, st.Reason, st.Alarms)
 	}
 	s.members[1].stop()
