@@ -131,3 +131,28 @@ func TestStrikesRestoreStrictly(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// Whatever stands in strikes.json, the record is bounded, says no more than it may, and bans nobody for longer than it can.
+func FuzzStrikes(f *testing.F) {
+	id := strangers(f, 1)[0]
+	f.Add([]byte(`[{"peer":"` + id.String() + `","node":"n1","kind":"lie","count":3,"first":"2026-01-01T00:00:00Z","last":"2026-01-02T00:00:00Z","until":"2099-01-01T00:00:00Z","bans":2}]`))
+	f.Add([]byte(`[{"peer":"","kind":"flood","count":-1,"bans":9223372036854775807}]`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var list []offence
+		if json.Unmarshal(b, &list) != nil {
+			return
+		}
+		now := time.Date(2026, 1, 3, 0, 0, 0, 0, time.UTC)
+		var s strikes
+		s.restore(list, now)
+		banned, _ := s.avoided(now)
+		for _, til := range banned {
+			if til.Sub(now) > 24*time.Hour {
+				t.Fatalf("banned for %v", til.Sub(now))
+			}
+		}
+		if d := s.add(id, "n1", status.StrikeLie, now); d <= 0 || d > 24*time.Hour || len(s) > maxOffences || len(s.noted(now)) > status.MaxNoted {
+			t.Fatalf("%d offences, a ban of %v", len(s), d)
+		}
+	})
+}

@@ -1,6 +1,9 @@
 package seeder
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // What one node may take over its site's WAN in a day, whatever it says became of it. An uplink that fetches and shares
 // nothing, or the same thing again and again, cannot be told from one that is unlucky until it has had its share; a
@@ -23,7 +26,7 @@ type share struct {
 	day   string
 	pages map[uint32]*[sharePage / 4]byte // two bits a chunk
 	lost  int64
-	over  bool
+	over  time.Time // since when it has had all of it; zero: it has not
 }
 
 const sharePage = 1024 // chunks
@@ -46,14 +49,16 @@ func (b *budget) of(node, day string) *share {
 }
 
 // may says whether the node may have the chunk. first is true with the first no of the day.
-func (b *budget) may(node, day string, number uint32) (ok, first bool) {
+func (b *budget) may(node, day string, number uint32, now time.Time) (ok, first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.of(node, day)
-	if !s.over && s.lost <= maxLost && s.sends(number) < b.sends {
+	if s.over.IsZero() && s.lost <= maxLost && s.sends(number) < b.sends {
 		return true, false
 	}
-	first, s.over = !s.over, true
+	if first = s.over.IsZero(); first {
+		s.over = now
+	}
 	return false, first
 }
 
@@ -78,12 +83,15 @@ func (b *budget) lost(node, day string, bytes int64) {
 	b.of(node, day).lost += bytes
 }
 
-// over says whether the node has had its share.
-func (b *budget) over(node, day string) bool {
+// over says whether the node has had its share, and since when.
+func (b *budget) over(node, day string) (since time.Time, over bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.nodes[node]
-	return s != nil && s.day == day && s.over
+	if s == nil || s.day != day {
+		return since, false
+	}
+	return s.over, !s.over.IsZero()
 }
 
 func (s *share) sends(number uint32) int {

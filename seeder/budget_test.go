@@ -2,6 +2,7 @@ package seeder
 
 import (
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -10,6 +11,11 @@ import (
 	"github.com/patchmesh/patchmesh/internal/wire"
 	"github.com/patchmesh/patchmesh/seeder/lease"
 )
+
+func isOver(b *budget, node, day string) bool {
+	_, over := b.over(node, day)
+	return over
+}
 
 // No node gets a chunk a fourth time on a day, nor anything after that, and one that has had its share is known as such;
 // the next day is another one, and nobody's greed costs anybody else.
@@ -25,8 +31,8 @@ func TestBudget(t *testing.T) {
 		for range rapid.IntRange(1, 400).Draw(t, "steps") {
 			k := key{rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node"), uint32(rapid.SampledFrom([]int{0, 1, 3, 1023, 1024, 900_000}).Draw(t, "chunk"))}
 			want := !over[k.node] && got[k] < maxSends && lost[k.node] <= maxLost
-			ok, first := b.may(k.node, day, k.number)
-			if ok != want || first != (!want && !over[k.node]) || b.over(k.node, day) != !want {
+			ok, first := b.may(k.node, day, k.number, time.Unix(1, 0))
+			if ok != want || first != (!want && !over[k.node]) || isOver(b, k.node, day) != !want {
 				t.Fatalf("%v, sent %d times, lost %d: may %v, first %v", k, got[k], lost[k.node], ok, first)
 			}
 			switch over[k.node] = !want; {
@@ -41,7 +47,7 @@ func TestBudget(t *testing.T) {
 			}
 		}
 		for _, n := range []string{"a", "b", "c"} {
-			if ok, _ := b.may(n, "2026-11-22", 1); !ok || b.over(n, "2026-11-22") {
+			if ok, _ := b.may(n, "2026-11-22", 1, time.Unix(2, 0)); !ok || isOver(b, n, "2026-11-22") {
 				t.Fatalf("%s pays for yesterday", n)
 			}
 		}

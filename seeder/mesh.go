@@ -59,7 +59,7 @@ func (m mesh) Message(s *xfer.Session, msg wire.Message) error {
 	}
 	switch msg := msg.(type) {
 	case *wire.LeaseAsk:
-		m.leases.step(lease.Ask{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Active: m.fetches(n.Site, msg.Active), Unreachable: msg.Unreachable, Never: !mayUplink(n) || m.budget.over(n.PeerID, m.pace.terms(n.Site).day)})
+		m.leases.step(lease.Ask{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Active: m.fetches(n.Site, msg.Active), Unreachable: msg.Unreachable, Never: !mayUplink(n) || m.spent(n)})
 	case *wire.LeaseRenew:
 		m.presence.seen(n.PeerID, m.now())
 		m.yield.look(n.Site, s)
@@ -86,6 +86,12 @@ func (m mesh) Message(s *xfer.Session, msg wire.Message) error {
 
 // fetches: who wants to fetch and may. While a site is paused its lease is that of one who only reports.
 func (m mesh) fetches(site string, wants bool) bool { return wants && !m.pace.terms(site).Paused }
+
+// spent: the node has had its share of the site's WAN for today.
+func (m mesh) spent(n fleet.Node) bool {
+	_, over := m.budget.over(n.PeerID, m.pace.terms(n.Site).day)
+	return over
+}
 
 // statement takes what one node says of itself, or an uplink says of a neighbour.
 func (m mesh) statement(from, about fleet.Node, n status.Node) {
@@ -151,7 +157,7 @@ func (m mesh) Chunk(ctx context.Context, s *xfer.Session, id chunk.ID) (xfer.Ser
 		m.pace.tell(n.Site)
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonPaused}
 	}
-	if ok, first := m.budget.may(n.PeerID, terms.day, c.number); !ok {
+	if ok, first := m.budget.may(n.PeerID, terms.day, c.number, m.now()); !ok {
 		if first {
 			m.log.Warn("node had its share of the WAN for today and more; it is not the uplink until tomorrow", "site", n.Site, "node", n.Name)
 		}

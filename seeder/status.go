@@ -24,8 +24,8 @@ func (s *Seeder) siteStatus(site fleet.Site) status.Site {
 			out.Uplink = n.Name
 		}
 		seen := s.seen(n, n.PeerID == uplink)
-		if s.budget.over(n.PeerID, s.pace.terms(site.Name).day) {
-			seen.Alarms = append(slices.Clip(seen.Alarms), status.Alarm{Code: string(problem.PeerMisbehaves), Since: now.UTC().Truncate(time.Second),
+		if since, over := s.budget.over(n.PeerID, s.pace.terms(site.Name).day); over {
+			seen.Alarms = append(slices.Clip(seen.Alarms), status.Alarm{Code: string(problem.PeerMisbehaves), Since: since.UTC().Truncate(time.Second),
 				Message: "it fetched the same chunks over the WAN again and again; it is not the uplink until midnight"})
 		}
 		out.Nodes = append(out.Nodes, seen)
