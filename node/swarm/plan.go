@@ -123,11 +123,6 @@ const fewRare = 2 * DefaultInFlight
 // needs. When nothing has moved for a while a turn more is open for each Patience that passes.
 func (s *Swarm) source(b *bundle, n int, ahead *neighbour) *neighbour {
 	self := mix(s.hash, uint64(n))
-	still := b.since[n]
-	if len(b.buckets[1]) > fewRare { // its turn comes: what is held once goes one after the other
-		still = later(still, s.moved)
-	}
-	waited := int(s.now.Sub(still) / s.cfg.Patience)
 	var best, spared *neighbour
 	turn, holders := 0, 0
 	for p := range s.trusted {
@@ -144,6 +139,14 @@ func (s *Swarm) source(b *bundle, n int, ahead *neighbour) *neighbour {
 			turn++
 		}
 	}
+	still, patience := b.since[n], s.cfg.Patience
+	if len(b.buckets[1]) > fewRare { // its turn comes: what is held once goes one after the other
+		still = later(still, s.moved)
+	}
+	if spared != nil { // a slow one is still at it
+		patience = max(patience, 4*spared.pace.wait)
+	}
+	waited := int(s.now.Sub(still) / patience)
 	// The index is small, and all wait for it.
 	if spared != nil && s.free(spared, b.sizes[n]) && (n < b.index || (holders == 0 || waited > 1) && turn <= waited) {
 		return spared
