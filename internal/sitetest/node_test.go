@@ -133,8 +133,8 @@ func (tr *trial) smallDisk(n *harness.Node, room int64) (ballast string) {
 	tr.Helper()
 	dir := filepath.Join(tr.disk, n.Name)
 	tr.must(os.Mkdir(dir, 0o755))
-	const slack = 16 << 20
-	tr.must(tr.bed.Disk(dir, tr.bytes+slack))
+	size := 4 * tr.bytes // half of a disk is the quota where none is set
+	tr.must(tr.bed.Disk(dir, size))
 	state := filepath.Join(dir, "state")
 	_, err := harness.CopyTree(state, n.State)
 	tr.must(err)
@@ -143,9 +143,8 @@ func (tr *trial) smallDisk(n *harness.Node, room int64) (ballast string) {
 	f, err := os.Create(ballast)
 	tr.must(err)
 	defer f.Close()
-	tr.must(f.Truncate(0))
 	buf := make([]byte, 1<<20)
-	for left := tr.bytes + slack - room; left > 0; left -= int64(len(buf)) {
+	for left := size - room; left > 0; left -= int64(len(buf)) {
 		_, err := f.Write(buf[:min(left, int64(len(buf)))])
 		tr.must(err)
 	}
