@@ -121,7 +121,7 @@ func Open(dir string, opt Options) (*Store, error) {
 		held: make(map[chunk.ID]*entry), age: list.New(),
 		pins: make(map[string][]chunk.ID), pinned: make(map[chunk.ID]int), unusable: make(map[string]bool)}
 	s.batch.DropCache = opt.DropCache
-	if err := errors.Join(s.load(), s.loadPins()); err != nil {
+	if err := errors.Join(s.adopt(), s.load(), s.loadPins()); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("store %s: %w", dir, err)
 	}
