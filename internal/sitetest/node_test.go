@@ -1,6 +1,7 @@
 package sitetest
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/patchmesh/patchmesh/internal/harness"
 	"github.com/patchmesh/patchmesh/internal/problem"
@@ -22,6 +25,7 @@ func TestNode(t *testing.T) {
 		sitecase{name: "late and without WAN", stand: true, play: late},
 		sitecase{name: "killed with half its chunks", stand: true, setup: setup{wan: slower()}, play: restarted},
 		sitecase{name: "disk full", stand: true, setup: setup{wan: slower()}, play: noRoom},
+		sitecase{name: "disk fills up", setup: setup{wan: slower()}, play: filledUp},
 		sitecase{name: "last complete holder leaves", stand: true, setup: setup{size: 16 << 20}, play: holder(true)},
 		sitecase{name: "last complete holder killed", setup: setup{size: 16 << 20}, play: holder(false)},
 		sitecase{name: "all lose power", setup: setup{wan: slower()}, play: blackout},
@@ -109,8 +113,24 @@ func treeSize(dir string) (n int64, err error) {
 // matter, and goes on when there is room.
 func noRoom(tr *trial) {
 	node := tr.site.Nodes[0]
-	ballast := tr.smallDisk(node, tr.bytes/4)
+	ballast := tr.smallDisk(node)
+	tr.fill(ballast, tr.bytes/4)
 	tr.run()
+	tr.outOfRoom(node, ballast)
+}
+
+// filledUp: there is room when the transfer begins, and none any more half-way.
+func filledUp(tr *trial) {
+	node := tr.site.Nodes[0]
+	ballast := tr.smallDisk(node)
+	tr.run()
+	tr.awaitWAN(0.4)
+	tr.fill(ballast, 0)
+	tr.outOfRoom(node, ballast)
+}
+
+func (tr *trial) outOfRoom(node *harness.Node, ballast string) {
+	tr.Helper()
 	tr.awaitInstalled(tr.but(node)...)
 	tr.await("the node to say that its disk is full", func() (bool, string) {
 		var said []string
@@ -127,28 +147,36 @@ func noRoom(tr *trial) {
 	tr.atMostTwice(tr.finish(), 1)
 }
 
-// smallDisk puts a node's state on a disk with that much room left beside a ballast, a file that makes room when it is
-// removed.
-func (tr *trial) smallDisk(n *harness.Node, room int64) (ballast string) {
+// smallDisk puts a node's state on a disk of its own and returns the name of a file to fill that with.
+func (tr *trial) smallDisk(n *harness.Node) (ballast string) {
 	tr.Helper()
 	dir := filepath.Join(tr.disk, n.Name)
 	tr.must(os.Mkdir(dir, 0o755))
-	size := 4 * tr.bytes // half of a disk is the quota where none is set
-	tr.must(tr.bed.Disk(dir, size))
+	tr.must(tr.bed.Disk(dir, 4*tr.bytes)) // half of a disk is the quota where none is set
 	state := filepath.Join(dir, "state")
 	_, err := harness.CopyTree(state, n.State)
 	tr.must(err)
 	n.State = state
-	ballast = filepath.Join(dir, "ballast")
+	return filepath.Join(dir, "ballast")
+}
+
+// fill leaves so much room beside the ballast.
+func (tr *trial) fill(ballast string, room int64) {
+	tr.Helper()
 	f, err := os.Create(ballast)
 	tr.must(err)
 	defer f.Close()
+	var s unix.Statfs_t
+	tr.must(unix.Fstatfs(int(f.Fd()), &s))
 	buf := make([]byte, 1<<20)
-	for left := size - room; left > 0; left -= int64(len(buf)) {
-		_, err := f.Write(buf[:min(left, int64(len(buf)))])
+	for left := int64(s.Bavail)*s.Bsize - room; left > 0; {
+		n, err := f.Write(buf[:min(left, int64(len(buf)))])
+		left -= int64(n)
+		if errors.Is(err, unix.ENOSPC) {
+			return // the node writes beside us
+		}
 		tr.must(err)
 	}
-	return ballast
 }
 
 // holder: the only node that has all is asked to leave while the others, on a WAN that is cut, take it from there. It
