@@ -88,7 +88,9 @@ func (t *site) stick(ctx context.Context) (*delivery, error) {
 	if _, err := t.seeder.Meshctl(ctx, "bundle", "export", b.dir, "--policy", bundleName, "--out", file); err != nil {
 		return nil, err
 	}
-	if err := t.alone(ctx); err != nil {
+	// An idle site takes most of a minute to see that its WAN is gone. A seeder that is gone says so at once.
+	t.seeder.Kill()
+	if err := errors.Join(t.bed.Heal(1), t.alone(ctx), t.bed.Cut(1), t.seeder.Start(ctx)); err != nil {
 		return nil, err
 	}
 	d, err := t.begin(ctx, b)
