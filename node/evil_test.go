@@ -165,7 +165,7 @@ func TestWithoutDefence(t *testing.T) {
 		{evil.Bomb, bans, "is asked again and again", func(c *evil.Counts) bool { return c.Asked.Load() > 200 }},
 		{evil.Forgery, bans, "is asked for documents again and again", func(c *evil.Counts) bool { return c.Sent.Load() > 400 }},
 		{evil.Unasked, []status.StrikeKind{status.StrikeUnsolicited}, "sends chunks without end", func(c *evil.Counts) bool { return c.Sent.Load() > 1000 && c.Sessions.Load() == 1 }},
-		{evil.Garbage, []status.StrikeKind{status.StrikeProtocol}, "comes back at once", func(c *evil.Counts) bool { return c.Sessions.Load() > 20 }},
+		{evil.Garbage, []status.StrikeKind{status.StrikeProtocol, status.StrikeFlood}, "comes back at once", func(c *evil.Counts) bool { return c.Sessions.Load() > 20 }},
 		{evil.Pings, []status.StrikeKind{status.StrikeFlood}, "floods without end", func(c *evil.Counts) bool { return c.Sent.Load() > 300_000 && c.Sessions.Load() == 1 }},
 		{evil.Statuses, []status.StrikeKind{status.StrikeFlood}, "floods without end", func(c *evil.Counts) bool { return c.Sent.Load() > 20_000 && c.Sessions.Load() == 1 }},
 		{evil.Comes, []status.StrikeKind{status.StrikeFlood}, "comes and goes without end", func(c *evil.Counts) bool { return c.Sessions.Load() > 30 }},

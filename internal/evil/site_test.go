@@ -125,7 +125,7 @@ func (s *siege) installed(nodes ...*harness.Node) {
 func (s *siege) clean(nodes ...*harness.Node) {
 	s.Helper()
 	for _, n := range nodes {
-		s.must(n.Stop(s.ctx))
+		n.Kill() // a node that alone holds what others want would stay for a while
 		st, err := store.Open(filepath.Join(n.State, "chunks"), store.Options{})
 		s.must(err)
 		r, err := st.Fsck(s.ctx, false, nil)
@@ -182,10 +182,14 @@ func TestNineOfTen(t *testing.T) {
 // completes through a lease of its own, and what that costs is known.
 func TestAllEvil(t *testing.T) {
 	t.Parallel()
-	s := lay(t, 10, 8<<20)
+	evils := 9
+	if os.Getenv("PATCHMESH_FULL") != "1" {
+		evils = 2 // with the honest one as many as there are leases
+	}
+	s := lay(t, 1+evils, 8<<20)
 	honest := s.site.Nodes[0]
 	var all []*evil.Peer
-	for i := range 9 {
+	for i := range evils {
 		roles := []evil.Role{evil.Withhold}
 		switch i % 3 {
 		case 1:
@@ -214,8 +218,8 @@ func TestAllEvil(t *testing.T) {
 		greedy += p.Counts().WAN.Load()
 		leases += p.Counts().Leases.Load()
 	}
-	if most := int64(9 * 3 * s.bytes); greedy > most+most/20 {
-		t.Errorf("nine evil uplinks took %d bytes, at most %d are theirs in a day", greedy, most)
+	if most := int64(evils) * 3 * s.bytes; greedy > most+most/20 {
+		t.Errorf("%d evil uplinks took %d bytes, at most %d are theirs in a day", evils, greedy, most)
 	}
 	t.Logf("complete after %v; of %d bytes the honest node took %d over the WAN, the evil ones %d with %d leases; %d split leases", time.Since(began).Round(time.Second),
 		s.bytes, st.Transfer.FromWAN, greedy, leases, v.WAN.LeaseSplit)
