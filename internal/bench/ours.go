@@ -121,7 +121,7 @@ func (d *delivery) figures(ctx context.Context, r *row) error {
 
 // quiet is how long a site is watched doing nothing for each run, after so long for the last words.
 const (
-	lastWords = 15 * time.Second
+	lastWords = time.Minute
 	quiet     = 20 * time.Second
 )
 
