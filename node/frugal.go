@@ -62,6 +62,7 @@ func (n *Node) giveBack(now time.Time) {
 	}
 	n.calm = time.Time{}
 	n.group.Go(func() error {
+		n.store.GiveBack()
 		debug.FreeOSMemory()
 		return nil
 	})

@@ -95,6 +95,16 @@ func (f *fresh) forget(id chunk.ID) {
 	}
 }
 
+// clear drops all that is here, and the buffers kept for use.
+func (f *fresh) clear() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.age.Len() > 0 {
+		f.evict(f.age.Front().Value.(*copied))
+	}
+	f.spare = nil
+}
+
 func (f *fresh) evict(c *copied) {
 	delete(f.by, c.id)
 	f.age.Remove(c.at)

@@ -287,6 +287,9 @@ func TestFreshIsLent(t *testing.T) {
 	if k := len(s.fresh.spare); k == 0 || k > maxSpare {
 		t.Errorf("%d spare buffers", k)
 	}
+	if s.GiveBack(); len(s.fresh.by) != 0 || s.fresh.bytes != 0 || s.fresh.age.Len() != 0 || len(s.fresh.spare) != 0 {
+		t.Errorf("%d chunks in memory, %d bytes, %d spare buffers after they were given back", len(s.fresh.by), s.fresh.bytes, len(s.fresh.spare))
+	}
 	if _, _, err := s.GC(context.Background()); err != nil {
 		t.Fatal(err)
 	}
