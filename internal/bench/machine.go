@@ -23,6 +23,10 @@ func thisMachine() (m machine) {
 	mem, _ := os.ReadFile("/proc/meminfo")
 	kb, _ := strconv.ParseInt(strings.TrimSuffix(field(string(mem), "MemTotal"), " kB"), 10, 64)
 	m.Memory = kb << 10
+	var fs unix.Statfs_t
+	if m.Files = "on disk"; unix.Statfs(os.TempDir(), &fs) == nil && fs.Type == unix.TMPFS_MAGIC {
+		m.Files = "in memory"
+	}
 	return m
 }
 

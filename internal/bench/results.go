@@ -44,6 +44,7 @@ type machine struct {
 	Memory int64  `json:"memoryBytes"`
 	Kernel string `json:"kernel"`
 	Go     string `json:"go"`
+	Files  string `json:"files"` // "in memory" or "on disk": one disk stands for those of all hosts
 }
 
 // row is one tool in one situation.

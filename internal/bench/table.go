@@ -205,7 +205,7 @@ func provenance(d *results) string {
 	var skipped, trouble []string
 	for _, p := range d.Parts {
 		note(&commits, p.Commit)
-		note(&machines, fmt.Sprintf("%d cores, %s, %s", p.Machine.Cores, p.Machine.CPU, p.Machine.Kernel))
+		note(&machines, fmt.Sprintf("%d cores, %s, %s, files of all hosts %s", p.Machine.Cores, p.Machine.CPU, p.Machine.Kernel, p.Machine.Files))
 		note(&runs, fmt.Sprint(p.Runs))
 		note(&seeds, fmt.Sprint(p.Seed))
 		skipped = append(skipped, p.Skipped...)
