@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -149,7 +150,7 @@ func (n *Node) takeRoster(s trust.Signed) error {
 		return nil
 	}
 	if err := n.d.saveSigned("", "roster", s); err != nil {
-		return err
+		return localError{err}
 	}
 	n.trustedTime(r.Created)
 	n.adopt(&rosterInForce{r, s})
@@ -464,9 +465,17 @@ func (n *Node) onDoc(s *xfer.Session, m *wire.Doc) {
 	if err != nil {
 		n.log.Warn("document refused", "kind", m.Kind, "from", n.nameOf(s.Peer()), "err", err)
 		n.event(diskCode(err), "a %s from %s was refused: %v", m.Kind, n.nameOf(s.Peer()), err)
-		n.spurious(s.Peer())
+		if local := (localError{}); !errors.As(err, &local) {
+			n.spurious(s.Peer())
+		}
 	}
 }
+
+// localError is why a genuine document could not be kept here: nobody else's fault.
+type localError struct{ error }
+
+// Unwrap returns the cause.
+func (e localError) Unwrap() error { return e.error }
 
 // takePolicy adopts a policy of a higher revision than the one we have; accepted is false for an old one.
 func (n *Node) takePolicy(s trust.Signed) (accepted bool, err error) {
@@ -478,7 +487,7 @@ func (n *Node) takePolicy(s trust.Signed) (accepted bool, err error) {
 		return false, nil
 	}
 	if err := n.d.saveSigned("policies", d.Name, s); err != nil {
-		return false, err
+		return false, localError{err}
 	}
 	if at, err := d.Time(); err == nil {
 		n.trustedTime(at)
@@ -518,10 +527,10 @@ func (n *Node) takeManifest(s trust.Signed) (*heldBundle, error) {
 		n.prune()
 	}
 	if len(n.bundles) >= maxManifests {
-		return nil, problem.New(problem.QuotaExceeded, "%d manifests are in use already", len(n.bundles))
+		return nil, localError{problem.New(problem.QuotaExceeded, "%d manifests are in use already", len(n.bundles))}
 	}
 	if err := n.d.saveSigned("bundles", digestName(dig), s); err != nil {
-		return nil, err
+		return nil, localError{err}
 	}
 	n.trustedTime(v.Newest())
 	n.log.Info("manifest", "bundle", m.Name, "version", m.Version, "checksum", dig.Short())

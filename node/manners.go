@@ -216,6 +216,9 @@ func (n *Node) watchProgress(now time.Time) {
 		return
 	}
 	n.watched = now
+	if n.seederS != nil {
+		n.step(swarm.Progress{Peer: swarm.WAN, Bytes: n.seederS.DataIn()})
+	}
 	for id, nb := range n.nb {
 		n.step(swarm.Progress{Peer: swarm.Peer(id.String()), Bytes: nb.s.DataIn()})
 	}

@@ -71,7 +71,9 @@ func TestPausedSite(t *testing.T) {
 	}
 	paused.Store(false)
 	p.change(func() { p.session.Send(grant(0, 1)) })
-	st = s.await(0, "all chunks", func(st status.Node) bool { return st.Transfer.Chunks > 1 && st.Transfer.ChunksHave == st.Transfer.Chunks })
+	st = s.await(0, "all chunks", func(st status.Node) bool {
+		return st.Transfer.Chunks > 1 && st.Transfer.ChunksHave == st.Transfer.Chunks
+	})
 	if early.Load() != 0 || strings.HasPrefix(st.Reason, "WANPaused") {
 		t.Errorf("%d chunks were asked for in the pause; then %s %s", early.Load(), st.Phase, st.Reason)
 	}

@@ -268,8 +268,12 @@ func (n *Node) Chunk(_ context.Context, s *xfer.Session, id chunk.ID) (xfer.Serv
 	if errors.Is(err, store.ErrNotFound) {
 		n.post(func() { n.missing(id) }) // evicted: who asks believes us to hold it, and so does the swarm
 	}
-	if err != nil {
+	if corrupt := (*store.CorruptError)(nil); errors.Is(err, store.ErrNotFound) || errors.As(err, &corrupt) {
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
+	}
+	if err != nil { // no file to be had, say: we did not lie
+		n.log.Warn("chunk cannot be read now", "chunk", id.String(), "err", err)
+		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonBusy}
 	}
 	return xfer.Served{Encoding: byte(encoding.Plain), Payload: b, Release: func(sent bool) {
 		release()

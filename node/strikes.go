@@ -55,6 +55,7 @@ const (
 
 // add notes one more and says for how long the neighbour is to be avoided from now on.
 func (s *strikes) add(id peer.ID, node string, k status.StrikeKind, now time.Time) time.Duration {
+	s.clamp(now)
 	s.forget(now)
 	o := s.find(id.String(), k)
 	if o == nil {
@@ -100,8 +101,7 @@ func (s *strikes) dropOldest() {
 	*s = slices.Delete(*s, at, at+1)
 }
 
-// restore takes over what was on disk. Clocks are set, also to 1970 and 2099: no ban is longer than one of its kind can
-// be, and nothing has happened in the future.
+// restore takes over what was on disk.
 func (s *strikes) restore(list []offence, now time.Time) {
 	*s = nil
 	for _, o := range list {
@@ -109,6 +109,17 @@ func (s *strikes) restore(list []offence, now time.Time) {
 			o.Count < 1 || o.Bans < 0 || s.find(o.Peer, o.Kind) != nil {
 			continue
 		}
+		*s = append(*s, o)
+	}
+	s.clamp(now)
+	s.forget(now)
+}
+
+// clamp is for clocks that were set back, also from 2099: no ban is longer than one of its kind can be, and nothing has
+// happened in the future.
+func (s *strikes) clamp(now time.Time) {
+	for i := range *s {
+		o := &(*s)[i]
 		if o.Last.After(now) {
 			o.Last = now
 		}
@@ -118,13 +129,12 @@ func (s *strikes) restore(list []offence, now time.Time) {
 		if most := now.Add(tariffOf(o.Kind).most); o.Until.After(most) {
 			o.Until = most
 		}
-		*s = append(*s, o)
 	}
-	s.forget(now)
 }
 
 // avoided returns who is banned now, and who of them is shut out, until when.
 func (s *strikes) avoided(now time.Time) (banned, shut map[peer.ID]time.Time) {
+	s.clamp(now)
 	banned, shut = map[peer.ID]time.Time{}, map[peer.ID]time.Time{}
 	for _, o := range *s {
 		id, err := peer.Decode(o.Peer)

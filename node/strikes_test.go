@@ -156,3 +156,20 @@ func FuzzStrikes(f *testing.F) {
 		}
 	})
 }
+
+// A clock that was ahead and is put right leaves no ban longer than one can be, and no memory of the future.
+func TestStrikesWhenTheClockGoesBack(t *testing.T) {
+	var s strikes
+	id := strangers(t, 1)[0]
+	ahead := time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC)
+	s.add(id, "n", status.StrikeStall, ahead)
+	now := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+	banned, _ := s.avoided(now)
+	if d := banned[id].Sub(now); d > tariffOf(status.StrikeStall).most {
+		t.Errorf("banned for %v", d)
+	}
+	now = now.Add(2 * time.Hour)
+	if d := s.add(id, "n", status.StrikeStall, now); d > 2*tariffOf(status.StrikeStall).first {
+		t.Errorf("the next ban is of %v", d)
+	}
+}

@@ -17,8 +17,8 @@ func isOver(b *budget, node, day string) bool {
 	return over
 }
 
-// No node gets a chunk a fourth time on a day, nor anything after that, and one that has had its share is known as such;
-// the next day is another one, and nobody's greed costs anybody else.
+// What a node is sent a fourth time on a day costs it, as what did not arrive does; it gets nothing once that is too much,
+// and one that has had its share is known as such. The next day is another one, and nobody's greed costs anybody else.
 func TestBudget(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := newBudget()
@@ -30,16 +30,19 @@ func TestBudget(t *testing.T) {
 		day := "2026-11-21"
 		for range rapid.IntRange(1, 400).Draw(t, "steps") {
 			k := key{rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node"), uint32(rapid.SampledFrom([]int{0, 1, 3, 1023, 1024, 900_000}).Draw(t, "chunk"))}
-			want := !over[k.node] && got[k] < maxSends && lost[k.node] <= maxLost
-			ok, first := b.may(k.node, day, k.number, time.Unix(1, 0))
+			want := !over[k.node] && lost[k.node] <= maxLost
+			ok, first := b.may(k.node, day, time.Unix(1, 0))
 			if ok != want || first != (!want && !over[k.node]) || isOver(b, k.node, day) != !want {
 				t.Fatalf("%v, sent %d times, lost %d: may %v, first %v", k, got[k], lost[k.node], ok, first)
 			}
 			switch over[k.node] = !want; {
 			case !ok:
 			case rapid.Bool().Draw(t, "arrives"):
-				b.sent(k.node, day, k.number)
-				got[k]++
+				n := rapid.Int64Range(0, 20<<20).Draw(t, "size")
+				b.sent(k.node, day, k.number, n)
+				if got[k]++; got[k] > maxSends {
+					lost[k.node] += n
+				}
 			default:
 				n := rapid.Int64Range(0, 20<<20).Draw(t, "bytes")
 				b.lost(k.node, day, n)
@@ -47,7 +50,7 @@ func TestBudget(t *testing.T) {
 			}
 		}
 		for _, n := range []string{"a", "b", "c"} {
-			if ok, _ := b.may(n, "2026-11-22", 1, time.Unix(2, 0)); !ok || isOver(b, n, "2026-11-22") {
+			if ok, _ := b.may(n, "2026-11-22", time.Unix(2, 0)); !ok || isOver(b, n, "2026-11-22") {
 				t.Fatalf("%s pays for yesterday", n)
 			}
 		}
@@ -57,13 +60,29 @@ func TestBudget(t *testing.T) {
 	})
 }
 
-// An uplink that fetches the same again and again gets it three times, is the uplink no more until the site's midnight,
+// While a day has begun in the east and another one not ended in the west, neither costs the other its accounts.
+func TestBudgetAcrossTimeZones(t *testing.T) {
+	b := newBudget()
+	b.lost("west", "2026-11-20", maxLost+1)
+	b.may("west", "2026-11-20", time.Unix(1, 0))
+	b.may("east", "2026-11-21", time.Unix(1, 0))
+	if !isOver(b, "west", "2026-11-20") {
+		t.Error("the west's share is forgotten when the day begins in the east")
+	}
+	b.may("east", "2026-11-23", time.Unix(2, 0))
+	if len(b.nodes) != 1 {
+		t.Errorf("%d shares are kept, one of them of a day that has ended everywhere", len(b.nodes))
+	}
+}
+
+// An uplink that fetches the same again and again gets it three times and what may be lost on the way, is the uplink no more until the site's midnight,
 // and is shown for what it is.
 func TestGreedyUplink(t *testing.T) {
 	b, clk, cat, a := chicago(t, wanprofile.Document{})
+	b.budget.most = 0
 	a.ask(wire.LeaseAsk{Nonce: 1, Active: true})
 	id := cat.Chunks[0].ID
-	for i := range maxSends {
+	for i := range maxSends + 1 {
 		if d, r := a.get(id); d == nil {
 			t.Fatalf("time %d: %+v", i+1, r)
 		}

@@ -181,10 +181,14 @@ func (l *ledger) site(name string) fleet.Account {
 func (l *ledger) today(site, day string) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if a := l.sites[site]; a != nil && a.Day >= day {
-		return a.Today
+	a := l.sites[site]
+	if a == nil || a.Day < day {
+		return 0
 	}
-	return 0
+	if a.Day > day { // the clock was ahead: what was used counts today, and no longer
+		a.Day, a.Promised, a.dirty = day, 0, true
+	}
+	return a.Today
 }
 
 // run writes every second and when a promise runs low. After an error only the clock tries again.

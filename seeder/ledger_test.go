@@ -162,3 +162,18 @@ func TestDayHolds(t *testing.T) {
 		t.Errorf("a clock set back gave %d of the day, %v", l.today("s1", "2026-11-20"), err)
 	}
 }
+
+// A clock that was ahead, on a day whose total was used up, takes no other day's total from the site once it is right.
+func TestDayAfterAClockThatWasAhead(t *testing.T) {
+	l := load(t, openFleet(t))
+	l.broken = true // no promises: nothing is written here
+	if _, err := l.take(t.Context(), "s1", "2099-01-01", 1000, 0); err != nil {
+		t.Fatal(err)
+	}
+	if n := l.today("s1", "2026-11-21"); n != 1000 {
+		t.Errorf("%d bytes of today: what was sent is not to be forgotten", n)
+	}
+	if n := l.today("s1", "2026-11-22"); n != 0 {
+		t.Errorf("%d bytes of the next day", n)
+	}
+}

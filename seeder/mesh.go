@@ -157,7 +157,7 @@ func (m mesh) Chunk(ctx context.Context, s *xfer.Session, id chunk.ID) (xfer.Ser
 		m.pace.tell(n.Site)
 		return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonPaused}
 	}
-	if ok, first := m.budget.may(n.PeerID, terms.day, c.number, m.now()); !ok {
+	if ok, first := m.budget.may(n.PeerID, terms.day, m.now()); !ok {
 		if first {
 			m.log.Warn("node had its share of the WAN for today and more; it is not the uplink until tomorrow", "site", n.Site, "node", n.Name)
 		}
@@ -198,7 +198,7 @@ func (m mesh) Chunk(ctx context.Context, s *xfer.Session, id chunk.ID) (xfer.Ser
 		Release: func(sent bool) {
 			m.shelf.give(x)
 			if sent {
-				m.budget.sent(n.PeerID, terms.day, c.number)
+				m.budget.sent(n.PeerID, terms.day, c.number, int64(len(x.payload)))
 				m.ledger.sent(p, c.number, int64(len(x.payload)), c.size)
 			} else {
 				m.budget.lost(n.PeerID, terms.day, int64(min(paced, len(x.payload))))

@@ -94,6 +94,9 @@ func (s *Swarm) bundleDrop(id Bundle) {
 			s.do(Cancel{r.id})
 		}
 	}
+	for _, c := range s.conducts {
+		delete(c.doubts, id)
+	}
 	delete(s.bundles, id)
 	s.list = slices.DeleteFunc(s.list, func(x *bundle) bool { return x == b })
 }

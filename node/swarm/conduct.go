@@ -46,13 +46,17 @@ func (s *Swarm) conductOf(id Peer) *conduct {
 	return c
 }
 
-func (c *conduct) disbelieves(b Bundle, n int) bool { return c.doubts[b][n].fails >= maxDoubt }
+// disbelieves: the neighbour is not believed to hold the chunk. For a while: it may have come back in order, and be the
+// only one that has it.
+func (c *conduct) disbelieves(b Bundle, n int, now time.Time) bool { return c.doubts[b][n].counts(now) }
+
+func (d doubt) counts(now time.Time) bool { return d.fails >= maxDoubt && now.Sub(d.last) < DefaultBan }
 
 // disbelieved lists the chunks of a bundle that the neighbour is not believed to hold.
-func (c *conduct) disbelieved(b Bundle) func(func(int) bool) {
+func (c *conduct) disbelieved(b Bundle, now time.Time) func(func(int) bool) {
 	return func(yield func(int) bool) {
 		for n, d := range c.doubts[b] {
-			if d.fails >= maxDoubt && !yield(n) {
+			if d.counts(now) && !yield(n) {
 				return
 			}
 		}
@@ -76,7 +80,7 @@ func (s *Swarm) unkept(p *neighbour, b *bundle, n int, kind status.StrikeKind) {
 	if d := of[n]; s.now.Sub(d.last) >= doubtEvery {
 		of[n] = doubt{d.fails + 1, s.now}
 	}
-	if c.disbelieves(b.id, n) {
+	if c.disbelieves(b.id, n, s.now) {
 		s.disbelieve(p, b, n)
 	}
 	s.unserved(p, kind)

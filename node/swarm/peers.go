@@ -114,7 +114,7 @@ func (s *Swarm) peerHave(e PeerHave) {
 	for _, x := range h.bits {
 		h.count += bits.OnesCount8(x)
 	}
-	for n := range p.conduct.disbelieved(e.Bundle) {
+	for n := range p.conduct.disbelieved(e.Bundle, s.now) {
 		if h.has(n) {
 			h.unset(n)
 		}
@@ -137,7 +137,7 @@ func (s *Swarm) peerHaveAdd(e PeerHaveAdd) {
 	b := s.bundles[e.Bundle]
 	for _, u := range e.Numbers {
 		n := int(u)
-		if n >= h.total && (b == nil || n >= len(b.sizes)) || h.has(n) || p.conduct.disbelieves(e.Bundle, n) {
+		if n >= h.total && (b == nil || n >= len(b.sizes)) || h.has(n) || p.conduct.disbelieves(e.Bundle, n, s.now) {
 			continue
 		}
 		h.set(n)

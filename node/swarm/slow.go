@@ -11,7 +11,7 @@ const (
 	crawlRate  = 4 << 10 // bytes a second: who sends that much is waited for
 )
 
-// Progress says how many bytes of chunks a neighbour has sent in this session, of chunks that are not whole too. Send it
+// Progress says how many bytes of chunks a neighbour, or the seeder, has sent in this session, of chunks that are not whole too. Send it
 // about once a second while something is asked of the neighbour.
 type Progress struct {
 	Peer  Peer
@@ -22,6 +22,10 @@ func (Progress) event() {}
 
 // progress notes it.
 func (s *Swarm) progress(e Progress) {
+	if e.Peer == WAN {
+		s.wan.moved(s.now, e.Bytes)
+		return
+	}
 	if p := s.peers[e.Peer]; p != nil {
 		if p.pace.mark.IsZero() || p.pace.mark.Before(p.pace.last) {
 			p.pace.mark, p.pace.from = s.now, e.Bytes

@@ -14,7 +14,15 @@ type flow struct {
 	rate     int64 // bytes a second, the best of recent seconds
 	bytes    int64 // since mark
 	mark     time.Time
-	last     time.Time // when a chunk last arrived, or the first of a row was asked for
+	last     time.Time // when something last arrived, or the first chunk of a row was asked for
+	in       int64     // bytes of this session, of chunks that are not whole too
+}
+
+// moved notes how much has come: a whole chunk may take minutes on a thin line.
+func (f *flow) moved(now time.Time, in int64) {
+	if in != f.in {
+		f.in, f.last = in, now
+	}
 }
 
 // ask notes a request of so many bytes.

@@ -37,6 +37,30 @@ func TestPause(t *testing.T) {
 	}
 }
 
+// A line on which a chunk takes minutes is slow and not dead: what comes of it counts, and when nothing does the uplink
+// hangs up.
+func TestThinLineIsNotDead(t *testing.T) {
+	for name, c := range map[string]struct {
+		comes int64 // bytes a second
+		hangs bool
+	}{"64 kbit/s": {8000, false}, "nothing": {0, true}} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(Config{})
+			b.do(Expect{}, add(4, true, 0))
+			b.lead()
+			b.do(LeaseGranted{Lease: 1, TTL: time.Hour, Renew: time.Hour})
+			hung := false
+			for n := range int64(120) {
+				out := append(b.do(Progress{Peer: WAN, Bytes: n * c.comes}), b.pass(time.Second)...)
+				hung = hung || len(of[HangUpWAN](out)) > 0
+			}
+			if hung != c.hangs {
+				t.Errorf("hung up: %v", hung)
+			}
+		})
+	}
+}
+
 // A large chunk is let pass by smaller ones so often and no oftener.
 func TestWindowStaysFull(t *testing.T) {
 	b := &bundle{sizes: []int64{700, 100, 50}}
