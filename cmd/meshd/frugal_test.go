@@ -196,28 +196,7 @@ func TestBehindAWall(t *testing.T) {
 // The daemon gives way to other programs: every thread of it is nice, and last of its disk class. The control: with
 // --priority normal none is.
 func TestGivesWay(t *testing.T) {
-	if testing.Short() {
-		t.Skip("needs a minute: run without -short")
-	}
-	bin := t.TempDir()
-	if err := harness.Build(t.Context(), bin); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	lab, err := harness.New(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lab.Close()
-	seeder, err := lab.NewSeeder(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	site, err := seeder.Site(ctx, "site1", "0", 2)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ctx, _, site := twoNodes(t)
 	own, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	if err != nil {
 		t.Fatal(err)

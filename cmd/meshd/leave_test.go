@@ -15,28 +15,7 @@ import (
 // "meshd leave" ends the daemon with status 0 once nobody needs it; without a daemon it says so. A daemon that gets a
 // signal leaves in the same way.
 func TestLeaveCommand(t *testing.T) {
-	if testing.Short() {
-		t.Skip("needs a minute: run without -short")
-	}
-	bin := t.TempDir()
-	if err := harness.Build(t.Context(), bin); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	lab, err := harness.New(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lab.Close()
-	seeder, err := lab.NewSeeder(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	site, err := seeder.Site(ctx, "site1", "0", 2)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ctx, lab, site := twoNodes(t)
 	if err := site.Start(ctx, "--no-install"); err != nil {
 		t.Fatal(err)
 	}
@@ -64,4 +43,32 @@ func TestLeaveCommand(t *testing.T) {
 			t.Errorf("%s does not say how it left", n.Name)
 		}
 	}
+}
+
+// twoNodes lays out a site of two nodes that have joined and do not run yet, for a minute at most.
+func twoNodes(t *testing.T) (context.Context, *harness.Lab, *harness.Site) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a minute: run without -short")
+	}
+	bin := t.TempDir()
+	if err := harness.Build(t.Context(), bin); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	lab, err := harness.New(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lab.Close() })
+	seeder, err := lab.NewSeeder(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site, err := seeder.Site(ctx, "site1", "0", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ctx, lab, site
 }

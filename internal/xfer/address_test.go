@@ -133,6 +133,20 @@ func loris(t *testing.T, from string, to netip.AddrPort, n, refused int) (closeA
 // identifyLoop is libp2p's own and lives as long as the host; it may start after a test has looked.
 var identifyLoop = goleak.IgnoreAnyFunction("github.com/libp2p/go-libp2p/p2p/protocol/identify.(*idService).loop.func1")
 
+// converse has two ends meet, one get a chunk of the other, and part.
+func converse(t *testing.T, a, b *end) {
+	t.Helper()
+	id, plain := b.hold(300_000)
+	sa, _ := meet(t, a, b)
+	sa.Send(&wire.Get{ID: id})
+	if d := (<-a.got).(*wire.Data); !bytes.Equal(d.Payload, plain) {
+		t.Error("wrong chunk")
+	}
+	sa.End(errors.New("done"))
+	<-a.down
+	<-b.down
+}
+
 // Hundreds of silent connections from one address do not keep a peer at another from its session and its chunk. The
 // control, without the limit of one address, shows that they would.
 func TestSlowLoris(t *testing.T) {
@@ -144,15 +158,7 @@ func TestSlowLoris(t *testing.T) {
 	b, a := start(t, at(l)), start(t, at(l))
 	before := goleak.IgnoreCurrent()
 	closeAll := loris(t, otherAddr, b.Addr(), n, n-l.ConnsPerAddress)
-	id, plain := b.hold(300_000)
-	sa, _ := meet(t, a, b)
-	sa.Send(&wire.Get{ID: id})
-	if d := (<-a.got).(*wire.Data); !bytes.Equal(d.Payload, plain) {
-		t.Error("wrong chunk")
-	}
-	sa.End(errors.New("done"))
-	<-a.down
-	<-b.down
+	converse(t, a, b)
 	closeAll()
 	goleak.VerifyNone(t, before, identifyLoop)
 
@@ -169,15 +175,7 @@ func TestSilentConnections(t *testing.T) {
 	b, a := start(t), start(t)
 	before := goleak.IgnoreCurrent()
 	closeAll := loris(t, "127.0.0.1", b.Addr(), xfer.NodeLimits().TransientConns-4, 0)
-	id, plain := b.hold(300_000)
-	sa, _ := meet(t, a, b)
-	sa.Send(&wire.Get{ID: id})
-	if d := (<-a.got).(*wire.Data); !bytes.Equal(d.Payload, plain) {
-		t.Error("wrong chunk")
-	}
-	sa.End(errors.New("done"))
-	<-a.down
-	<-b.down
+	converse(t, a, b)
 	closeAll()
 	goleak.VerifyNone(t, before, identifyLoop)
 }
