@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/patchmesh/patchmesh/install/ledger"
+	"github.com/patchmesh/patchmesh/install/manager"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/packages"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 )
@@ -52,6 +55,9 @@ const (
 	ReasonForgotten        = "FailuresForgotten"
 )
 
+// MaxResultBytes bounds what DecodeResult reads.
+const MaxResultBytes = 4 << 20
+
 // KindResult is the Kind of a Result.
 const KindResult = "InstallResult"
 
@@ -75,6 +81,16 @@ type Result struct {
 	Chunk      string           `json:"chunk,omitempty"`     // the chunk that is damaged or missing in the store
 	Recovered  string           `json:"recovered,omitempty"` // what became of a transaction that an earlier run left
 	Isolation  string           `json:"isolation"`           // "network namespace", or "none: " and why
+
+	// Of packages; all left out where there is nothing to say.
+	Changes  []packages.Change `json:"changes,omitempty"`  // what changed and stayed so
+	Kept     []manager.Kept    `json:"kept,omitempty"`     // of the bundle, left alone, and why
+	Findings []string          `json:"findings,omitempty"` // what was not as it should be, whatever the exit status was
+	Snapshot string            `json:"snapshot,omitempty"` // of the state before
+	Reboot   []string          `json:"reboot,omitempty"`   // why the machine has to be started again
+	Seconds  int64             `json:"seconds,omitempty"`  // how long it took
+	Log      string            `json:"log,omitempty"`      // the last lines of the package manager
+	Next     *time.Time        `json:"next,omitempty"`     // of a deferral: when to ask again; absent: the daemon chooses
 }
 
 // WriteJSON writes the result as one JSON document.
@@ -110,7 +126,7 @@ func (r Result) WriteText(w io.Writer) error {
 // DecodeResult reads what WriteJSON wrote, for the daemon that called mesh-install.
 func DecodeResult(b []byte) (Result, error) {
 	var r Result
-	if len(b) > 64<<10 {
+	if len(b) > MaxResultBytes {
 		return r, fmt.Errorf("install result of %d bytes is too large", len(b))
 	}
 	if err := json.Unmarshal(b, &r); err != nil {

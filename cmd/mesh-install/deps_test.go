@@ -33,10 +33,12 @@ var allowed = []string{
 	"github.com/patchmesh/patchmesh/internal/chunk",
 	"github.com/patchmesh/patchmesh/internal/durable",
 	"github.com/patchmesh/patchmesh/internal/manifest",
+	"github.com/patchmesh/patchmesh/internal/packages",
 	"github.com/patchmesh/patchmesh/internal/policy",
 	"github.com/patchmesh/patchmesh/internal/problem",
 	"github.com/patchmesh/patchmesh/internal/status",
 	"github.com/patchmesh/patchmesh/internal/trust",
+	"github.com/patchmesh/patchmesh/internal/window",
 }
 
 // forbidden parts of the standard library: a worker without a network needs no HTTP and no TLS.

@@ -28,8 +28,8 @@ func Layers() []Layer {
 		{"daemons", []string{"node", "seeder"}},
 		{"engines", []string{"install", "install/*", "gossip", "gossip/*", "internal/xfer", "internal/api"}},
 		{"stores", []string{"chunker", "chunker/*", "chunker/*/*", "internal/signer", "internal/progress", "seeder/fleet"}},
-		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/wanprofile", "internal/enrol", "internal/roster", "internal/status", "internal/ledbat", "node/swarm", "seeder/lease"}},
-		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/encoding", "internal/build", "internal/durable", "internal/durable/*", "internal/bed/*"}},
+		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/wanprofile", "internal/enrol", "internal/roster", "internal/status", "internal/ledbat", "internal/window", "node/swarm", "seeder/lease"}},
+		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/encoding", "internal/build", "internal/durable", "internal/durable/*", "internal/packages", "internal/bed/*"}},
 	}
 }
 
@@ -37,7 +37,7 @@ func Layers() []Layer {
 func Pure() []string {
 	return []string{
 		"internal/chunk", "internal/manifest", "internal/trust", "internal/wire", "internal/policy", "internal/wanprofile", "internal/enrol",
-		"internal/roster", "internal/status", "internal/ledbat", "internal/problem", "internal/encoding", "internal/build", "node/swarm", "seeder/lease",
+		"internal/roster", "internal/status", "internal/ledbat", "internal/window", "internal/packages", "internal/problem", "internal/encoding", "internal/build", "node/swarm", "seeder/lease",
 		"install/journal", "install/ledger",
 	}
 }

@@ -3,7 +3,11 @@
 // ignored. Pure; safe for concurrent use.
 package policy
 
-import "github.com/patchmesh/patchmesh/internal/manifest"
+import (
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/manifest"
+)
 
 // APIVersion and Kind of the document.
 const (
@@ -28,7 +32,40 @@ type Policy struct {
 	Annotations map[string]string
 	Bundle      BundleRef
 	Match       map[string]string // targets.selector.matchLabels; never empty
+	Schedule    Schedule
+	Downgrade   bool // allowDowngrade: an older version or sequence may replace a newer one
+	Reboot      Reboot
 	Rollback    Rollback
+}
+
+// Reboot says whether a node may start itself again when what it installed needs that.
+type Reboot string
+
+// What it may do. Without a word in the policy it does not: it reports that it should.
+const (
+	RebootNever      Reboot = "Never"
+	RebootIfRequired Reboot = "IfRequired"
+)
+
+// Schedule says when an install may start. The zero value: at any time.
+type Schedule struct {
+	Windows      string // as written, every window joined by ';'; empty: always open
+	Zone         string // an IANA name, UTC, or ZoneSite; empty only without windows and blackouts
+	Blackouts    []Blackout
+	NotBefore    time.Time     // zero: no limit
+	Cutoff       time.Duration // no start with less than this left of a window
+	Deadline     time.Duration // after the bundle was first asked for a node that has not started is overdue; 0: never
+	RunAnytime   bool          // what is overdue starts outside its window too (deadline.action)
+	MaxDeferrals int           // windows missed before a node is overdue; 0: no limit
+}
+
+// ZoneSite in Schedule.Zone means the zone of each site.
+const ZoneSite = "site"
+
+// Blackout is dates, first and last included, in the schedule's zone, on which nothing starts.
+type Blackout struct {
+	From, To string // 2006-01-02
+	Reason   string
 }
 
 // BundleRef pins a bundle. Name defaults to "default".
@@ -43,6 +80,17 @@ type Rollback struct {
 	Enabled              bool   // default true
 	HealthCheckURL       string // http on the loopback only; empty: no URL check
 	HealthTimeoutSeconds int    // default 120
+	IntervalSeconds      int    // between two questions; 0: the executor's own
+	HealthyForSeconds    int    // must answer well for this long without a break; 0: once is enough
+	Snapshot             Snapshot
+}
+
+// Snapshot says how the state before an install is kept.
+type Snapshot struct {
+	Provider   string // auto (default), btrfs, lvm-thin, timeshift, overlay, copy, none
+	Required   bool   // default true: without a snapshot nothing is installed; provider none needs false
+	Keep       int    // snapshots kept, default 2
+	MaxAgeDays int    // older ones go; default 14
 }
 
 // Matches reports whether a node with these labels is a target of the policy.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/packages"
 )
 
 // APIVersion of the documents.
@@ -186,5 +187,20 @@ type ReportBody struct {
 	Bundle   string          `json:"bundle,omitempty"`
 	Version  string          `json:"version,omitempty"`
 	Checksum manifest.Digest `json:"checksum"`
-	Detail   string          `json:"detail,omitempty"` // at most 2 KiB of log tail
+	Detail   string          `json:"detail,omitempty"` // at most 2 KiB
+
+	// Of an install: all left out where there is nothing to say.
+	Packages []packages.Change `json:"packages,omitempty"` // what changed, at most MaxReportPackages
+	More     int               `json:"more,omitempty"`     // how many more changed
+	Seconds  int64             `json:"seconds,omitempty"`  // how long the install took
+	Snapshot string            `json:"snapshot,omitempty"` // of the state before, in the provider's words
+	Reboot   []string          `json:"reboot,omitempty"`   // why the machine has to be started again
+	Next     *time.Time        `json:"next,omitempty"`     // of a deferral: the next try
+	Log      string            `json:"log,omitempty"`      // the last lines of the package manager, at most MaxReportLog
 }
+
+// Limits of a report's install part.
+const (
+	MaxReportPackages = 200
+	MaxReportLog      = 4 << 10 // bytes
+)
