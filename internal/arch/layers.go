@@ -26,7 +26,7 @@ func Layers() []Layer {
 		{"things that run", []string{"examples/*", "scripts/*", "internal/harness", "internal/evil", "internal/testbed", "internal/sitetest", "internal/bench", "internal/arch"}},
 		{"programs", []string{"cmd/*", "internal/cli"}},
 		{"daemons", []string{"node", "seeder"}},
-		{"engines", []string{"install", "install/*", "gossip", "gossip/*", "internal/xfer", "internal/api"}},
+		{"engines", []string{"install", "install/*", "install/*/*", "gossip", "gossip/*", "internal/xfer", "internal/api"}},
 		{"stores", []string{"chunker", "chunker/*", "chunker/*/*", "internal/signer", "internal/progress", "seeder/fleet"}},
 		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/wanprofile", "internal/enrol", "internal/roster", "internal/status", "internal/ledbat", "internal/window", "node/swarm", "seeder/lease"}},
 		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/encoding", "internal/build", "internal/durable", "internal/durable/*", "internal/packages", "internal/bed/*"}},
