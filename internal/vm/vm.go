@@ -1,0 +1,199 @@
+// Package vm starts emulated machines: Debian with systemd and its own kernel under qemu without acceleration, for
+// what the kernel of a build machine cannot show: LVM thin snapshots, Timeshift, units under a live systemd, a real
+// reboot, a real power cut. Building the image takes a minute, a boot half a minute; "make vm-test" runs it.
+//
+// The image is made once for each list of packages and kept; every machine works on a copy of its own. A guest runs
+// one script, as root, after the boot; what it writes to its console comes back. Needs root, for loop mounts. A
+// Machine belongs to one goroutine.
+package vm
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/patchmesh/patchmesh/internal/durable"
+)
+
+// Packages of the image, beside Debian's minimal set.
+var packages = []string{
+	"systemd-sysv", "udev", "dbus", "kmod", "initramfs-tools", "linux-image-cloud-amd64", "e2fsprogs", "xfsprogs", "btrfs-progs",
+	"lvm2", "thin-provisioning-tools", "timeshift", "rsync", "attr", "busybox-static", "ca-certificates", "tzdata",
+}
+
+// Suite is the Debian release of the image.
+const Suite = "bookworm"
+
+// Image is a root file system as a tarball, with its kernel beside it.
+type Image struct{ Tar string }
+
+// Build makes the image in dir, or finds the one that an earlier call made there.
+func Build(ctx context.Context, dir string) (Image, error) {
+	sum := sha256.Sum256([]byte(Suite + " " + strings.Join(packages, " ")))
+	tar := filepath.Join(dir, "patchmesh-vm-"+hex.EncodeToString(sum[:6])+".tar")
+	if _, err := os.Stat(tar); err == nil {
+		return Image{tar}, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Image{}, err
+	}
+	tmp := filepath.Join(dir, durable.TempPrefix+filepath.Base(tar))
+	defer os.Remove(tmp)
+	if err := run(ctx, "mmdebstrap", "--quiet", "--variant=minbase", "--include="+strings.Join(packages, ","), Suite, tmp); err != nil {
+		return Image{}, err
+	}
+	return Image{tar}, durable.Rename(tmp, tar)
+}
+
+// Machine is one emulated machine, off or running a script.
+type Machine struct {
+	dir   string
+	disks []string // the first holds the root
+}
+
+const rootDisk = "root.img"
+
+// New makes a machine in dir: a root disk of the image, and empty disks of the given sizes in bytes beside it, which
+// the guest sees as vdb, vdc, …
+func New(ctx context.Context, image Image, dir string, rootBytes int64, disks ...int64) (*Machine, error) {
+	m := &Machine{dir: dir}
+	for i, size := range append([]int64{rootBytes}, disks...) {
+		name := rootDisk
+		if i > 0 {
+			name = fmt.Sprintf("disk%d.img", i)
+		}
+		if err := sparse(m.path(name), size); err != nil {
+			return nil, err
+		}
+		m.disks = append(m.disks, name)
+	}
+	if err := run(ctx, "mkfs.ext4", "-q", "-L", "root", m.path(rootDisk)); err != nil {
+		return nil, err
+	}
+	return m, m.Mounted(ctx, func(root string) error {
+		if err := run(ctx, "tar", "-xf", image.Tar, "-C", root); err != nil {
+			return err
+		}
+		for _, part := range [][2]string{{"boot/vmlinuz-*", "vmlinuz"}, {"boot/initrd.img-*", "initrd"}} {
+			found, err := filepath.Glob(filepath.Join(root, part[0]))
+			if err != nil || len(found) != 1 {
+				return fmt.Errorf("image has %d files %s", len(found), part[0])
+			}
+			if err := run(ctx, "cp", found[0], m.path(part[1])); err != nil {
+				return err
+			}
+		}
+		return install(root)
+	})
+}
+
+// install writes what makes the guest run its script.
+func install(root string) error {
+	files := map[string]string{
+		"etc/fstab":    "LABEL=root / ext4 noatime 0 1\n",
+		"etc/hostname": "guest\n",
+		"etc/systemd/system/guest.service": `[Unit]
+Description=the script of this boot
+After=multi-user.target
+[Service]
+Type=oneshot
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+ExecStart=/root/guest
+ExecStopPost=/usr/bin/systemctl poweroff --no-block
+`,
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	wants := filepath.Join(root, "etc/systemd/system/multi-user.target.wants")
+	if err := os.MkdirAll(wants, 0o755); err != nil {
+		return err
+	}
+	return os.Symlink("../guest.service", filepath.Join(wants, "guest.service"))
+}
+
+func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
+
+// Mounted calls f with the root file system of a machine that is off.
+func (m *Machine) Mounted(ctx context.Context, f func(root string) error) error {
+	at := m.path("mnt")
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return err
+	}
+	if err := run(ctx, "mount", "-o", "loop", m.path(rootDisk), at); err != nil {
+		return err
+	}
+	err := f(at)
+	return errors.Join(err, run(context.WithoutCancel(ctx), "umount", at))
+}
+
+// Boot writes the script, starts the machine and waits until it is off. It returns what the console showed from the
+// guest's script on. When ctx ends the machine loses its power: what the guest has not flushed is gone.
+func (m *Machine) Boot(ctx context.Context, script string) (string, error) {
+	err := m.Mounted(ctx, func(root string) error {
+		return os.WriteFile(filepath.Join(root, "root/guest"), []byte("#!/bin/sh\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\necho GUEST BEGINS\n"+script), 0o755)
+	})
+	if err != nil {
+		return "", err
+	}
+	return m.Start(ctx, nil)
+}
+
+// Start boots with the script that is there; log gets the console as it comes, if not nil.
+func (m *Machine) Start(ctx context.Context, log io.Writer) (string, error) {
+	args := []string{
+		"-accel", "tcg", "-cpu", "max", "-m", "1536", "-smp", "1", "-nodefaults", "-no-reboot", "-nographic", "-serial", "stdio", "-net", "none",
+		"-kernel", m.path("vmlinuz"), "-initrd", m.path("initrd"),
+		"-append", "root=LABEL=root rw console=ttyS0 quiet loglevel=3 systemd.show_status=0 mitigations=off",
+	}
+	for _, d := range m.disks {
+		args = append(args, "-drive", "if=virtio,format=raw,cache=writeback,file="+m.path(d))
+	}
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var console bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &console, &console
+	if log != nil {
+		cmd.Stdout = io.MultiWriter(&console, log)
+	}
+	err := cmd.Run()
+	_, said, began := strings.Cut(strings.ReplaceAll(console.String(), "\r", ""), "GUEST BEGINS\n")
+	switch {
+	case ctx.Err() != nil:
+		return said, ctx.Err()
+	case err != nil:
+		return console.String(), fmt.Errorf("qemu: %w", err)
+	case !began:
+		return console.String(), errors.New("the guest's script did not begin")
+	}
+	return said, nil
+}
+
+func sparse(name string, size int64) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
+}
+
+func run(ctx context.Context, name string, args ...string) error {
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, out)
+	}
+	return nil
+}
