@@ -14,6 +14,7 @@ const (
 	UnsupportedField  Code = "E1101"
 	InvalidPolicy     Code = "E1102"
 	InvalidProfile    Code = "E1103"
+	InvalidOrder      Code = "E1104"
 	PolicyConflict    Code = "E1112"
 	NameTaken         Code = "E1201"
 	TokenInvalid      Code = "E1202"
@@ -31,6 +32,7 @@ const (
 	PeerNotOnRoster   Code = "E2108"
 	IdentityMismatch  Code = "E2109"
 	PeerMisbehaves    Code = "E2110"
+	OrderTooOld       Code = "E2111"
 	SeederUnreachable Code = "E3102"
 	DaemonUnreachable Code = "E3103"
 	SiteSilent        Code = "E3301"
@@ -67,6 +69,7 @@ func init() {
 	page(UnsupportedField, ExitUsage, "a field is not supported yet", "The policy uses a field that this version does not act on. It is refused rather than ignored, because an ignored field would be a promise not kept. Remove the field, or upgrade.")
 	page(InvalidPolicy, ExitUsage, "a policy is not valid", "The policy does not follow patchmgmt.io/v1. The policy that was in force before stays in force.")
 	page(InvalidProfile, ExitUsage, "a WAN profile is not valid", "The profile does not have the form that \"meshctl site wan --help\" shows, or a number in it is out of range. The message names the place. The profile that was before stays in force.")
+	page(InvalidOrder, ExitUsage, "an order is not valid", "A rollback or a retry was ordered with a document that breaks a rule. The message names it. No node acts on it.")
 	page(PolicyConflict, ExitConflict, "two policies want different things", "Two policies select the same node for the same bundle name. The node keeps what it has until one of them changes.")
 	page(NameTaken, ExitConflict, "the name is taken", "Another node or site already has this name. Nothing was changed. Choose another name, or remove the old one first.")
 	page(TokenInvalid, ExitDenied, "the join token is not valid", "A join token works once, for one site, until it expires. Ask for a new one with: meshctl site token SITE")
@@ -83,6 +86,7 @@ func init() {
 	page(RosterInvalid, ExitVerification, "the site's roster is not valid", "The roster is not signed by the seeder's roster key, or is older than the one in force. The node keeps the roster it has.")
 	page(PeerNotOnRoster, ExitDenied, "a peer is not on the roster", "Only nodes on the site's signed roster may connect. The connection was closed.")
 	page(PeerMisbehaves, ExitVerification, "a node of the site misbehaves", "This node has seen a neighbour send wrong bytes, claim what it does not hold, flood it, or speak out of turn, and avoids it for a while; meshctl status SITE shows what was noted by whom. One accuser may be ill itself. Several mean that the machine that is accused should be looked at: its identity may be in use by somebody else. If so, remove it: meshctl site remove-node SITE NODE.")
+	page(OrderTooOld, ExitVerification, "an order is not new", "Every order has a sequence, and for each bundle a node carries out only what is above the last one it carried out, so that an order that is sent again does nothing. If it is really wanted, give the order again.")
 	page(IdentityMismatch, ExitVerification, "the other side is not who it should be", "The server that answered does not hold the pinned identity key. Nothing was sent to it.")
 	page(SeederUnreachable, ExitUnreachable, "the seeder cannot be reached", "Staged content is complete or is being shared in the site; installs go on. Reports wait in the outbox.")
 	page(DaemonUnreachable, ExitUnreachable, "the local daemon cannot be reached", "The socket does not answer. Is the daemon running?")
