@@ -32,7 +32,7 @@ func TestAdvance(t *testing.T) {
 			tr.Kind, tr.Step = kind, step
 			ok := journal.Advance(tr, nil)
 			no := journal.Advance(tr, &journal.Fault{Class: journal.Failed, Reason: "why"})
-			re := journal.Resume(tr)
+			re := journal.Resume(tr, "")
 			fmt.Fprintf(&got, "%-8s %-7s  well: %-7s  not: %-7s  after a crash: %s\n", kind, step, ok.Step, no.Step, re.Step)
 		}
 	}
@@ -64,11 +64,11 @@ func TestAttempts(t *testing.T) {
 	tr := transaction()
 	tr.Step = journal.Check
 	for range ledger.MaxAttempts - 1 {
-		if tr = journal.Resume(tr); tr.Step != journal.Switch {
+		if tr = journal.Resume(tr, ""); tr.Step != journal.Switch {
 			t.Fatalf("attempt %d goes to %s", tr.Attempt, tr.Step)
 		}
 	}
-	if tr = journal.Resume(tr); tr.Step != journal.Undo || !tr.Trial().Held {
+	if tr = journal.Resume(tr, ""); tr.Step != journal.Undo || !tr.Trial().Held {
 		t.Errorf("attempt %d goes to %s, held %t", tr.Attempt, tr.Step, tr.Trial().Held)
 	}
 }
@@ -121,6 +121,7 @@ func TestAnyFate(t *testing.T) {
 					}
 					d.staged = false
 				case journal.Check, journal.Prune, journal.Close:
+				case journal.Preflight, journal.Snapshot, journal.Transact, journal.Repair, journal.Verify, journal.Reboot:
 				}
 			}
 			return !bad
@@ -143,11 +144,7 @@ func TestAnyFate(t *testing.T) {
 				}
 				tr = journal.Advance(tr, f)
 				if tr.Step != journal.Close && !save(tr) {
-					switch tr.Step {
-					case journal.Switch, journal.Check, journal.Commit:
-						tr = journal.Advance(tr, &journal.Fault{Class: journal.Deferred, Reason: "not saved"})
-					case journal.Stage, journal.Prune, journal.Undo, journal.Discard, journal.Close:
-					}
+					tr, _ = journal.Unwritten(tr, &journal.Fault{Class: journal.Deferred, Reason: "not saved"})
 				}
 			}
 			d.file = nil
@@ -162,7 +159,7 @@ func TestAnyFate(t *testing.T) {
 			if n > 1000 {
 				t.Fatal("never ends")
 			}
-			next := journal.Resume(*d.file)
+			next := journal.Resume(*d.file, "")
 			if save(next) {
 				run(next)
 			}
@@ -179,6 +176,10 @@ func TestAnyFate(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	b, err := transaction().Encode()
 	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	if b, err = ofPackages().Encode(); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b)
