@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
-	"github.com/patchmesh/patchmesh/internal/packages"
 )
 
 // APIVersion of the documents.
@@ -45,6 +44,8 @@ type Node struct {
 	Code        string          `json:"code,omitempty"`
 	Detail      string          `json:"detail,omitempty"` // what the installer said, at most 1 KiB
 	NextAttempt *time.Time      `json:"nextAttempt,omitempty"`
+	Snapshot    string          `json:"snapshot,omitempty"` // of the machine before the last install, in the provider's words
+	Reboot      string          `json:"reboot,omitempty"`   // why the machine has to be started again, at most MaxReboot bytes
 	Desired     *Desired        `json:"desired,omitempty"`
 	Installed   []InstalledItem `json:"installed"`
 	Transfer    Transfer        `json:"transfer"`
@@ -96,10 +97,11 @@ type Alarm struct {
 // Seen is a node's statement and when the speaker last heard from the node.
 type Seen struct {
 	Node
-	LastSeen time.Time `json:"lastSeen"` // zero: never
-	Silent   bool      `json:"silent"`
-	Strikes  int       `json:"strikes,omitempty"` // how often the speaker caught it misbehaving
-	Struck   []Strike  `json:"struck,omitempty"`  // what the nodes of the site have noted against it: see Accuse
+	LastSeen time.Time         `json:"lastSeen"` // zero: never
+	Silent   bool              `json:"silent"`
+	Strikes  int               `json:"strikes,omitempty"` // how often the speaker caught it misbehaving
+	Struck   []Strike          `json:"struck,omitempty"`  // what the nodes of the site have noted against it: see Accuse
+	Labels   map[string]string `json:"labels,omitempty"`  // by the site's roster
 }
 
 // Site is a site as one of its nodes or the seeder sees it.
@@ -160,47 +162,17 @@ type Fleet struct {
 	Phases     map[Phase]int `json:"phases"`
 	WAN        WAN           `json:"wan"`
 	Sites      []Site        `json:"sites"`
+
+	// Reasons counts the nodes of each phase that waits or has failed by why it does.
+	Reasons map[Phase]map[string]int `json:"reasons,omitempty"`
 }
 
-// Report is a durable statement in a node's outbox: an outcome or a change of phase. The node signs Body's bytes
-// with its identity key; the seeder keeps each (node, Seq) once.
-type Report struct {
-	Site string `json:"site"`
-	Node string `json:"node"`
-	Seq  uint64 `json:"seq"`
-	Body []byte `json:"body"` // ReportBody as JSON, exactly as signed
-	Sig  []byte `json:"sig"`
+// Explained reports whether the reasons of a phase are worth counting.
+func Explained(p Phase) bool {
+	switch p {
+	case Deferred, Scheduled, RolledBack, InstallFailed, Quarantined:
+		return true
+	case Pending, Staging, Staged, Installing, Installed:
+	}
+	return false
 }
-
-// ReportBody is what a report says.
-type ReportBody struct {
-	Site     string          `json:"site"`
-	Node     string          `json:"node"`
-	Seq      uint64          `json:"seq"`
-	Occurred time.Time       `json:"occurred"`
-	Phase    Phase           `json:"phase"`
-	Outcome  string          `json:"outcome,omitempty"` // success, deferred, verification_failure, install_failure, rolled_back, rollback_failed
-	Reason   string          `json:"reason"`
-	Code     string          `json:"code,omitempty"`
-	Policy   string          `json:"policy,omitempty"`
-	Revision uint64          `json:"revision,omitempty"`
-	Bundle   string          `json:"bundle,omitempty"`
-	Version  string          `json:"version,omitempty"`
-	Checksum manifest.Digest `json:"checksum"`
-	Detail   string          `json:"detail,omitempty"` // at most 2 KiB
-
-	// Of an install: all left out where there is nothing to say.
-	Packages []packages.Change `json:"packages,omitempty"` // what changed, at most MaxReportPackages
-	More     int               `json:"more,omitempty"`     // how many more changed
-	Seconds  int64             `json:"seconds,omitempty"`  // how long the install took
-	Snapshot string            `json:"snapshot,omitempty"` // of the state before, in the provider's words
-	Reboot   []string          `json:"reboot,omitempty"`   // why the machine has to be started again
-	Next     *time.Time        `json:"next,omitempty"`     // of a deferral: the next try
-	Log      string            `json:"log,omitempty"`      // the last lines of the package manager, at most MaxReportLog
-}
-
-// Limits of a report's install part.
-const (
-	MaxReportPackages = 200
-	MaxReportLog      = 4 << 10 // bytes
-)

@@ -78,7 +78,7 @@ var limits = map[Type]uint32{
 	TypeData:         dataHead + chunk.MaxSize + 1024,
 	TypeRefuse:       5,
 	TypeStatus:       16 << 10,
-	TypeReport:       16 << 10,
+	TypeReport:       status.MaxReportBody/3*4 + 4<<10, // the largest body in base64, signature and names
 	TypeReportAck:    512,
 	TypeUplink:       1 << 10,
 	TypeLeaseAsk:     1 << 10,
@@ -118,6 +118,7 @@ const (
 	DocRoster   DocKind = "roster"
 	DocPolicy   DocKind = "policy"
 	DocManifest DocKind = "manifest"
+	DocOrder    DocKind = "order"
 )
 
 // DocEntry announces a signed document. The revision orders documents of one kind and name; it is a hint until
