@@ -13,6 +13,7 @@ import (
 
 	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/packages"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/progress"
 	"github.com/patchmesh/patchmesh/internal/signer"
@@ -36,6 +37,7 @@ type BuildOptions struct {
 	Created    time.Time
 	Expires    time.Time // Created and DefaultLifetime if zero
 	Supersedes []string
+	Packages   PackageOptions  // of rpm and deb
 	Signers    []signer.Signer // none: the bundle is not signed; see Sign
 	Progress   *progress.Reporter
 }
@@ -88,9 +90,15 @@ func (o *BuildOptions) build(ctx context.Context, m *manifest.Manifest) (*Bundle
 	if len(files) == 0 {
 		return nil, refuse(o.From, "holds no file", "name the directory that holds the content")
 	}
-	format := o.Target.Format
-	if format != manifest.FormatFiles {
+	var list *packages.List // nil: a bundle of files
+	if format := o.Target.Format; format != manifest.FormatFiles {
+		if files, err = withoutList(o.From, format, files); err != nil {
+			return nil, err
+		}
 		if err := checkRepoInput(o.From, format, files); err != nil {
+			return nil, err
+		}
+		if list, err = o.startList(); err != nil {
 			return nil, err
 		}
 	}
@@ -107,8 +115,8 @@ func (o *BuildOptions) build(ctx context.Context, m *manifest.Manifest) (*Bundle
 	if err := copyTree(ctx, o.From, content, files, m.Created, o.Progress); err != nil {
 		return nil, err
 	}
-	if format != manifest.FormatFiles {
-		if err := makeRepo(ctx, content, format, m.Created, o.Progress); err != nil {
+	if list != nil {
+		if err := o.makeRepo(ctx, content, m.Created, list); err != nil {
 			return nil, err
 		}
 	}
@@ -116,9 +124,14 @@ func (o *BuildOptions) build(ctx context.Context, m *manifest.Manifest) (*Bundle
 	if err != nil {
 		return nil, err
 	}
-	if format != manifest.FormatFiles {
+	if list != nil {
 		if err := checkRepo(b); err != nil {
 			return nil, err
+		}
+		if o.Packages.Prove != nil {
+			if err := o.Packages.Prove(ctx, b); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, s := range o.Signers {

@@ -1,29 +1,19 @@
 package chunker
 
 import (
-	"slices"
-	"strings"
-
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/packages"
 )
-
-// PackageChange is a package of one name and architecture whose versions differ between two bundles.
-type PackageChange struct {
-	Name string `json:"name"`
-	Arch string `json:"arch"`
-	From string `json:"from"` // empty: it is new; several versions are joined by ", "
-	To   string `json:"to"`   // empty: it is gone
-}
 
 // Difference says what a site that holds one bundle needs for another.
 type Difference struct {
-	From     manifest.Digest `json:"from"`
-	To       manifest.Digest `json:"to"`
-	Packages []PackageChange `json:"packages"`
-	Added    []string        `json:"added"`   // files
-	Removed  []string        `json:"removed"` // files
-	Changed  []string        `json:"changed"` // files with other content or mode
+	From     manifest.Digest   `json:"from"`
+	To       manifest.Digest   `json:"to"`
+	Packages []packages.Change `json:"packages"`
+	Added    []string          `json:"added"`   // files
+	Removed  []string          `json:"removed"` // files
+	Changed  []string          `json:"changed"` // files with other content or mode
 	// Distinct chunks of the second bundle, with those of its index, and their plain bytes.
 	NewChunks    int   `json:"newChunks"`
 	NewBytes     int64 `json:"newBytes"`
@@ -34,7 +24,7 @@ type Difference struct {
 // Diff compares two bundles of one format.
 func Diff(from, to *Bundle) (*Difference, error) {
 	d := &Difference{From: from.Digest, To: to.Digest,
-		Packages: []PackageChange{}, Added: []string{}, Removed: []string{}, Changed: []string{}}
+		Packages: []packages.Change{}, Added: []string{}, Removed: []string{}, Changed: []string{}}
 	var err error
 	if d.Packages, err = diffPackages(from, to); err != nil {
 		return nil, err
@@ -79,45 +69,27 @@ func (d *Difference) chunks(from, to *manifest.Catalog) {
 	}
 }
 
-func diffPackages(from, to *Bundle) ([]PackageChange, error) {
-	a, err := versions(from)
+func diffPackages(from, to *Bundle) ([]packages.Change, error) {
+	a, err := from.versions()
 	if err != nil {
 		return nil, err
 	}
-	b, err := versions(to)
+	b, err := to.versions()
 	if err != nil {
 		return nil, err
 	}
-	changes := []PackageChange{}
-	for k, v := range b {
-		if a[k] != v {
-			changes = append(changes, PackageChange{Name: k.name, Arch: k.arch, From: a[k], To: v})
-		}
-	}
-	for k, v := range a {
-		if b[k] == "" {
-			changes = append(changes, PackageChange{Name: k.name, Arch: k.arch, From: v})
-		}
-	}
-	slices.SortFunc(changes, func(x, y PackageChange) int { return strings.Compare(x.Name+"\x00"+x.Arch, y.Name+"\x00"+y.Arch) })
-	return changes, nil
+	return append([]packages.Change{}, packages.Diff(a, b)...), nil
 }
 
-type packageKey struct{ name, arch string }
-
-// versions maps each package to its version, or to all of them in order.
-func versions(b *Bundle) (map[packageKey]string, error) {
-	ps, err := b.Packages()
-	if err != nil {
+// versions are the packages of the bundle as a machine would have them.
+func (b *Bundle) versions() ([]packages.Installed, error) {
+	l, err := b.Packages()
+	if l == nil || err != nil {
 		return nil, err
 	}
-	vs := make(map[packageKey]string, len(ps))
-	for _, p := range ps {
-		k := packageKey{p.Name, p.Arch}
-		if vs[k] != "" {
-			vs[k] += ", "
-		}
-		vs[k] += p.Version
+	var is []packages.Installed
+	for _, p := range l.Packages {
+		is = append(is, packages.Installed{Name: p.Name, Arch: p.Arch, Version: p.Version})
 	}
-	return vs, nil
+	return is, nil
 }

@@ -30,7 +30,7 @@ func aptRoot(t *testing.T, repo string) (root string, env []string) {
 	}
 	write("var/lib/dpkg/status", "")
 	write("var/lib/dpkg/available", "")
-	write("etc/apt/sources.list", "deb [trusted=yes] file:"+repo+" ./\n")
+	write("etc/apt/sources.list", "deb [signed-by="+repo+"/keys/repository.gpg] file:"+repo+" ./\n")
 	conf := write("etc/apt/own.conf", strings.ReplaceAll(`Dir "ROOT/"; Dir::Etc "ROOT/etc/apt"; Dir::Etc::parts "ROOT/etc/apt/apt.conf.d"; Dir::Etc::main "none";
 Dir::Etc::sourceparts "-"; Dir::State "ROOT/var/lib/apt"; Dir::State::status "ROOT/var/lib/dpkg/status"; Dir::Cache "ROOT/var/cache/apt";
 Dir::Log "ROOT/var/log/apt"; Dir::Bin::dpkg "/usr/bin/dpkg"; Dir::Bin::methods "/usr/lib/apt/methods";
@@ -67,7 +67,6 @@ func TestAptAcceptsTheRepository(t *testing.T) {
 	}
 	// The control: apt compares what it reads with Release.
 	edit(t, filepath.Join(repo, "Packages"), func(b []byte) []byte { return append(b, "\nPackage: evil\n"...) })
-	os.Remove(filepath.Join(repo, "Packages.gz"))
 	os.RemoveAll(filepath.Join(root, "var/lib/apt/lists"))
 	os.MkdirAll(filepath.Join(root, "var/lib/apt/lists/partial"), 0o755)
 	cmd := exec.Command("apt-get", "update")
@@ -90,13 +89,59 @@ func TestDnfAcceptsTheRepository(t *testing.T) {
 		rpms := t.TempDir()
 		makeRPM(t, rpms, "demo", version)
 		makeRPM(t, rpms, "demolib", version)
+		vendor(t, rpms)
 		b := build(t, sample(), ofFormat(manifest.FormatRPM, rpms))
 		out := command(t, root, []string{"HOME=" + home}, "dnf", "--installroot="+root, "--releasever=1", "--setopt=reposdir=/dev/null",
 			"--setopt=cachedir="+t.TempDir(), "--setopt=logdir="+t.TempDir(), "--setopt=plugins=0", "--setopt=install_weak_deps=0", "--setopt=skip_if_unavailable=False",
 			"--disablerepo=*", "--repofrompath=local-patch,file://"+filepath.Join(b.Dir, ContentName), "--enablerepo=local-patch",
-			"--nogpgcheck", "-y", "install", "demo-"+version, "demolib-"+version)
+			"--setopt=local-patch.gpgcheck=1", "--setopt=local-patch.gpgkey=file://"+filepath.Join(b.Dir, ContentName, "keys/vendor.asc"), "-y", "install", "demo-"+version, "demolib-"+version)
 		if got, err := os.ReadFile(filepath.Join(root, "usr/share/demo/version")); err != nil || string(got) != "demo "+version+"\n" {
 			t.Errorf("%s: installed %q, %v\n%s", version, got, err, out)
 		}
+	}
+}
+
+// A node's clock may show anything: apt accepts the repository in 1970 and in 2099. A Release with the date of the build,
+// as repositories usually have it, is refused by the clock that is behind (the control).
+func TestAptAcceptsAnyClock(t *testing.T) {
+	needs(t, "apt-get", "apt")
+	needs(t, "apt-ftparchive", "apt-utils")
+	needs(t, "dpkg-deb", "dpkg")
+	needs(t, "faketime", "faketime")
+	debs := t.TempDir()
+	makeDeb(t, debs, "demo", "1.0")
+	b := build(t, sample(), ofFormat(manifest.FormatDeb, debs))
+	repo := filepath.Join(b.Dir, ContentName)
+	update := func(repo, clock string) error {
+		root, env := aptRoot(t, repo)
+		cmd := exec.Command("faketime", "-f", clock, "apt-get", "update")
+		cmd.Dir, cmd.Env = root, append(append(os.Environ(), "TZ=UTC", "LC_ALL=C.UTF-8"), env...)
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s: %v\n%s", clock, err, out)
+		return err
+	}
+	for _, clock := range []string{"@1970-01-01 00:01:00", "@2026-11-21 10:00:00", "@2099-12-31 23:59:59"} {
+		if err := update(repo, clock); err != nil {
+			t.Errorf("at %s: %v", clock, err)
+		}
+	}
+	// The control.
+	altered := filepath.Join(t.TempDir(), "altered")
+	if err := os.CopyFS(altered, os.DirFS(repo)); err != nil {
+		t.Fatal(err)
+	}
+	text := command(t, repo, nil, "gpgv", "--keyring", RepoKeyName, "--output", "-", "--quiet", "InRelease")
+	text = text[strings.Index(text, "Date:"):strings.Index(text, "gpgv:")]
+	signed, err := repoKey(t).ClearSign([]byte(strings.Replace(text, repoDate.Format(releaseDate), created.Format(releaseDate), 1)), created)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(filepath.Join(altered, "InRelease"), signed, 0o644)
+	os.WriteFile(filepath.Join(altered, RepoKeyName), repoKey(t).Public().Raw, 0o644)
+	if err := update(altered, "@2026-11-21 10:00:00"); err != nil {
+		t.Errorf("the control is refused by a right clock: %v", err)
+	}
+	if err := update(altered, "@1970-01-01 00:01:00"); err == nil {
+		t.Error("a Release of today is accepted in 1970: this test sees nothing")
 	}
 }

@@ -2,10 +2,7 @@ package chunker
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -16,18 +13,20 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/packages"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/progress"
+	"github.com/patchmesh/patchmesh/internal/signer"
 )
 
 // A repository's metadata is made here, at build time, with the tools of its distribution, so that a node has nothing
-// to resolve. It is not signed by itself: it is listed in the index, which the bundle's signature covers, a node
-// verifies every byte before its package manager sees the first, and a second signature inside the content would
-// make the manifest depend on who signs and when. Hence [trusted=yes] for apt and gpgcheck=0 for the repository in dnf.
+// to resolve. All of it is listed in the index, which the bundle's signature covers, and a node verifies every byte
+// before its package manager sees the first. The package manager checks once more, by its own means: apt the signature
+// of InRelease (signed-by), dnf that of each package (gpgcheck=1), with the keys in the content.
 
 // repoFiles are the names of metadata in each format: a tree that brings its own is refused.
 var repoFiles = map[manifest.Format][]string{
-	manifest.FormatDeb: {"Packages", "Packages.gz", "Packages.xz", "Release", "Release.gpg", "InRelease"},
+	manifest.FormatDeb: {"Packages", "Packages.gz", "Packages.xz", "Release", "Release.gpg", "InRelease", RepoKeyName},
 	manifest.FormatRPM: {"repodata"},
 }
 
@@ -36,37 +35,57 @@ var packageSuffix = map[manifest.Format]string{manifest.FormatDeb: ".deb", manif
 
 // checkRepoInput refuses a tree that cannot become a repository.
 func checkRepoInput(from string, format manifest.Format, files []source) error {
-	packages := 0
+	n := 0
 	for _, f := range files {
 		top, _, _ := strings.Cut(f.path, "/")
-		if slices.Contains(repoFiles[format], top) {
+		if slices.Contains(repoFiles[format], top) || slices.Contains(repoFiles[format], f.path) {
 			return refuse(filepath.Join(from, f.path), "is repository metadata, which is made here",
 				"build from a directory that holds only the packages")
 		}
 		if strings.HasSuffix(f.path, packageSuffix[format]) {
-			packages++
+			n++
 		}
 	}
-	if packages == 0 {
+	if n == 0 {
 		return refuse(from, "holds no "+packageSuffix[format]+" file", "name the directory that holds the packages")
 	}
 	return nil
 }
 
-// makeRepo writes the metadata of a repository into content.
-func makeRepo(ctx context.Context, content string, format manifest.Format, created time.Time, p *progress.Reporter) error {
-	p.Stage("metadata", 0, progress.Files)
+// makeRepo writes the metadata of a repository and its packages.json into content.
+func (o *BuildOptions) makeRepo(ctx context.Context, content string, created time.Time, l *packages.List) error {
+	o.Progress.Stage("metadata", 0, progress.Files)
 	var err error
-	switch format {
+	switch l.Format {
 	case manifest.FormatRPM:
-		err = makeRPMRepo(ctx, content, created)
+		if l.Keys, err = checkRPMSignatures(ctx, content); err == nil {
+			err = makeRPMRepo(ctx, content, created)
+		}
 	case manifest.FormatDeb:
-		err = makeDebRepo(ctx, content, created)
+		l.Keys = []string{RepoKeyName}
+		err = makeDebRepo(ctx, content, o.Packages.RepoKey)
 	}
-	if err == nil {
-		p.Done()
+	if err != nil {
+		return err
 	}
-	return err
+	root, err := os.OpenRoot(content)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	ps, err := readMetadata(root, l.Format)
+	if err != nil {
+		return err
+	}
+	b, err := o.finishList(l, ps)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(content, packages.FileName), b, 0o644); err != nil {
+		return err
+	}
+	o.Progress.Done()
+	return nil
 }
 
 func makeRPMRepo(ctx context.Context, content string, created time.Time) error {
@@ -76,7 +95,7 @@ func makeRPMRepo(ctx context.Context, content string, created time.Time) error {
 	return err
 }
 
-func makeDebRepo(ctx context.Context, content string, created time.Time) error {
+func makeDebRepo(ctx context.Context, content string, key *signer.KeyFile) error {
 	// The machine's own apt configuration must not decide what is in a bundle. The file lies outside of content.
 	conf := content + ".apt.conf"
 	if err := os.WriteFile(conf, []byte("Dir::Etc::parts \"/dev/null\";\nDir::Etc::main \"/dev/null\";\n"), 0o644); err != nil {
@@ -87,30 +106,19 @@ func makeDebRepo(ctx context.Context, content string, created time.Time) error {
 		args = append([]string{"-o", "APT::FTPArchive::MD5=false", "-o", "APT::FTPArchive::SHA1=false", "-o", "APT::FTPArchive::SHA512=false"}, args...)
 		return run(ctx, content, []string{"APT_CONFIG=" + conf}, "apt-ftparchive", "apt-utils", args...)
 	}
-	packages, err := ftparchive("packages", ".")
+	list, err := ftparchive("packages", ".")
 	if err != nil {
 		return err
 	}
-	packages = sortStanzas(packages)
-	var gz bytes.Buffer
-	z := gzip.NewWriter(&gz) // without a name and a date
-	if _, err := z.Write(packages); err != nil {
-		return err
-	}
-	if err := z.Close(); err != nil {
-		return err
-	}
-	if err := errors.Join(
-		os.WriteFile(filepath.Join(content, "Packages"), packages, 0o644),
-		os.WriteFile(filepath.Join(content, "Packages.gz"), gz.Bytes(), 0o644)); err != nil {
+	if err := os.WriteFile(filepath.Join(content, "Packages"), sortStanzas(list), 0o644); err != nil {
 		return err
 	}
 	release, err := ftparchive("-o", "APT::FTPArchive::Release::Origin=patchmesh", "-o", "APT::FTPArchive::Release::Suite=local-patch",
-		"-o", "APT::FTPArchive::Release::Date="+created.Format("Mon, 02 Jan 2006 15:04:05 +0000"), "release", ".")
+		"-o", "APT::FTPArchive::Release::Date="+repoDate.Format(releaseDate), "release", ".")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(content, "Release"), release, 0o644)
+	return signRelease(content, release, key)
 }
 
 // sortStanzas puts the paragraphs of a Packages file in an order that does not depend on the file system.
@@ -128,7 +136,7 @@ func sortStanzas(b []byte) []byte {
 // maxToolOutput bounds what is kept of a program's output: the metadata of the largest repository.
 const maxToolOutput = 512 << 20
 
-// run runs a program in dir and returns its standard output.
+// run runs a program in dir and returns its standard output, also when it fails.
 func run(ctx context.Context, dir string, env []string, program, debianPackage string, args ...string) ([]byte, error) {
 	path, err := exec.LookPath(program)
 	if err != nil {
@@ -147,7 +155,7 @@ func run(ctx context.Context, dir string, env []string, program, debianPackage s
 		return nil, ctx.Err()
 	}
 	if err != nil || stdout.left < 0 {
-		return nil, problem.New(problem.InvalidFile, "%s refused the packages: %s", program, bytes.TrimSpace(stderr.buf.Bytes())).
+		return stdout.buf.Bytes(), problem.New(problem.InvalidFile, "%s refused the packages: %s", program, bytes.TrimSpace(stderr.buf.Bytes())).
 			WithDone("nothing was built").Because(err)
 	}
 	return stdout.buf.Bytes(), nil
@@ -170,21 +178,18 @@ var _ io.Writer = (*limited)(nil)
 
 // checkRepo compares the packages in content with the metadata: the tools leave out what they cannot read.
 func checkRepo(b *Bundle) error {
-	listed, err := b.Packages()
+	l, err := b.Packages()
 	if err != nil {
 		return err
 	}
-	has := make(map[string]bool, len(listed))
-	for _, p := range listed {
+	has := make(map[string]bool, len(l.Packages))
+	for _, p := range l.Packages {
 		has[p.File] = true
 	}
 	for _, f := range b.Index.Files {
-		if strings.HasSuffix(f.Path, packageSuffix[b.Manifest.Target.Format]) && !has[f.Path] {
+		if strings.HasSuffix(f.Path, packageSuffix[l.Format]) && !has[f.Path] {
 			return refuse(f.Path, "is not a package that the repository's tools can read", "replace it by an intact file")
 		}
 	}
-	if len(listed) == 0 {
-		return fmt.Errorf("repository metadata names no package")
-	}
-	return nil
+	return b.checkPackages()
 }

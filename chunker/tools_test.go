@@ -10,8 +10,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/patchmesh/patchmesh/internal/bed/gpghome"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/packages"
 	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/signer"
 )
 
 // needs skips a test on a machine without a program.
@@ -112,6 +115,38 @@ func ofFormat(f manifest.Format, from string) func(*BuildOptions) {
 	return func(o *BuildOptions) { o.Target.Format, o.From = f, from }
 }
 
+// repoKey is one key for the repositories of the tests, so that they can be built twice.
+func repoKey(t testing.TB) *signer.KeyFile {
+	release, _, _ := keys(t)
+	return release
+}
+
+// vendor makes a key, and signs the rpm packages in dirs with it, which get its public half in keys/.
+func vendor(t testing.TB, dirs ...string) {
+	t.Helper()
+	needs(t, "rpmsign", "rpm")
+	needs(t, "gpg", "gnupg")
+	home := gpghome.New(t).Dir
+	env := []string{"GNUPGHOME=" + home}
+	command(t, home, env, "gpg", "--batch", "--quiet", "--passphrase", "", "--quick-gen-key", "vendor <vendor@example.org>", "ed25519", "sign", "never")
+	public := command(t, home, env, "gpg", "--armor", "--export")
+	gpg, err := exec.LookPath("gpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		rpms, err := filepath.Glob(filepath.Join(dir, "*.rpm"))
+		if err != nil || len(rpms) == 0 {
+			t.Fatalf("%s: %v, %v", dir, rpms, err)
+		}
+		command(t, dir, append(env, "HOME="+home), "rpmsign", append([]string{"--addsign", "--define", "_gpg_name vendor", "--define", "__gpg " + gpg}, rpms...)...)
+		os.Mkdir(filepath.Join(dir, KeysDir), 0o755)
+		if err := os.WriteFile(filepath.Join(dir, KeysDir, "vendor.asc"), []byte(public), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestDebBundle(t *testing.T) {
 	needs(t, "apt-ftparchive", "apt-utils")
 	needs(t, "dpkg-deb", "dpkg")
@@ -123,8 +158,8 @@ func TestDebBundle(t *testing.T) {
 	makeDeb(t, filepath.Join(v2, "pool"), "zlast", "1.0") // the order of the file system is not that of the metadata
 	makeDeb(t, v2, "demo", "2.0")
 	makeDeb(t, v2, "demolib", "1.0")
-	repoBundle(t, manifest.FormatDeb, v1, v2, []string{"Packages", "Packages.gz", "Release", "demo_2.0_all.deb", "demolib_1.0_all.deb", "pool/zlast_1.0_all.deb"},
-		[]PackageChange{{"demo", "all", "1.0", "2.0"}, {"gone", "all", "3", ""}, {"zlast", "all", "", "1.0"}})
+	repoBundle(t, manifest.FormatDeb, v1, v2, []string{"InRelease", "Packages", "demo_2.0_all.deb", "demolib_1.0_all.deb", "keys/repository.gpg", "packages.json", "pool/zlast_1.0_all.deb"},
+		[]packages.Change{{Name: "demo", Arch: "all", From: "1.0", To: "2.0"}, {Name: "gone", Arch: "all", From: "3"}, {Name: "zlast", Arch: "all", To: "1.0"}})
 	os.WriteFile(filepath.Join(v1, "junk.deb"), []byte("junk"), 0o644)
 	o := options(v1, filepath.Join(t.TempDir(), "b"))
 	o.Target.Format = manifest.FormatDeb
@@ -139,27 +174,29 @@ func TestRPMBundle(t *testing.T) {
 	makeRPM(t, v1, "demo", "1.0")
 	makeRPM(t, v1, "demolib", "1.0")
 	makeRPM(t, v2, "demo", "2.0")
+	vendor(t, v1, v2)
 	if err := os.Link(filepath.Join(v1, "demolib-1.0-1.noarch.rpm"), filepath.Join(v2, "demolib-1.0-1.noarch.rpm")); err != nil {
 		t.Fatal(err)
 	}
-	repoBundle(t, manifest.FormatRPM, v1, v2, nil, []PackageChange{{"demo", "noarch", "1.0-1", "2.0-1"}})
+	repoBundle(t, manifest.FormatRPM, v1, v2, nil, []packages.Change{{Name: "demo", Arch: "noarch", From: "1.0-1", To: "2.0-1"}})
 	os.WriteFile(filepath.Join(v1, "junk.rpm"), []byte("junk"), 0o644)
 	o := options(v1, filepath.Join(t.TempDir(), "b"))
 	o.Target.Format = manifest.FormatRPM
 	_, err := Build(t.Context(), o)
-	wantCode(t, err, problem.InvalidFile, "junk.rpm", "tools can read")
+	wantCode(t, err, problem.SignatureInvalid, "junk.rpm", "rpmsign")
 }
 
 // repoBundle builds the second directory twice, from copies made in other orders at other times, and compares it with the first.
-func repoBundle(t *testing.T, format manifest.Format, v1, v2 string, paths []string, changes []PackageChange) {
+func repoBundle(t *testing.T, format manifest.Format, v1, v2 string, paths []string, changes []packages.Change) {
 	t.Helper()
-	old := build(t, sample(), ofFormat(format, v1))
-	b := build(t, sample(), ofFormat(format, v2))
+	withKey := func(o *BuildOptions) { o.Packages.RepoKey = repoKey(t) }
+	old := build(t, sample(), ofFormat(format, v1), withKey)
+	b := build(t, sample(), ofFormat(format, v2), withKey)
 	copied := t.TempDir()
 	if err := os.CopyFS(copied, os.DirFS(v2)); err != nil {
 		t.Fatal(err)
 	}
-	again := build(t, sample(), ofFormat(format, copied))
+	again := build(t, sample(), ofFormat(format, copied), withKey)
 	if !bytes.Equal(b.Signed.Doc, again.Signed.Doc) {
 		t.Errorf("two manifests from the same packages:\n%s", cmp.Diff(b.Index, again.Index))
 	}
@@ -191,9 +228,9 @@ func repoBundle(t *testing.T, format manifest.Format, v1, v2 string, paths []str
 
 func TestMissingTool(t *testing.T) {
 	for format, c := range map[manifest.Format]struct{ file, program, debianPackage string }{
-		manifest.FormatRPM: {"x.rpm", "createrepo_c", "createrepo-c"}, manifest.FormatDeb: {"x.deb", "apt-ftparchive", "apt-utils"},
+		manifest.FormatRPM: {"x.rpm", "rpmkeys", "rpm"}, manifest.FormatDeb: {"x.deb", "apt-ftparchive", "apt-utils"},
 	} {
-		o := options(tree(t, files{c.file: "x"}), filepath.Join(t.TempDir(), "b"))
+		o := options(tree(t, files{c.file: "x", "keys/a.asc": "x"}), filepath.Join(t.TempDir(), "b"))
 		o.Target.Format = format
 		t.Setenv("PATH", t.TempDir())
 		_, err := Build(t.Context(), o)
@@ -212,7 +249,7 @@ func TestDiffFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The index is new as a whole; it travels too.
-	want := &Difference{From: a.Digest, To: b.Digest, Packages: []PackageChange{}, Added: []string{"added"}, Removed: []string{"gone"},
+	want := &Difference{From: a.Digest, To: b.Digest, Packages: []packages.Change{}, Added: []string{"added"}, Removed: []string{"gone"},
 		Changed: []string{"mode", "new content"}, NewChunks: 3, NewBytes: 2 + b.Manifest.Index.Size, ReusedChunks: 2, ReusedBytes: 2}
 	if diff := cmp.Diff(want, d); diff != "" {
 		t.Error(diff)

@@ -22,7 +22,7 @@ import (
 
 // Verify checks everything there is: both signatures against the keys of role release, the manifest, the index and
 // SHA256SUMS against each other, and every chunk and every byte of the content against the index. A file that the
-// index does not list is an error too. at is the trusted time (see package trust).
+// index does not list is an error too, and a packages.json that is not what the repository's metadata says. at is the trusted time (see package trust).
 func (b *Bundle) Verify(ctx context.Context, set *trust.Set, at time.Time, p *progress.Reporter) error {
 	if !b.IsSigned() {
 		return problem.New(problem.SignatureInvalid, "bundle %s is not signed", b.Dir).WithNext("sign it with: meshctl bundle sign")
@@ -61,6 +61,9 @@ func (b *Bundle) Verify(ctx context.Context, set *trust.Set, at time.Time, p *pr
 		}
 	}
 	if err := b.nothingElse(ctx, listed); err != nil {
+		return err
+	}
+	if err := b.checkPackages(); err != nil {
 		return err
 	}
 	p.Done()

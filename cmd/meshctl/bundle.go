@@ -11,6 +11,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/packages"
 )
 
 func newBundle(env cli.Env) *cobra.Command {
@@ -35,7 +36,7 @@ func newBundleInspect(env cli.Env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "inspect BUNDLE",
 		Short: "show what a bundle says about itself",
-		Long: `Inspect prints the manifest, without checking signatures or content: for that
+		Long: `Inspect prints the manifest, and of rpm and deb what each package is for, without checking signatures or content: for that
 there is "meshctl bundle verify".`,
 		Example: `  meshctl bundle inspect app-1.2.bundle --files`,
 		Args:    cli.Args(1, 1, "BUNDLE, a directory"),
@@ -48,7 +49,11 @@ there is "meshctl bundle verify".`,
 				return err
 			}
 			if out.json {
-				return cli.JSON(env.Stdout, inspection{b.Digest, b.Manifest, b.Index})
+				l, err := b.Packages()
+				if err != nil {
+					return err
+				}
+				return cli.JSON(env.Stdout, inspection{b.Digest, b.Manifest, b.Index, l})
 			}
 			return inspect(env, b, files)
 		},
@@ -63,6 +68,7 @@ type inspection struct {
 	Checksum manifest.Digest    `json:"checksum"`
 	Manifest *manifest.Manifest `json:"manifest"`
 	Index    *manifest.Index    `json:"index"`
+	Packages *packages.List     `json:"packages,omitempty"` // of rpm and deb
 }
 
 func inspect(env cli.Env, b *chunker.Bundle, files bool) error {
@@ -82,15 +88,11 @@ func inspect(env cli.Env, b *chunker.Bundle, files bool) error {
 		t.Row("supersedes", v)
 	}
 	t.Row("content", fmt.Sprintf("%s, %s", cli.Count(m.Files, "file"), cli.Bytes(m.TotalBytes)))
-	if m.Target.Format != manifest.FormatFiles {
-		packages, err := b.Packages()
-		if err != nil {
-			return err
-		}
-		for _, p := range packages {
-			t.Row("package", fmt.Sprintf("%s %s %s", p.Name, p.Version, p.Arch))
-		}
+	l, err := b.Packages()
+	if err != nil {
+		return err
 	}
+	rowsOfPackages(&t, l)
 	t.Row("chunks", fmt.Sprintf("%d, %s", len(catalog.Chunks), cli.Bytes(catalog.Bytes())))
 	t.Row("checksum", b.Digest.String())
 	if files {
@@ -99,8 +101,28 @@ func inspect(env cli.Env, b *chunker.Bundle, files bool) error {
 			t.Row(fmt.Sprintf("%04o", f.Mode), size(f.Size)+"  "+f.Path)
 		}
 	}
-	_, err := t.WriteTo(env.Stdout)
+	_, err = t.WriteTo(env.Stdout)
 	return err
+}
+
+// rowsOfPackages shows what a list says; nil: nothing.
+func rowsOfPackages(t *cli.Table, l *packages.List) {
+	if l == nil {
+		return
+	}
+	for _, p := range l.Packages {
+		t.Row(string(p.Role), fmt.Sprintf("%s %s %s", p.Name, p.Version, p.Arch))
+	}
+	for _, n := range l.Remove {
+		t.Row("may remove", n)
+	}
+	t.Row("conffiles", string(l.Conffiles))
+	if l.Reboot {
+		t.Row("reboot", "needed")
+	}
+	for _, k := range l.Keys {
+		t.Row("key", k)
+	}
 }
 
 func newBundleList(env cli.Env) *cobra.Command {

@@ -234,7 +234,11 @@ list is an error too.`,
 				return err
 			}
 			if out.json {
-				return cli.JSON(env.Stdout, inspection{b.Digest, b.Manifest, b.Index})
+				l, err := b.Packages()
+				if err != nil {
+					return err
+				}
+				return cli.JSON(env.Stdout, inspection{b.Digest, b.Manifest, b.Index, l})
 			}
 			_, err = fmt.Fprintf(env.Stdout, "good: %s %s   %s, %s\n%s\n", b.Manifest.Name, b.Manifest.Version, cli.Count(b.Manifest.Files, "file"),
 				cli.Bytes(b.Manifest.TotalBytes), b.Digest)
