@@ -26,8 +26,8 @@ import (
 // Every operation against every credential. What a stranger may do is in one line.
 func TestAuth(t *testing.T) {
 	routes := map[string][]string{
-		"GET":    {api.PathHealth, api.PathStatus, api.PathSites, "/api/v1/sites/s1", api.PathBundles, "/api/v1/bundles/sha256:" + strings.Repeat("0", 64), api.PathPolicies, api.PathReports, "/ipfs/" + chunk.Sum(nil).String() + "?format=raw", "/", "/debug/pprof/"},
-		"POST":   {api.PathSites, "/api/v1/sites/s1/tokens", api.PathEnrol, api.PathBundles, "/api/v1/bundles/sha256:" + strings.Repeat("0", 64) + "/commit", api.PathPolicies},
+		"GET":    {api.PathHealth, api.PathStatus, api.PathSites, "/api/v1/sites/s1", api.PathBundles, "/api/v1/bundles/sha256:" + strings.Repeat("0", 64), api.PathPolicies, api.PathOrders, api.PathReports, "/ipfs/" + chunk.Sum(nil).String() + "?format=raw", "/", "/debug/pprof/"},
+		"POST":   {api.PathSites, "/api/v1/sites/s1/tokens", api.PathEnrol, api.PathBundles, "/api/v1/bundles/sha256:" + strings.Repeat("0", 64) + "/commit", api.PathPolicies, api.PathOrders},
 		"PUT":    {"/api/v1/chunks/" + chunk.Sum(nil).String()},
 		"DELETE": {"/api/v1/sites/s1/nodes/n"},
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
 
-// board is the documents that a site gets: its roster, the policies that select one of its nodes, the withdrawn
-// policies, and the manifests of the bundles that the policies name. It is not changed once it is in the map.
+// board is the documents that a site gets: its roster, the newest orders that may be for one of its nodes, the policies
+// that select one, the withdrawn policies, and the manifests of the bundles that the policies name. It is not changed once it is in the map.
 type board struct {
 	entries []wire.DocEntry
 	docs    map[manifest.Digest]*wire.Doc
@@ -34,6 +34,7 @@ type boards struct {
 	members *members
 	library *library
 	desired *desired
+	orders  *orders
 
 	posting sync.Mutex // one change at a time, so that an older state never replaces a newer one
 	mu      sync.RWMutex
@@ -60,6 +61,9 @@ func (x *boards) post(ctx context.Context, site string) error {
 	}
 	b := &board{docs: map[manifest.Digest]*wire.Doc{}, bundles: map[manifest.Digest]bool{}}
 	b.add(wire.DocRoster, site, s.Roster, r)
+	for _, o := range x.orders.site(site) {
+		b.add(wire.DocOrder, o.order.Bundle, o.Sequence, o.Document)
+	}
 	nodes := x.members.site(site)
 	for _, w := range x.desired.all() {
 		if w.policy == nil {

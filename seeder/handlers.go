@@ -54,6 +54,8 @@ func (s *Seeder) routes() http.Handler {
 	handle("PUT", api.PathChunk, s.putChunk)
 	handle("GET", api.PathPolicies, s.getPolicies)
 	handle("POST", api.PathPolicies, s.postPolicy)
+	handle("GET", api.PathOrders, s.getOrders)
+	handle("POST", api.PathOrders, s.postOrder)
 	handle("GET", api.PathReports, s.getReports)
 	mux.Handle(api.PathGateway, api.Gateway(s.library.plain))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -206,9 +208,41 @@ func (s *Seeder) postPolicy(w http.ResponseWriter, r *http.Request) (any, error)
 	return p.info(), nil
 }
 
+func (s *Seeder) getOrders(http.ResponseWriter, *http.Request) (any, error) {
+	out := []api.OrderInfo{}
+	for _, o := range s.orders.all() {
+		out = append(out, o.info(s.members))
+	}
+	return out, nil
+}
+
+func (s *Seeder) postOrder(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q trust.Signed
+	if err := api.ReadJSON(w, r, api.MaxBody, &q); err != nil {
+		return nil, err
+	}
+	o, err := s.orders.put(r.Context(), s.members, q, s.trustedNow(), s.now())
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("order given", "sequence", o.Sequence, "kind", o.order.Kind, "bundle", o.order.Bundle, "version", o.order.Version, "reason", o.order.Reason)
+	sites, err := s.db.Sites(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range sites {
+		if o.order.Targets.Concerns(x.Name) {
+			if err := s.publish(r.Context(), x.Name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return o.info(s.members), nil
+}
+
 func (s *Seeder) getReports(_ http.ResponseWriter, r *http.Request) (any, error) {
 	v := r.URL.Query()
-	q := api.ReportQuery{Site: v.Get("site"), Node: v.Get("node"), Limit: 100}
+	q := api.ReportQuery{Site: v.Get("site"), Node: v.Get("node"), Newest: v.Get("newest") == "1", Limit: 100}
 	var err error
 	if t := v.Get("after"); t != "" && err == nil {
 		q.After, err = strconv.ParseInt(t, 10, 64)

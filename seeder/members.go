@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/patchmesh/patchmesh/internal/order"
 	"github.com/patchmesh/patchmesh/internal/roster"
 	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
@@ -73,6 +74,18 @@ func (m *members) count(site string) int {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return len(m.bySite[site])
+}
+
+// addressed counts the nodes that an order is for.
+func (m *members) addressed(t order.Targets) (n int) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, x := range m.byPeer {
+		if t.Names(x.Site, x.Name, x.Labels) {
+			n++
+		}
+	}
+	return n
 }
 
 func mayUplink(n fleet.Node) bool { return n.WAN != roster.WANNever }

@@ -53,6 +53,7 @@ type Seeder struct {
 	members  *members
 	library  *library
 	desired  *desired
+	orders   *orders
 	boards   *boards
 	budget   *budget
 	leases   *leases
@@ -140,6 +141,9 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	if s.desired, err = loadDesired(ctx, s.db, &s.set, s.log); err != nil {
 		return err
 	}
+	if s.orders, err = loadOrders(ctx, s.db, &s.set); err != nil {
+		return err
+	}
 	if s.ledger, err = loadLedger(ctx, s.db, s.log); err != nil {
 		return err
 	}
@@ -148,7 +152,7 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	}
 	s.shelf, s.budget = newShelf(s.library.read), newBudget()
 	s.intake = newIntake(s.db, s.log)
-	s.boards = &boards{db: s.db, members: s.members, library: s.library, desired: s.desired, bySite: map[string]*board{}}
+	s.boards = &boards{db: s.db, members: s.members, library: s.library, desired: s.desired, orders: s.orders, bySite: map[string]*board{}}
 	s.pace = newPace(s.now, s.cfg.WANCapTotal, s.ledger.today)
 	sites, err := s.db.Sites(ctx)
 	if err != nil {

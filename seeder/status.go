@@ -44,7 +44,7 @@ func (s *Seeder) seen(n fleet.Node, uplink bool) status.Seen {
 		out.Node = status.Node{APIVersion: status.APIVersion, Kind: "NodeStatus", Phase: status.Pending, Reason: "enrolled, no statement yet",
 			Installed: []status.InstalledItem{}, Alarms: []status.Alarm{}}
 	}
-	out.Site, out.Node.Node, out.PeerID, out.Uplink = n.Site, n.Name, n.PeerID, uplink
+	out.Site, out.Node.Node, out.PeerID, out.Uplink, out.Labels = n.Site, n.Name, n.PeerID, uplink, n.Labels
 	connected := s.sessions.peer(n.PeerID) != nil // its probes answer, or the session would have ended
 	heard := x.Seen
 	if n.Enrolled.After(heard) { // a node that has just joined may take its time
@@ -93,13 +93,19 @@ func (s *Seeder) fleetStatus(ctx context.Context) (status.Fleet, error) {
 	if err != nil {
 		return status.Fleet{}, err
 	}
-	f := status.Fleet{APIVersion: status.APIVersion, Kind: "FleetStatus", AsOf: s.now().UTC(), Phases: map[status.Phase]int{}, Sites: []status.Site{}}
+	f := status.Fleet{APIVersion: status.APIVersion, Kind: "FleetStatus", AsOf: s.now().UTC(), Phases: map[status.Phase]int{}, Reasons: map[status.Phase]map[string]int{}, Sites: []status.Site{}}
 	f.WAN.CapBytesPerSecond = s.cfg.WANCapTotal
 	for _, x := range sites {
 		st := s.siteStatus(x)
 		for _, n := range st.Nodes {
 			f.Nodes++
 			f.Phases[n.Phase]++
+			if status.Explained(n.Phase) {
+				if f.Reasons[n.Phase] == nil {
+					f.Reasons[n.Phase] = map[string]int{}
+				}
+				f.Reasons[n.Phase][n.Reason]++
+			}
 			if n.Silent {
 				f.Silent++
 			}
@@ -118,7 +124,7 @@ func (s *Seeder) fleetStatus(ctx context.Context) (status.Fleet, error) {
 
 // reports returns a page of what the nodes reported.
 func (s *Seeder) reports(ctx context.Context, q api.ReportQuery) (api.ReportPage, error) {
-	rs, err := s.db.Reports(ctx, q.Site, q.Node, q.After, q.Limit)
+	rs, err := s.db.Reports(ctx, fleet.Query{Site: q.Site, Node: q.Node, After: q.After, Limit: q.Limit, Newest: q.Newest})
 	if err != nil {
 		return api.ReportPage{}, err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/order"
 	"github.com/patchmesh/patchmesh/internal/roster"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -35,6 +36,7 @@ const (
 	PathBundleCommit = "/api/v1/bundles/{digest}/commit"
 	PathChunk        = "/api/v1/chunks/{cid}"
 	PathPolicies     = "/api/v1/policies"
+	PathOrders       = "/api/v1/orders"
 	PathReports      = "/api/v1/reports"
 	PathGateway      = "/ipfs/{cid}"
 )
@@ -140,12 +142,21 @@ type PolicyInfo struct {
 	Document trust.Signed    `json:"document"`
 }
 
+// OrderInfo is an operator's order.
+type OrderInfo struct {
+	Order    order.Order  `json:"order"`
+	Nodes    int          `json:"nodes"` // for which it is, by the rosters now
+	Recorded time.Time    `json:"recorded"`
+	Document trust.Signed `json:"document"`
+}
+
 // ReportQuery selects reports. Empty fields select all.
 type ReportQuery struct {
-	Site  string
-	Node  string
-	After int64 // cursor of the last page; 0 is the beginning
-	Limit int   // 1 to 1000; 0 is 100
+	Site   string
+	Node   string
+	After  int64 // cursor of the last page; 0 is the beginning
+	Limit  int   // 1 to 1000; 0 is 100
+	Newest bool  // of more than Limit the newest, in the same order
 }
 
 // ReportPage is a page of reports in the order in which the seeder recorded them.

@@ -152,6 +152,16 @@ func (c *Client) PutPolicy(ctx context.Context, d trust.Signed) (PolicyInfo, err
 	return ask[PolicyInfo](ctx, &c.caller, call{method: http.MethodPost, path: PathPolicies, repeat: true}, d)
 }
 
+// Orders lists the newest orders, in the order of their sequences.
+func (c *Client) Orders(ctx context.Context) ([]OrderInfo, error) {
+	return ask[[]OrderInfo](ctx, &c.caller, get(PathOrders, nil), nil)
+}
+
+// PutOrder submits a signed order.
+func (c *Client) PutOrder(ctx context.Context, d trust.Signed) (OrderInfo, error) {
+	return ask[OrderInfo](ctx, &c.caller, call{method: http.MethodPost, path: PathOrders, repeat: true}, d)
+}
+
 // Reports returns a page of reports.
 func (c *Client) Reports(ctx context.Context, q ReportQuery) (ReportPage, error) {
 	v := url.Values{}
@@ -166,6 +176,9 @@ func (c *Client) Reports(ctx context.Context, q ReportQuery) (ReportPage, error)
 	}
 	if q.Limit != 0 {
 		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if q.Newest {
+		v.Set("newest", "1")
 	}
 	return ask[ReportPage](ctx, &c.caller, get(PathReports, v), nil)
 }

@@ -1,5 +1,5 @@
 // Package fleet is the seeder's memory: sites and their rosters, join tokens, nodes and what they last said, bundles,
-// policies, reports and WAN accounts, in one SQLite file. It stores and enforces what must hold across a crash (a token
+// policies, orders, reports and WAN accounts, in one SQLite file. It stores and enforces what must hold across a crash (a token
 // works once, a version never changes, a report is kept once); it verifies no signature and speaks to no network.
 //
 // Journal is WAL with synchronous=FULL: what a method has returned survives a loss of power. There is one writing
@@ -120,6 +120,7 @@ var migrations = []string{
 	 ALTER TABLE wan ADD COLUMN today INTEGER NOT NULL DEFAULT 0;
 	 ALTER TABLE wan ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
 	 ALTER TABLE wan ADD COLUMN unsure INTEGER NOT NULL DEFAULT 0;`,
+	`CREATE TABLE orders (sequence INTEGER PRIMARY KEY, doc BLOB NOT NULL, sig BLOB NOT NULL, recorded INTEGER NOT NULL) STRICT;`,
 }
 
 func (s *Store) migrate(ctx context.Context) error {

@@ -272,15 +272,47 @@ func TestReportsOnce(t *testing.T) {
 	if err != nil || len(c) != 1 || c[0].Seq != 2 {
 		t.Fatal(c, err)
 	}
-	rs, err := s.Reports(t.Context(), "s1", "", 0, 10)
+	rs, err := s.Reports(t.Context(), Query{Site: "s1", Limit: 10})
 	if err != nil || len(rs) != 3 || string(rs[1].Body) != "b" {
 		t.Fatalf("%+v, %v", rs, err)
 	}
-	if rs, _ = s.Reports(t.Context(), "", "n", rs[1].ID, 10); len(rs) != 1 || rs[0].Peer != "q" {
+	if rs, _ = s.Reports(t.Context(), Query{Node: "n", After: rs[1].ID, Limit: 10}); len(rs) != 1 || rs[0].Peer != "q" {
 		t.Errorf("%+v", rs)
 	}
-	if rs, _ = s.Reports(t.Context(), "s2", "", 0, 10); len(rs) != 0 {
+	if rs, _ = s.Reports(t.Context(), Query{Site: "s2", Limit: 10}); len(rs) != 0 {
 		t.Errorf("%+v", rs)
+	}
+	if rs, _ = s.Reports(t.Context(), Query{Node: "n", Limit: 2, Newest: true}); len(rs) != 2 || rs[0].Seq != 2 || rs[1].Peer != "q" {
+		t.Errorf("the newest two: %+v", rs)
+	}
+}
+
+// The sequence of orders only grows; the same one again is no error.
+func TestOrders(t *testing.T) {
+	s := fresh(t)
+	mk := func(seq uint64, doc string) Order {
+		return Order{Sequence: seq, Document: trust.Signed{Doc: []byte(doc), Sig: []byte("s")}, Recorded: t0}
+	}
+	for _, c := range []struct {
+		o     Order
+		added bool
+		code  problem.Code
+	}{
+		{mk(7, "a"), true, ""}, {mk(7, "a"), false, ""}, {mk(7, "b"), false, problem.AlreadyExists}, {mk(6, "b"), false, problem.AlreadyExists},
+		{mk(9, "c"), true, ""}, {mk(7, "a"), false, problem.AlreadyExists},
+	} {
+		added, err := s.PutOrder(t.Context(), c.o)
+		wantCode(t, err, c.code)
+		if err == nil && added != c.added {
+			t.Errorf("order %d %q: added %v", c.o.Sequence, c.o.Document.Doc, added)
+		}
+	}
+	got, err := s.Orders(t.Context(), 10)
+	if d := cmp.Diff([]Order{mk(9, "c"), mk(7, "a")}, got); d != "" || err != nil {
+		t.Errorf("%v %s", err, d)
+	}
+	if got, _ := s.Orders(t.Context(), 1); len(got) != 1 || got[0].Sequence != 9 {
+		t.Errorf("the newest: %+v", got)
 	}
 }
 
@@ -305,7 +337,8 @@ func TestWAN(t *testing.T) {
 	wantCode(t, s.SetWAN(t.Context(), "s3", want), problem.NotFound)
 }
 
-// A database of the first version goes on: sites keep their cap, accounts what they count.
+// A database of the first version goes on: sites keep their cap, accounts what they count, reports are there, and what is
+// new has its place.
 func TestMigrateFromFirst(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "f.db")
 	all := migrations
@@ -316,6 +349,7 @@ func TestMigrateFromFirst(t *testing.T) {
 	for _, q := range []string{
 		`INSERT INTO sites VALUES ('s1', 'UTC', 750000, x'00', 1, 0)`,
 		`INSERT INTO wan VALUES ('s1', 1, 2, 3, 4, 5)`,
+		`INSERT INTO reports VALUES (1, 'p', 's1', 'n', 4, 0, x'7b7d', x'00')`,
 	} {
 		if _, err := s.w.ExecContext(ctx, q); err != nil {
 			t.Fatal(err)
@@ -328,6 +362,12 @@ func TestMigrateFromFirst(t *testing.T) {
 	x, err := s.Site(ctx, "s1")
 	if err != nil || x.WAN.Text() != (&wanprofile.Profile{Cap: 750_000}).Text() {
 		t.Errorf("%+v, %v", x, err)
+	}
+	if rs, err := s.Reports(ctx, Query{Limit: 1}); err != nil || len(rs) != 1 || rs[0].Seq != 4 {
+		t.Errorf("reports: %+v, %v", rs, err)
+	}
+	if added, err := s.PutOrder(ctx, Order{Sequence: 1, Document: trust.Signed{Doc: []byte("o"), Sig: []byte("s")}}); err != nil || !added {
+		t.Errorf("an order: %v", err)
 	}
 	accs, err := s.Accounts(ctx)
 	want := map[string]*Account{"s1": {Site: "s1", Payload: 1, Plain: 2, Needed: 3, Duplicate: 4, Splits: 5, Pages: map[uint32][]byte{}}}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/status"
@@ -54,11 +55,22 @@ func (s *Store) AddReports(ctx context.Context, rs []Report) (conflicts []Report
 	return conflicts, err
 }
 
-// Reports returns at most limit reports with an ID above after, in the order in which they were recorded. Empty strings
-// select all sites and nodes.
-func (s *Store) Reports(ctx context.Context, site, node string, after int64, limit int) (out []Report, err error) {
-	if limit < 1 {
+// Query selects reports. Empty strings select all sites and nodes.
+type Query struct {
+	Site, Node string
+	After      int64 // ID: only later ones
+	Limit      int   // at least 1
+	Newest     bool  // of more than Limit the newest, not the oldest
+}
+
+// Reports returns what a query selects, in the order in which it was recorded.
+func (s *Store) Reports(ctx context.Context, q Query) (out []Report, err error) {
+	if q.Limit < 1 {
 		return nil, errors.New("reports: limit must be at least 1")
+	}
+	order := "id"
+	if q.Newest {
+		order = "id DESC"
 	}
 	err = each(ctx, s.r, func(scan func(...any) error) error {
 		var r Report
@@ -68,6 +80,9 @@ func (s *Store) Reports(ctx context.Context, site, node string, after int64, lim
 		out = append(out, r)
 		return err
 	}, `SELECT id, peer, site, node, seq, recorded, body, sig FROM reports
-		WHERE id > ?1 AND (?2 = '' OR site = ?2) AND (?3 = '' OR node = ?3) ORDER BY id LIMIT ?4`, after, site, node, limit)
+		WHERE id > ?1 AND (?2 = '' OR site = ?2) AND (?3 = '' OR node = ?3) ORDER BY `+order+` LIMIT ?4`, q.After, q.Site, q.Node, q.Limit)
+	if q.Newest {
+		slices.Reverse(out)
+	}
 	return out, err
 }
