@@ -108,7 +108,7 @@ func (l *List) Validate() error {
 		if i > 0 && order(l.Packages[i-1], p) >= 0 {
 			return bad("%s stands after %s: names must be unique and in order", p.ID(), l.Packages[i-1].ID())
 		}
-		if !word(p.Name) || !word(p.Arch) || !word(p.Version) {
+		if !Word(p.Name) || !Word(p.Arch) || !Word(p.Version) {
 			return bad("package %q %q %q: want words without blanks or a leading dash", p.Name, p.Arch, p.Version)
 		}
 		if p.Role != Update && p.Role != Install && p.Role != Dependency {
@@ -125,7 +125,7 @@ func (l *List) Validate() error {
 		}
 	}
 	for _, n := range l.Remove {
-		if !word(n) {
+		if !Word(n) {
 			return bad("name to remove %q is not a word", n)
 		}
 	}
@@ -150,8 +150,8 @@ func order(a, b Package) int {
 // ID is name and architecture, as they identify an installed package.
 func (p Package) ID() string { return p.Name + ":" + p.Arch }
 
-// word accepts what can stand in a command line and in a configuration file of apt and dnf as it is.
-func word(s string) bool {
+// Word reports whether s can stand in a command line and in a configuration file of apt and dnf as it is.
+func Word(s string) bool {
 	if s == "" || len(s) > maxField || s[0] == '-' {
 		return false
 	}

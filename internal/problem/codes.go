@@ -22,6 +22,7 @@ const (
 	NotFound          Code = "E1204"
 	AlreadyExists     Code = "E1205"
 	TargetMismatch    Code = "E1301"
+	NotClosed         Code = "E1302"
 	ChecksumMismatch  Code = "E2101"
 	SignatureInvalid  Code = "E2102"
 	ChunkCorrupt      Code = "E2103"
@@ -35,6 +36,7 @@ const (
 	OrderTooOld       Code = "E2111"
 	SeederUnreachable Code = "E3102"
 	DaemonUnreachable Code = "E3103"
+	SourceUnreachable Code = "E3104"
 	SiteSilent        Code = "E3301"
 	Timeout           Code = "E3302"
 	Busy              Code = "E3303"
@@ -47,6 +49,7 @@ const (
 	RollbackFailed    Code = "E5102"
 	HealthFailed      Code = "E5103"
 	NoIsolation       Code = "E5104"
+	PackagesRefused   Code = "E5105"
 	Internal          Code = "E9001"
 )
 
@@ -77,6 +80,7 @@ func init() {
 	page(NotFound, ExitNotFound, "not found", "The named thing does not exist here.")
 	page(AlreadyExists, ExitConflict, "it exists already with another content", "A version, once published, never changes. Publish the change under a new version and a higher sequence.")
 	page(TargetMismatch, ExitVerification, "the bundle is for another system", "The manifest names another operating system, release or architecture than this node has. The node shares the bundle with its neighbours but does not install it.")
+	page(NotClosed, ExitVerification, "something that is needed is missing", "The packages need others that are neither in the bundle nor on the machine it was held against. A node has no other source, so nothing is built. The message names what is missing and who needs it: collect again, or add the packages.")
 	page(ChecksumMismatch, ExitVerification, "the checksum does not match", "The policy names one checksum and the bundle of that version has another. Nothing is installed.")
 	page(SignatureInvalid, ExitVerification, "the signature is not acceptable", "The document is not signed by enough allowed keys, or a signature is of a kind that is refused (weak hash, text mode, expired or revoked key). Nothing was installed and nothing was shared.")
 	page(ChunkCorrupt, ExitVerification, "a chunk is corrupt", "The bytes do not hash to the chunk's identity. The bytes were dropped, never served and never installed; a good copy is fetched again.")
@@ -90,6 +94,7 @@ func init() {
 	page(IdentityMismatch, ExitVerification, "the other side is not who it should be", "The server that answered does not hold the pinned identity key. Nothing was sent to it.")
 	page(SeederUnreachable, ExitUnreachable, "the seeder cannot be reached", "Staged content is complete or is being shared in the site; installs go on. Reports wait in the outbox.")
 	page(DaemonUnreachable, ExitUnreachable, "the local daemon cannot be reached", "The socket does not answer. Is the daemon running?")
+	page(SourceUnreachable, ExitUnreachable, "a source of packages cannot be reached", "The distribution's repository, or the way to it, does not answer. Nothing was collected. Check the network and the proxy (http_proxy), and try again.")
 	page(SiteSilent, ExitDegraded, "a site is silent", "Nothing has been heard from the site. Its nodes keep the last signed policy and may install without us.")
 	page(Timeout, ExitTimeout, "time ran out", "The condition did not come true in the time given.")
 	page(Busy, ExitUnreachable, "the other side asks to come back later", "It serves as many requests as it may at the moment. Programs wait and try again by themselves.")
@@ -102,6 +107,7 @@ func init() {
 	page(RollbackFailed, ExitFailure, "the rollback failed", "The machine needs attention: the journal says which step could not be undone.")
 	page(HealthFailed, ExitFailure, "the health check failed", "The new version did not become healthy in time. The version before it is in force again.")
 	page(NoIsolation, ExitFailure, "the executor cannot be run apart", "The worker of mesh-install could not be started in a network namespace of its own and the configuration requires one, or could not be started at all. Nothing was changed. Set isolation: auto to run without a namespace where the kernel allows none.")
+	page(PackagesRefused, ExitFailure, "the packages do not fit this machine", "The package manager was asked what it would do, and it would need what the bundle does not hold, do what the bundle does not allow, or it finds the machine's own packages out of order. Nothing was changed. The message has the tool's words; its whole log is in the log directory of mesh-install.")
 	page(Internal, ExitFailure, "internal error", "This should not happen. Please report it with the message.")
 }
 
