@@ -1,24 +1,27 @@
-// Package tool runs one program of the distribution for the executor and leaves nothing of it behind: the program and
-// whatever it starts are a session of their own, marked with the transaction's ID in their environment. When the
-// context ends, every process of that session is killed; what a killed executor left is found again by the mark and
-// killed by the next run (KillLeft), before it looks at the machine.
+// Package tool runs one program of the distribution for the executor and leaves nothing of it behind when it has to
+// stop: the program begins a session of its own and carries the transaction's ID in its environment, and so does
+// whatever it starts. When the context ends, all of that is killed; what a killed executor left is found again by the
+// ID and killed by the next run (KillLeft), before it looks at the machine.
 //
 // Why not only a process group: apt, dpkg and the maintainer scripts make groups of their own, and killing apt leaves
 // dpkg and the script at work. Why not a PID namespace: scripts stop and start the services of the machine by their
-// process IDs. A Runner belongs to one goroutine.
+// process IDs. A service that a script started itself, without an init system, is of the family too: it lives on when
+// the program ends by itself, and dies with it when it is killed.
+//
+// Not for programs that ask questions: there is no input. A Runner belongs to one goroutine.
 package tool
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -28,6 +31,9 @@ const Mark = "PATCHMESH_TRANSACTION"
 
 // MaxOutput bounds what is kept of each stream, in bytes; more is read and dropped from the front.
 const MaxOutput = 32 << 20
+
+// openFor is how long after a program's end its output may be held open by what it started.
+const openFor = time.Second
 
 // Runner runs programs for one transaction.
 type Runner struct {
@@ -47,11 +53,12 @@ type Command struct {
 
 // Result is how it ended.
 type Result struct {
-	Exit   int // -1: by a signal
-	Signal syscall.Signal
-	Stdout []byte
-	Stderr []byte
-	Both   []byte // both streams in the order in which they came
+	Exit    int // -1: by a signal
+	Signal  syscall.Signal
+	Stdout  []byte
+	Stderr  []byte
+	Both    []byte // both streams in the order in which they came
+	Dropped int64  // bytes that Stdout lacks at its front; who parses it must not go on
 }
 
 // searchPath is what maintainer scripts expect.
@@ -79,33 +86,60 @@ func (r Runner) Run(ctx context.Context, c Command) (Result, error) {
 	if err != nil {
 		return Result{Exit: -1}, err
 	}
+	// The kernel sends the death signal when the thread ends that started the program, not only with the process.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	if err := keepDescriptors(); err != nil {
+		return Result{Exit: -1}, err
+	}
+	var out output
+	var killed atomic.Bool
 	cmd := exec.CommandContext(ctx, path, c.Args...)
 	cmd.Env, cmd.Dir = r.env(c), c.Dir
 	if cmd.Dir == "" {
 		cmd.Dir = "/"
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = time.Second // a service that a script started may hold the output open
-	cmd.Cancel = func() error { return killSession(cmd.Process.Pid, r.ID) }
-	var both ring
-	out, errs := &ring{also: &both, log: r.Out}, &ring{also: &both, log: r.Out}
-	cmd.Stdout, cmd.Stderr = out, errs
+	cmd.WaitDelay = openFor
+	cmd.Cancel = func() error {
+		killed.Store(true)
+		return killSession(cmd.Process.Pid, r.ID)
+	}
+	out.log = r.Out
+	cmd.Stdout, cmd.Stderr = stream{&out, &out.stdout}, stream{&out, &out.stderr}
 	err = cmd.Run()
-	res := Result{Stdout: out.bytes(), Stderr: errs.bytes(), Both: both.bytes()}
+
+	res := Result{Exit: -1, Stdout: out.stdout.bytes(), Stderr: out.stderr.bytes(), Both: out.both.bytes(), Dropped: out.stdout.dropped}
 	if st := cmd.ProcessState; st != nil {
 		res.Exit = st.ExitCode()
 		if ws, ok := st.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 			res.Signal = ws.Signal()
 		}
 	}
-	if ctx.Err() != nil {
-		return res, fmt.Errorf("%s: %w: %w", c.Path, ErrKilled, ctx.Err())
-	}
 	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
-		return res, fmt.Errorf("%s: %w", c.Path, err)
+	switch {
+	case killed.Load() || cmd.Process == nil && ctx.Err() != nil:
+		return res, fmt.Errorf("%s: %w: %w", c.Path, ErrKilled, ctx.Err())
+	case err == nil, errors.As(err, &exit), errors.Is(err, exec.ErrWaitDelay):
+		return res, nil
 	}
-	return res, nil
+	return res, fmt.Errorf("%s: %w", c.Path, err)
+}
+
+// keepDescriptors has no program inherit what the executor itself inherited, as its pipes to the process outside its
+// namespace. What Go opens is not inherited anyway.
+func keepDescriptors() error {
+	es, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range es {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // find looks a program up in the fixed PATH, not in the caller's.
@@ -124,104 +158,3 @@ func find(name string) (string, error) {
 
 // Has reports whether a program is there.
 func Has(name string) bool { _, err := find(name); return err == nil }
-
-// ring keeps the last MaxOutput bytes. exec copies each stream in a goroutine of its own; the lock of what is shared
-// is in the one they both write to.
-type ring struct {
-	mu   sync.Mutex // only of the shared one
-	buf  bytes.Buffer
-	also *ring
-	log  io.Writer
-}
-
-func (w *ring) Write(p []byte) (int, error) {
-	w.keep(p)
-	if w.also != nil {
-		w.also.mu.Lock()
-		defer w.also.mu.Unlock()
-		w.also.keep(p)
-		if w.log != nil {
-			_, _ = w.log.Write(p) // a log that is full must not stop a transaction
-		}
-	}
-	return len(p), nil
-}
-
-func (w *ring) keep(p []byte) {
-	w.buf.Write(p)
-	if over := w.buf.Len() - MaxOutput; over > 0 {
-		w.buf.Next(over)
-	}
-}
-
-func (w *ring) bytes() []byte { return w.buf.Bytes() }
-
-// KillLeft kills what is left of a transaction whose executor is gone, and returns how many processes that were. It
-// returns only when none is left, or with ctx's error.
-func KillLeft(ctx context.Context, id string) (int, error) {
-	killed := map[int]bool{}
-	for {
-		left, err := marked(id)
-		if err != nil {
-			return len(killed), err
-		}
-		if len(left) == 0 {
-			return len(killed), nil
-		}
-		for _, pid := range left {
-			killed[pid] = true
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		select {
-		case <-ctx.Done():
-			return len(killed), ctx.Err()
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
-// killSession kills the session that leader began, then whatever carries the mark in a session of its own.
-func killSession(leader int, id string) error {
-	_ = syscall.Kill(-leader, syscall.SIGKILL)
-	for range 1000 {
-		left, err := marked(id)
-		if err != nil || len(left) == 0 {
-			return err
-		}
-		for _, pid := range left {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return fmt.Errorf("processes of %s do not end", id)
-}
-
-// marked lists the processes that carry the mark of a transaction and are not just waiting to be collected.
-func marked(id string) ([]int, error) {
-	if id == "" {
-		return nil, nil
-	}
-	es, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	want := []byte(Mark + "=" + id)
-	var out []int
-	for _, e := range es {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		env, err := os.ReadFile("/proc/" + e.Name() + "/environ") // empty for one that has ended
-		if err != nil {
-			continue
-		}
-		for v := range bytes.SplitSeq(env, []byte{0}) {
-			if bytes.Equal(v, want) {
-				out = append(out, pid)
-				break
-			}
-		}
-	}
-	return out, nil
-}
