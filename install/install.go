@@ -53,6 +53,9 @@ func (in *Installer) Apply(ctx context.Context, r Request) Result {
 		if r, ok := s.recover(ctx); !ok {
 			return r
 		}
+		if len(r.Order) > 0 {
+			return s.ordered(ctx, r)
+		}
 		return s.apply(ctx, r)
 	})
 }
@@ -72,7 +75,7 @@ func (in *Installer) Rollback(ctx context.Context, name string) Result {
 		if r, ok := s.recover(ctx); !ok {
 			return r
 		}
-		return s.rollback(ctx, name)
+		return s.rollback(ctx, name, 0)
 	})
 }
 
@@ -227,7 +230,7 @@ func (s *session) admitted(ctx context.Context, v *verified) Result {
 	return s.resultOf(end, err)
 }
 
-func (s *session) rollback(ctx context.Context, name string) Result {
+func (s *session) rollback(ctx context.Context, name string, order uint64) Result {
 	b := s.ledger.Bundle(name)
 	var to *ledger.Release
 	for i := range b.Previous {
@@ -252,7 +255,7 @@ func (s *session) rollback(ctx context.Context, name string) Result {
 			WithDone("nothing was changed").WithNext("build the older content again under a higher sequence")))
 	}
 	t := journal.Transaction{
-		Schema: journal.Schema, Kind: journal.Rollback, Step: journal.Switch, Attempt: 1, New: *to, Old: b.Current.Dir,
+		Schema: journal.Schema, Kind: journal.Rollback, Step: journal.Switch, Attempt: 1, New: *to, Old: b.Current.Dir, Order: order,
 	}
 	t.New.Since = s.Now().UTC().Truncate(time.Second)
 	if err := s.state.writeJournal(t); err != nil {
@@ -290,7 +293,7 @@ func (s *session) refuse(err error) Result {
 	case problem.ChecksumMismatch, problem.ChunkCorrupt, problem.IndexInvalid:
 		r.Outcome, r.Exit, r.Phase = VerificationFailure, ExitChecksum, status.Quarantined
 	case problem.SignatureInvalid, problem.ManifestInvalid, problem.SequenceTooOld, problem.TargetMismatch,
-		problem.InvalidPolicy, problem.UnsupportedField, problem.Denied:
+		problem.InvalidPolicy, problem.InvalidOrder, problem.OrderTooOld, problem.UnsupportedField, problem.Denied:
 		r.Outcome, r.Exit, r.Phase = VerificationFailure, ExitSignature, status.Quarantined
 	case problem.InstallFailed:
 		r.Reason = ReasonUnusable

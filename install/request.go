@@ -30,11 +30,20 @@ type Request struct {
 	Policy          []byte `json:"policy"` // policy.Document, the exact bytes
 	PolicySignature []byte `json:"policySignature"`
 	Store           string `json:"store"` // absolute path of the chunk store
+
+	// An operator's order, order.Order, stands alone: with it there is no manifest and no policy.
+	Order          []byte `json:"order,omitempty"`
+	OrderSignature []byte `json:"orderSignature,omitempty"`
 }
 
 // NewRequest builds a request.
 func NewRequest(manifest, policy trust.Signed, store string) Request {
-	return Request{SchemaRequest, manifest.Doc, manifest.Sig, policy.Doc, policy.Sig, store}
+	return Request{Schema: SchemaRequest, Manifest: manifest.Doc, Signature: manifest.Sig, Policy: policy.Doc, PolicySignature: policy.Sig, Store: store}
+}
+
+// NewOrderRequest builds a request that carries out an operator's order.
+func NewOrderRequest(o trust.Signed, store string) Request {
+	return Request{Schema: SchemaRequest, Order: o.Doc, OrderSignature: o.Sig, Store: store}
 }
 
 // Encode writes the request file.
@@ -57,10 +66,13 @@ func ParseRequest(b []byte) (Request, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return bad(fmt.Errorf("something follows the document"))
 	}
+	ordered := len(r.Order)+len(r.OrderSignature) > 0
 	switch {
 	case r.Schema != SchemaRequest:
 		return bad(fmt.Errorf("schema %q is not %q", r.Schema, SchemaRequest))
-	case len(r.Manifest) == 0 || len(r.Signature) == 0 || len(r.Policy) == 0 || len(r.PolicySignature) == 0:
+	case ordered && (len(r.Order) == 0 || len(r.OrderSignature) == 0 || len(r.Manifest)+len(r.Signature)+len(r.Policy)+len(r.PolicySignature) > 0):
+		return bad(fmt.Errorf("an order stands alone, with its signature"))
+	case !ordered && (len(r.Manifest) == 0 || len(r.Signature) == 0 || len(r.Policy) == 0 || len(r.PolicySignature) == 0):
 		return bad(fmt.Errorf("manifest, policy and both signatures are required"))
 	case !filepath.IsAbs(r.Store) || filepath.Clean(r.Store) != r.Store:
 		return bad(fmt.Errorf("store %q is not a clean absolute path", r.Store))

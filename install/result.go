@@ -53,6 +53,10 @@ const (
 	ReasonTooManyAttempts  = "TooManyAttempts"
 	ReasonOperator         = "RolledBackByOperator"
 	ReasonForgotten        = "FailuresForgotten"
+	ReasonHeldBack         = "HeldBackByOperator" // before it was ever in force
+	ReasonOrderTooOld      = "OrderTooOld"
+	ReasonCarriedOut       = "CarriedOutAlready"
+	ReasonNoWayBack        = "NothingToGoBackTo"
 )
 
 // MaxResultBytes bounds what DecodeResult reads.
@@ -81,6 +85,7 @@ type Result struct {
 	Chunk      string           `json:"chunk,omitempty"`     // the chunk that is damaged or missing in the store
 	Recovered  string           `json:"recovered,omitempty"` // what became of a transaction that an earlier run left
 	Isolation  string           `json:"isolation"`           // "network namespace", or "none: " and why
+	Order      uint64           `json:"order,omitempty"`     // the operator's order that asked for it
 
 	// Of packages; all left out where there is nothing to say.
 	Changes  []packages.Change `json:"changes,omitempty"`  // what changed and stayed so

@@ -119,6 +119,7 @@ func (s *session) commit(d *release.Dir, t journal.Transaction) error {
 		}
 		l.Commit(t.New, keep, t.Signed)
 		l.Accept(t.Policy, t.Revision)
+		l.CarryOut(t.New.Bundle, t.Order)
 		if t.Kind == journal.Rollback && replaced != nil && replaced.Checksum != t.New.Checksum {
 			l.Hold(t.New.Bundle, replaced.Checksum, ReasonOperator)
 		}

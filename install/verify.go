@@ -162,6 +162,10 @@ func reasonOf(c problem.Code) string {
 		return "TargetMismatch"
 	case problem.InvalidPolicy:
 		return "InvalidPolicy"
+	case problem.InvalidOrder:
+		return "InvalidOrder"
+	case problem.OrderTooOld:
+		return ReasonOrderTooOld
 	case problem.UnsupportedField:
 		return "UnsupportedField"
 	case problem.Denied:

@@ -34,6 +34,9 @@ type Config struct {
 	// is appended. Empty: bundles are staged and not installed.
 	Installer     []string `yaml:"installer"`
 	InstallConfig string   `yaml:"installConfig"` // its configuration file; empty: its default
+	// Handoff is the state directory of an executor that the service manager starts when STATE/request.json changes. Its
+	// answers are found there. With it Installer is not used.
+	Handoff string `yaml:"handoff"`
 
 	Facts *manifest.Facts `yaml:"facts"` // instead of os-release and the program's architecture
 
@@ -107,6 +110,9 @@ func (c Config) Validate() error {
 		if _, err := netip.ParsePrefix(s); err != nil {
 			bad("networks: %w", err)
 		}
+	}
+	if c.Handoff != "" && !filepath.IsAbs(c.Handoff) {
+		bad("handoff: %q is not an absolute path", c.Handoff)
 	}
 	if c.LeaveTimeout < 0 {
 		bad("leaveTimeout: %v is negative", c.LeaveTimeout)

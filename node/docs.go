@@ -87,6 +87,7 @@ func (n *Node) load() error {
 	for _, l := range n.rec.Lives {
 		l.resume()
 	}
+	n.loadOrders()
 	n.loadContacts()
 	n.loadStrikes()
 	n.unpinStale()
@@ -176,6 +177,7 @@ func (n *Node) takeRoster(s trust.Signed) error {
 	}
 	n.seedFrom(n.where)
 	n.refreshDocs()
+	n.assign() // labels may be others now
 	n.retarget()
 	n.mesh.Refresh()
 	return nil
@@ -304,6 +306,9 @@ func (n *Node) refreshDocs() {
 	for _, p := range n.policies {
 		add(wire.DocPolicy, p.doc.Name, p.doc.Revision, p.s)
 	}
+	for _, h := range n.orders {
+		add(wire.DocOrder, h.o.Bundle, h.o.Sequence, h.s)
+	}
 	for _, b := range n.bundles {
 		add(wire.DocManifest, b.m.Name, b.m.Sequence, b.s)
 	}
@@ -415,6 +420,8 @@ func (n *Node) newDoc(e wire.DocEntry) bool {
 	case wire.DocPolicy:
 		p := n.policies[e.Name]
 		return p == nil && e.Revision >= n.rec.Policies[e.Name] || p != nil && e.Revision > p.doc.Revision
+	case wire.DocOrder:
+		return n.wantsOrder(e.Revision)
 	case wire.DocManifest:
 		return n.referenced(e.Digest)
 	}
@@ -455,6 +462,8 @@ func (n *Node) onDoc(s *xfer.Session, m *wire.Doc) {
 		err = n.takeRoster(d)
 	case wire.DocPolicy:
 		_, err = n.takePolicy(d)
+	case wire.DocOrder:
+		err = n.takeOrder(d)
 	case wire.DocManifest:
 		if n.referenced(dig) {
 			_, err = n.takeManifest(d)

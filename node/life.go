@@ -29,6 +29,11 @@ type Life struct {
 	Tries     int                   `json:"tries"`
 	Installed *status.InstalledItem `json:"installed,omitempty"`
 	Previous  *manifest.Digest      `json:"previous,omitempty"` // the bundle before Installed, kept for going back
+	Snapshot  string                `json:"snapshot,omitempty"` // of the machine before the last install
+	Reboot    string                `json:"reboot,omitempty"`   // why the machine has to be started again
+	Order     uint64                `json:"order,omitempty"`    // the operator's order that brought the phase about
+
+	answer *install.Result // what the executor said, until it is reported
 }
 
 // Facts about the target that Life asks for; nil while the manifest is unknown.
@@ -72,7 +77,7 @@ func (l *Life) aim(t *status.Desired) bool {
 	if !newChecksum {
 		return true // another policy or revision asks for the same: what happened still holds
 	}
-	l.Tries, l.Next, l.Outcome, l.Code, l.Detail = 0, time.Time{}, "", "", ""
+	l.Tries, l.Next, l.Outcome, l.Code, l.Detail, l.Order = 0, time.Time{}, "", "", "", 0
 	switch {
 	case t == nil && l.Installed != nil:
 		l.Phase, l.Reason = status.Installed, "Unmanaged"
@@ -143,7 +148,7 @@ func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
 		if now.Before(l.Next) {
 			return v
 		}
-		l.Phase, l.Reason, l.Code, l.Detail = status.Installing, "InstallerRunning", "", ""
+		l.Phase, l.Reason, l.Code, l.Detail, l.Order = status.Installing, "InstallerRunning", "", "", 0
 		l.Tries++
 		l.Next = now.Add(retryMost) // the phase's deadline: should the installer never answer
 		v.install = true
@@ -174,7 +179,8 @@ func (l *Life) found(r install.Result) {
 // finish takes the installer's result.
 func (l *Life) finish(now time.Time, r install.Result) {
 	l.found(r)
-	l.Phase, l.Reason, l.Code, l.Detail, l.Outcome = r.Phase, r.Reason, r.Code, r.Detail, string(r.Outcome)
+	l.note(r)
+	l.Phase, l.Reason, l.Code, l.Outcome = r.Phase, r.Reason, r.Code, string(r.Outcome)
 	if !Final(l.Phase) {
 		l.Next = now.Add(min(retryMost, retryFirst<<min(max(l.Tries-1, 0), 10)))
 	}

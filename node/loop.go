@@ -31,6 +31,7 @@ func (n *Node) loop(ctx context.Context) error {
 	n.calm = time.Now()
 	n.expect()
 	n.retarget()
+	n.readResults()
 	for {
 		var began time.Time
 		select {
@@ -81,6 +82,7 @@ func (n *Node) tick() {
 	n.housekeep(now)
 	n.watchSeeder(now)
 	n.giveBack(now)
+	n.watchSilence(now)
 	if n.dirty && !n.saving && now.Sub(n.saved) >= saveEvery {
 		n.saving = true
 		n.save(func(error) { n.saving = false })
@@ -95,6 +97,7 @@ func (n *Node) settle() {
 		n.step(ev)
 	}
 	n.steps = nil
+	n.carryOut()
 	n.live()
 	n.announce()
 	n.tellNeighbours()

@@ -72,6 +72,7 @@ type Node struct {
 	saving     bool // a periodic write of rec is queued
 	out        *outbox
 	policies   map[string]*heldPolicy
+	orders     map[uint64]*heldOrder // by sequence
 	bundles    map[manifest.Digest]*heldBundle
 	docs       map[manifest.Digest]heldDoc   // everything we hand on, by digest
 	asked      map[manifest.Digest]time.Time // documents that some peer was asked for just now
@@ -87,6 +88,8 @@ type Node struct {
 	contacts   map[peer.ID]*contact
 	where      map[string]where // peers.json
 	busy       bool             // the installer runs
+	handed     *handed          // the request whose answer is waited for, if any
+	results    install.Results  // what the executor last said
 	strikes    strikes
 	manners    map[peer.ID]*manners
 	uplinkNews bool // neighbours have not heard whom we see as uplink
@@ -143,7 +146,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: log, d: dir(cfg.State), do: make(chan func(), 256), disk: newDisk(), pend: newPending(),
-		policies: map[string]*heldPolicy{}, bundles: map[manifest.Digest]*heldBundle{}, docs: map[manifest.Digest]heldDoc{},
+		policies: map[string]*heldPolicy{}, orders: map[uint64]*heldOrder{}, bundles: map[manifest.Digest]*heldBundle{}, docs: map[manifest.Digest]heldDoc{},
 		asked: map[manifest.Digest]time.Time{}, news: map[manifest.Digest][]uint32{}, nb: map[peer.ID]*neighbour{},
 		byName: map[string]*statement{}, contacts: map[peer.ID]*contact{}, manners: map[peer.ID]*manners{}, alarms: map[problem.Code]alarm{}}
 	n.leaving.may, n.leaving.end = make(chan struct{}), make(chan struct{})
@@ -364,6 +367,9 @@ func (n *Node) Run(ctx context.Context) error {
 		return n.loop(gctx)
 	})
 	g.Go(func() error { return n.disk.run(n.post) })
+	if n.cfg.Handoff != "" {
+		g.Go(func() error { return n.watchResults(gctx) })
+	}
 	if n.sock != nil {
 		answering := waited{h: n.localAPI()}
 		srv := api.NewServer(&answering, n.log)

@@ -9,18 +9,41 @@ import (
 	"github.com/patchmesh/patchmesh/internal/xfer"
 )
 
-// report puts a change of phase into the outbox.
+// report puts a change of phase into the outbox, if it is news.
 func (n *Node) report(name string, l *Life) {
+	t := n.rec.Told[name]
+	if t == nil {
+		t = &told{}
+		n.rec.Told[name] = t
+	}
+	if !t.news(n.cfg.now(), l) {
+		l.answer = nil
+		return
+	}
 	n.rec.Report++
 	body := status.ReportBody{Site: n.e.Site, Node: n.e.Node, Seq: n.rec.Report, Occurred: n.cfg.now().UTC(), Phase: l.Phase,
-		Outcome: l.Outcome, Reason: l.Reason, Code: string(l.Code), Bundle: name, Detail: l.Detail}
+		Outcome: l.Outcome, Reason: l.Reason, Code: string(l.Code), Bundle: name, Detail: l.Detail, Order: l.Order}
 	if !Final(l.Phase) && l.Phase != status.Deferred {
 		body.Outcome = ""
 	}
 	if t := l.Target; t != nil {
 		body.Policy, body.Revision, body.Version, body.Checksum = t.Policy, t.Revision, t.Version, t.Checksum
 	}
-	r, err := n.out.seal(body)
+	if !Final(l.Phase) && !l.Next.IsZero() {
+		at := l.Next.UTC().Truncate(time.Second)
+		body.Next = &at
+	}
+	if r := l.answer; r != nil {
+		body.Packages, body.Seconds, body.Snapshot, body.Reboot, body.Log = r.Changes, r.Seconds, r.Snapshot, r.Reboot, r.Log
+		body.Detail = detailOf(*r)
+		l.answer = nil
+	}
+	n.file(body)
+}
+
+// file signs a report and puts it into the outbox.
+func (n *Node) file(body status.ReportBody) {
+	r, err := n.out.seal(body.Fit())
 	n.disk.add(func() error {
 		if err != nil {
 			return err

@@ -238,7 +238,7 @@ func (n *Node) live() {
 	for _, name := range slices.Sorted(maps.Keys(n.rec.Lives)) {
 		l := n.rec.Lives[name]
 		for range 4 { // Pending, Staging, Staged, Installing in a row at most
-			if l.Target == nil || l.Phase == status.Installing && n.busy {
+			if l.Target == nil || l.Phase == status.Installing && n.busy || n.forbidden(l) {
 				break
 			}
 			v := l.step(time.Now(), n.targetFacts(l))
@@ -295,15 +295,25 @@ func (n *Node) install(name string) {
 		return
 	}
 	b, p, target := n.bundles[l.Target.Checksum], n.policies[l.Target.Policy], *l.Target
-	r := install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: install.ReasonInstallerMissing, Detail: "no installer is configured"}
 	if b == nil || p == nil {
-		r.Reason, r.Detail = reasonUnreadable, "the policy or the manifest on disk cannot be read; it is asked for again"
-	}
-	if len(n.cfg.Installer) == 0 || b == nil || p == nil {
-		n.installed(name, target, r)
+		n.installed(name, target, install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: reasonUnreadable,
+			Detail: "the policy or the manifest on disk cannot be read; it is asked for again"})
 		return
 	}
-	req, err := install.NewRequest(b.s, p.s, n.d.path("chunks")).Encode()
+	n.execute(install.NewRequest(b.s, p.s, n.d.path("chunks")), func(r install.Result) { n.installed(name, target, r) })
+}
+
+// execute has the executor act on a request, beside the loop; then runs on the loop with its answer.
+func (n *Node) execute(request install.Request, then func(install.Result)) {
+	if n.cfg.Handoff != "" {
+		n.handOver(request, then)
+		return
+	}
+	if len(n.cfg.Installer) == 0 {
+		then(install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: install.ReasonInstallerMissing, Detail: "no installer is configured"})
+		return
+	}
+	req, err := request.Encode()
 	if err == nil {
 		err = durable.WriteFile(n.d.path("request.json"), req, 0o644)
 	}
@@ -319,7 +329,7 @@ func (n *Node) install(name string) {
 		if err != nil {
 			r = install.Cut(err)
 		}
-		if !n.post(func() { n.installed(name, target, r) }) {
+		if !n.post(func() { then(r) }) {
 			n.log.Warn("stopped before the installer's answer could be kept: it is asked again at the next start")
 		}
 		return nil

@@ -40,6 +40,7 @@ func (n *Node) describe() status.Node {
 	}
 	if show != nil {
 		st.Phase, st.Reason, st.Code, st.Detail, st.Desired = show.Phase, show.Reason, string(show.Code), show.Detail, show.Target
+		st.Snapshot, st.Reboot = show.Snapshot, show.Reboot
 		if !Final(show.Phase) && !show.Next.IsZero() {
 			at := show.Next.UTC().Truncate(time.Second)
 			st.NextAttempt = &at
@@ -48,6 +49,7 @@ func (n *Node) describe() status.Node {
 		n.wanSaid.explain(&st, !n.sw.Paused().IsZero(), time.Now())
 		wait(&st, n.byName[n.nameOf(decodePeer(n.sw.Uplink()))])
 	}
+	st.Order = n.standing()
 	st.Transfer.Peers = len(n.nb)
 	st.Transfer.ToLAN = n.servedB.Load()
 	for _, code := range slices.Sorted(maps.Keys(n.alarms)) {
@@ -163,7 +165,7 @@ func (n *Node) site() status.Site {
 	}
 	for _, r := range f.r.Nodes {
 		seen := status.Seen{Node: status.Node{APIVersion: status.APIVersion, Kind: "NodeStatus", Site: n.e.Site, Node: r.Name, PeerID: r.PeerID,
-			Phase: status.Pending, Reason: "NeverHeard", Installed: []status.InstalledItem{}, Alarms: []status.Alarm{}}, Silent: !connected[r.Name]}
+			Phase: status.Pending, Reason: "NeverHeard", Installed: []status.InstalledItem{}, Alarms: []status.Alarm{}}, Silent: !connected[r.Name], Labels: r.Labels}
 		if r.Name == n.e.Node {
 			seen.Node, seen.LastSeen = mine, now
 		} else if st := n.byName[r.Name]; st != nil {

@@ -33,6 +33,7 @@ var allowed = []string{
 	"github.com/patchmesh/patchmesh/internal/chunk",
 	"github.com/patchmesh/patchmesh/internal/durable",
 	"github.com/patchmesh/patchmesh/internal/manifest",
+	"github.com/patchmesh/patchmesh/internal/order",
 	"github.com/patchmesh/patchmesh/internal/packages",
 	"github.com/patchmesh/patchmesh/internal/policy",
 	"github.com/patchmesh/patchmesh/internal/problem",

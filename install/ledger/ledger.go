@@ -70,6 +70,7 @@ type Ledger struct {
 	Schema   string             `json:"schema"`
 	Time     time.Time          `json:"time"` // newest signature time of anything that came into force
 	Policies map[string]uint64  `json:"policies"`
+	Orders   map[string]uint64  `json:"orders,omitempty"` // by bundle name: the last one carried out
 	Bundles  map[string]*Bundle `json:"bundles"`
 }
 
@@ -157,6 +158,18 @@ func (l *Ledger) Accept(policy string, revision uint64) bool {
 		return false
 	}
 	l.Policies[policy] = revision
+	return true
+}
+
+// CarryOut remembers that an order about a bundle was carried out and reports whether that changed anything.
+func (l *Ledger) CarryOut(name string, order uint64) bool {
+	if order <= l.Orders[name] {
+		return false
+	}
+	if l.Orders == nil {
+		l.Orders = map[string]uint64{}
+	}
+	l.Orders[name] = order
 	return true
 }
 

@@ -1,0 +1,106 @@
+package install
+
+import (
+	"context"
+
+	"github.com/patchmesh/patchmesh/install/ledger"
+	"github.com/patchmesh/patchmesh/internal/order"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/trust"
+)
+
+// ordered carries out an operator's order. Nothing of what the daemon found out about it is believed: signature,
+// addressee and sequence are looked at here. What is remembered of it is written together with what it brings about, so
+// that it is carried out once whatever happens in between.
+func (s *session) ordered(ctx context.Context, r Request) Result {
+	set, err := readTrust(s.Config.Trust)
+	if err != nil {
+		return s.refuse(err)
+	}
+	o, err := order.Open(set, trust.Signed{Doc: r.Order, Sig: r.OrderSignature}, trust.Floor(s.Built, s.ledger.Time))
+	if err != nil {
+		return s.refuse(err)
+	}
+	return s.signedBy(o, s.obey(ctx, o))
+}
+
+// obey goes on with an order whose signature is right.
+func (s *session) obey(ctx context.Context, o *order.Order) Result {
+	if !s.Config.addressee(o.Targets) {
+		return s.refuse(problem.New(problem.Denied, "order %d, %s, is not for this machine", o.Sequence, o).WithDone("nothing was changed"))
+	}
+	last := s.ledger.Orders[o.Bundle]
+	if o.Sequence == last { // by the run before this one, which was cut off before it could say so
+		return newResult(Success, ExitDone, status.Installed, ReasonCarriedOut)
+	}
+	if err := order.Admit(last, o); err != nil {
+		return s.refuse(err)
+	}
+	b := s.ledger.Bundle(o.Bundle)
+	switch {
+	case o.Kind == order.Retry:
+		return s.forgive(o)
+	case b.Current == nil || b.Current.Checksum != o.Checksum:
+		return s.holdBack(o)
+	}
+	r := s.rollback(ctx, o.Bundle, o.Sequence)
+	if r.Code == problem.NotFound { // and there never will be: a deferral would wait for ever
+		r.Outcome, r.Exit, r.Phase, r.Reason, r.Code = RollbackFailed, ExitRollbackFailed, status.Installed, ReasonNoWayBack, problem.RollbackFailed
+	}
+	return r
+}
+
+// forgive lets a release that failed or was rolled back be tried again.
+func (s *session) forgive(o *order.Order) Result {
+	r := newResult(Success, ExitDone, status.Installed, ReasonNothingToDo)
+	err := s.change(func(l *ledger.Ledger) bool {
+		if t := l.Bundle(o.Bundle).Trial; t != nil && t.Checksum == o.Checksum {
+			l.Forget(o.Bundle)
+			r.Reason = ReasonForgotten
+		}
+		return l.CarryOut(o.Bundle, o.Sequence)
+	})
+	if err != nil {
+		return s.refuse(err)
+	}
+	return r
+}
+
+// holdBack keeps a release that is to be rolled back, and is not in force, from coming into force. A release that is
+// held for another reason is no less held.
+func (s *session) holdBack(o *order.Order) Result {
+	err := s.change(func(l *ledger.Ledger) bool {
+		l.Hold(o.Bundle, o.Checksum, ReasonOperator)
+		return l.CarryOut(o.Bundle, o.Sequence)
+	})
+	if err != nil {
+		return s.refuse(err)
+	}
+	return newResult(Success, ExitDone, status.RolledBack, ReasonHeldBack)
+}
+
+// signedBy fills in which order the result is about.
+func (s *session) signedBy(o *order.Order, r Result) Result {
+	r.Order = o.Sequence
+	if r.Bundle == "" {
+		r.Bundle, r.Version, r.Checksum = o.Bundle, o.Version, &o.Checksum
+	}
+	return r
+}
+
+// addressee reports whether the machine is among the targets. What its configuration does not say of it is known to the
+// daemon only, and is taken to fit.
+func (c Config) addressee(t order.Targets) bool {
+	site, node, labels := c.Site, c.Node, c.Labels
+	if site == "" && len(t.Sites) > 0 {
+		site = t.Sites[0]
+	}
+	if node == "" && len(t.Nodes) > 0 {
+		node = t.Nodes[0]
+	}
+	if len(labels) == 0 {
+		labels = t.Labels
+	}
+	return t.Names(site, node, labels)
+}

@@ -1,0 +1,278 @@
+package node
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/patchmesh/patchmesh/install"
+	"github.com/patchmesh/patchmesh/internal/durable"
+	"github.com/patchmesh/patchmesh/internal/order"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/internal/window"
+)
+
+// heldOrder is an operator's order whose signature is verified. We hand on those for our neighbours too.
+type heldOrder struct {
+	o *order.Order
+	s trust.Signed
+}
+
+// errand is what became of the newest order to this node about a bundle name. It is on disk before the executor is
+// asked, and the executor remembers for itself what it carried out: an errand that is forgotten is asked for once more
+// and does nothing.
+type errand struct {
+	Sequence uint64    `json:"sequence"`
+	Done     bool      `json:"done"`
+	Tries    int       `json:"tries"`
+	Next     time.Time `json:"next"`             // when it is tried again
+	Reason   string    `json:"reason,omitempty"` // why it waits
+	Told     time.Time `json:"told"`             // when that was reported
+}
+
+// wait lets the errand wait, and says whether that is to be reported.
+func (e *errand) wait(now, next time.Time, reason string) (news bool) {
+	news = e.Reason != reason || now.Sub(e.Told) >= repeatAfter || now.Before(e.Told)
+	e.Next, e.Reason = next, reason
+	if news {
+		e.Told = now
+	}
+	return news
+}
+
+// loadOrders reads what is on disk. Called by load.
+func (n *Node) loadOrders() {
+	if err := n.d.eachSigned("orders", func(_ string, s trust.Signed) error {
+		o, err := order.Open(&n.e.Trust, s, n.rec.Floor)
+		if err != nil {
+			return err
+		}
+		n.orders[o.Sequence] = &heldOrder{o, s}
+		return nil
+	}); err != nil {
+		n.log.Error("an order on disk is not used; it is asked for again", "err", err)
+	}
+	for _, e := range n.rec.Errands {
+		e.Next = time.Time{} // see Life.resume
+	}
+	n.assign()
+}
+
+// wantsOrder: by its sequence an order is worth keeping.
+func (n *Node) wantsOrder(sequence uint64) bool {
+	if n.orders[sequence] != nil {
+		return false
+	}
+	return len(n.orders) < order.MaxKept || sequence > slices.Min(slices.Collect(maps.Keys(n.orders)))
+}
+
+// takeOrder verifies and keeps an order. It is refused when it cannot be for this site.
+func (n *Node) takeOrder(s trust.Signed) error {
+	o, err := order.Open(&n.e.Trust, s, n.rec.Floor)
+	if err != nil {
+		return err
+	}
+	if !o.Targets.Concerns(n.e.Site) {
+		return problem.New(problem.Denied, "order %d is for another site", o.Sequence).WithDone("it was not kept")
+	}
+	if !n.wantsOrder(o.Sequence) {
+		return nil
+	}
+	if err := n.d.saveSigned("orders", orderName(o.Sequence), s); err != nil {
+		return localError{err}
+	}
+	if at, err := o.Time(); err == nil {
+		n.trustedTime(at)
+	}
+	n.orders[o.Sequence] = &heldOrder{o, s}
+	sequences := order.Newest(slices.Collect(maps.Keys(n.orders)), func(q uint64) uint64 { return q })
+	for q := range n.orders {
+		if q < sequences[0] {
+			delete(n.orders, q)
+			if err := durable.Remove(n.d.path("orders", orderName(q)+".json")); err != nil {
+				n.log.Warn("order cannot be removed", "err", err)
+			}
+		}
+	}
+	n.log.Info("order", "sequence", o.Sequence, "kind", o.Kind, "bundle", o.Bundle, "version", o.Version, "reason", o.Reason)
+	n.assign()
+	n.refreshDocs()
+	return nil
+}
+
+func orderName(sequence uint64) string { return fmt.Sprintf("%020d", sequence) }
+
+// assign makes the newest order to this node about each bundle name its errand.
+func (n *Node) assign() {
+	labels := n.labels()
+	for q, h := range n.orders {
+		if e := n.rec.Errands[h.o.Bundle]; (e == nil || e.Sequence < q) && h.o.Targets.Names(n.e.Site, n.e.Node, labels) {
+			n.rec.Errands[h.o.Bundle], n.dirty = &errand{Sequence: q}, true
+		}
+	}
+}
+
+// open is the order about a bundle name that is not carried out yet, nil when there is none.
+func (n *Node) open(name string) (*errand, *order.Order) {
+	e := n.rec.Errands[name]
+	if e == nil || e.Done || n.orders[e.Sequence] == nil {
+		return nil, nil
+	}
+	return e, n.orders[e.Sequence].o
+}
+
+// forbidden: an order says that the bundle is not to come into force, and the executor has yet to hear of it.
+func (n *Node) forbidden(l *Life) bool {
+	if l.Target == nil || l.Phase == status.Pending || l.Phase == status.Staging {
+		return false
+	}
+	_, o := n.open(l.Target.Bundle)
+	return o != nil && o.Kind == order.Rollback && o.Checksum == l.Target.Checksum
+}
+
+// window says whether the policy of a life lets it change what runs.
+func (n *Node) window(l *Life, now time.Time) window.Verdict {
+	return window.Verdict{Start: true}
+}
+
+// carryOut asks the executor to do what orders say, one at a time, each in its own time. A rollback of what is in force
+// waits for the maintenance window, unless the order says now; what changes nothing that runs does not wait.
+func (n *Node) carryOut() {
+	now := time.Now()
+	for _, name := range slices.Sorted(maps.Keys(n.rec.Errands)) {
+		e, o := n.open(name)
+		if o == nil || n.busy || now.Before(e.Next) {
+			continue
+		}
+		l := n.rec.Lives[name]
+		if o.Kind == order.Rollback && !o.Now && l != nil && l.Installed != nil && l.Installed.Checksum == o.Checksum {
+			if v := n.window(l, now); !v.Start {
+				next := v.Next
+				if next.IsZero() || next.Sub(now) > retryMost { // a policy, or a clock, may change
+					next = now.Add(retryMost)
+				}
+				if e.wait(now, next, string(v.Reason)) {
+					r := install.Result{Outcome: install.Deferred, Reason: string(v.Reason), Detail: v.Text}
+					if !v.Next.IsZero() {
+						r.Next = &v.Next
+					}
+					n.reportOrder(name, o, r)
+				}
+				n.dirty = true
+				continue
+			}
+		}
+		n.busy = true
+		e.Tries++
+		e.Next = now.Add(retryMost)
+		n.save(func(err error) {
+			if err != nil { // not on disk, so not done
+				n.busy = false
+				e.Next = time.Now().Add(retryFirst)
+				return
+			}
+			n.execute(install.NewOrderRequest(n.orders[o.Sequence].s, n.d.path("chunks")), func(r install.Result) { n.carried(name, o, r) })
+		})
+		return
+	}
+}
+
+// carried takes the executor's answer to an order.
+func (n *Node) carried(name string, o *order.Order, r install.Result) {
+	n.busy = false
+	l := n.rec.Lives[name]
+	if l == nil {
+		l = &Life{Phase: status.Pending, Reason: "NoPolicy"}
+		n.rec.Lives[name] = l
+	}
+	l.found(r)
+	if l.Target == nil && l.Installed != nil {
+		l.Phase, l.Reason = status.Installed, "Unmanaged"
+	}
+	e := n.rec.Errands[name]
+	latest := e != nil && e.Sequence == o.Sequence
+	again := r.Outcome == install.Deferred || r.Outcome == install.RollbackFailed && r.Reason != install.ReasonNoWayBack
+	switch {
+	case again && latest:
+		next := time.Now().Add(min(retryMost, retryFirst<<min(max(e.Tries-1, 0), 10)))
+		if r.Next != nil && r.Next.After(time.Now()) {
+			next = *r.Next
+		}
+		r.Next = &next
+		if e.wait(time.Now(), next, r.Reason) {
+			n.reportOrder(name, o, r)
+		}
+		n.save(nil)
+	case latest:
+		e.Done = true
+		fallthrough
+	default:
+		n.settled(name, l, o, r)
+	}
+	n.log.Info("order", "sequence", o.Sequence, "outcome", r.Outcome, "reason", r.Reason, "detail", r.Detail)
+	n.reconcileBundles()
+}
+
+// settled: the order is carried out, or it never will be.
+func (n *Node) settled(name string, l *Life, o *order.Order, r install.Result) {
+	mine := l.Target != nil && l.Target.Checksum == o.Checksum
+	back := l.Installed == nil || l.Installed.Checksum != o.Checksum
+	switch {
+	case r.Outcome != install.Success:
+		n.event(r.Code, "order %d, %s: %s: %s", o.Sequence, o, r.Reason, r.Detail)
+	case o.Kind == order.Rollback && mine && back:
+		l.Phase, l.Reason, l.Code, l.Outcome, l.Next, l.Order = status.RolledBack, r.Reason, "", string(install.RolledBack), time.Time{}, o.Sequence
+		l.note(r)
+		l.Detail = status.Clip(fmt.Sprintf("order %d: %s", o.Sequence, o.Reason), maxDetail)
+		n.lifeChanged(name, l, nil)
+		return
+	case o.Kind == order.Retry && mine && Final(l.Phase) && l.Phase != status.Installed:
+		n.reportOrder(name, o, r)
+		l.Phase, l.Reason, l.Code, l.Detail, l.Outcome, l.Next, l.Tries, l.Order = status.Pending, "OrderedAgain", "", "", "", time.Time{}, 0, o.Sequence
+		n.lifeChanged(name, l, nil)
+		return
+	}
+	n.reportOrder(name, o, r)
+	n.save(nil)
+}
+
+// reportOrder reports what became of an order apart from the life of its bundle.
+func (n *Node) reportOrder(name string, o *order.Order, r install.Result) {
+	n.rec.Report++
+	body := status.ReportBody{Site: n.e.Site, Node: n.e.Node, Seq: n.rec.Report, Occurred: n.cfg.now().UTC(), Phase: status.Pending,
+		Outcome: string(r.Outcome), Reason: r.Reason, Code: string(r.Code), Bundle: name, Version: o.Version, Checksum: o.Checksum, Order: o.Sequence,
+		Detail: detailOf(r), Packages: r.Changes, Seconds: r.Seconds, Snapshot: r.Snapshot, Reboot: r.Reboot, Next: r.Next, Log: r.Log}
+	if r.Outcome == install.Success && o.Kind == order.Rollback {
+		body.Outcome = string(install.RolledBack)
+	}
+	if l := n.rec.Lives[name]; l != nil {
+		body.Phase = l.Phase
+		if t := l.Target; t != nil {
+			body.Policy, body.Revision = t.Policy, t.Revision
+		}
+	}
+	n.file(body)
+}
+
+// standing says which orders wait, for the statement; "" when none does.
+func (n *Node) standing() string {
+	var out string
+	for _, name := range slices.Sorted(maps.Keys(n.rec.Errands)) {
+		e, o := n.open(name)
+		if o == nil {
+			continue
+		}
+		line := fmt.Sprintf("order %d: %s", o.Sequence, o)
+		if e.Reason != "" {
+			line += fmt.Sprintf(" waits: %s, until %s", e.Reason, e.Next.UTC().Format(time.RFC3339))
+		}
+		if out != "" {
+			out += "; "
+		}
+		out += line
+	}
+	return status.Clip(out, maxMessage)
+}
