@@ -25,7 +25,7 @@ SHA256SUMS. Stock tools can check it:
   gpgv --keyring release.gpg manifest.json.asc manifest.json
   sha256sum --check SHA256SUMS`,
 	}
-	c.AddCommand(newBundleBuild(env), newBundleSign(env), newBundleVerify(env), newBundleInspect(env), newBundleDiff(env),
+	c.AddCommand(newBundleCollect(env), newBundleBuild(env), newBundleSign(env), newBundleVerify(env), newBundleInspect(env), newBundleDiff(env),
 		newBundlePush(env), newBundleList(env), newBundleExport(env), newBundleImport(env))
 	return c
 }

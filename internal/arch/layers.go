@@ -26,10 +26,10 @@ func Layers() []Layer {
 		{"things that run", []string{"examples/*", "scripts/*", "internal/harness", "internal/evil", "internal/testbed", "internal/sitetest", "internal/vm", "internal/bench", "internal/arch"}},
 		{"programs", []string{"cmd/*", "internal/cli"}},
 		{"daemons", []string{"node", "seeder"}},
-		{"engines", []string{"install", "install/*", "install/*/*", "gossip", "gossip/*", "internal/xfer", "internal/api"}},
+		{"engines", []string{"install", "install/*", "install/*/*", "gossip", "gossip/*", "internal/xfer", "internal/api", "internal/collect", "internal/closure"}},
 		{"stores", []string{"chunker", "chunker/*", "chunker/*/*", "internal/signer", "internal/progress", "seeder/fleet"}},
 		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/order", "internal/wanprofile", "internal/enrol", "internal/roster", "internal/status", "internal/ledbat", "internal/window", "node/swarm", "seeder/lease"}},
-		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/encoding", "internal/build", "internal/durable", "internal/durable/*", "internal/packages", "internal/bed/*"}},
+		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/encoding", "internal/build", "internal/durable", "internal/durable/*", "internal/packages", "internal/wall", "internal/bed/*"}},
 	}
 }
 
@@ -37,7 +37,7 @@ func Layers() []Layer {
 func Pure() []string {
 	return []string{
 		"internal/chunk", "internal/manifest", "internal/trust", "internal/wire", "internal/policy", "internal/order", "internal/wanprofile", "internal/enrol",
-		"internal/roster", "internal/status", "internal/ledbat", "internal/window", "internal/packages", "internal/problem", "internal/encoding", "internal/build", "node/swarm", "seeder/lease",
+		"internal/roster", "internal/status", "internal/ledbat", "internal/window", "internal/wall", "internal/packages", "internal/problem", "internal/encoding", "internal/build", "node/swarm", "seeder/lease",
 		"install/journal", "install/ledger",
 	}
 }
