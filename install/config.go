@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/patchmesh/patchmesh/install/health"
+	"github.com/patchmesh/patchmesh/install/preflight"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
 )
@@ -28,6 +29,12 @@ type Config struct {
 	Keep         int               `yaml:"keep"`         // releases kept for going back, beside the one in force
 	ReserveBytes int64             `yaml:"reserveBytes"` // stay free on the file system of Root
 	Health       HealthConfig      `yaml:"health"`
+	Machine      string            `yaml:"machine"`  // root of the machine whose packages are installed
+	Timezone     string            `yaml:"timezone"` // of the site, an IANA name: what "site" means in a policy's schedule
+	Hooks        string            `yaml:"hooks"`    // directory of the programs that have a say, see preflight.Hooks
+	Reboot       RebootConfig      `yaml:"reboot"`
+	Snapshot     SnapshotConfig    `yaml:"snapshot"`
+	Packages     PackagesConfig    `yaml:"packages"`
 	Isolation    string            `yaml:"isolation"` // auto: run without a namespace if the kernel refuses; required: do not
 	Facts        *manifest.Facts   `yaml:"facts"`     // instead of os-release and the program's architecture
 	Labels       map[string]string `yaml:"labels"`    // if set, a policy or an order that does not select them is refused
@@ -39,6 +46,32 @@ type Config struct {
 type HealthConfig struct {
 	Command        []string `yaml:"command"`        // absolute path and arguments; no shell
 	TimeoutSeconds int      `yaml:"timeoutSeconds"` // when the policy brings no health check of its own
+}
+
+// RebootConfig says how the machine is started again, when a policy allows it.
+type RebootConfig struct {
+	Command []string `yaml:"command"` // absolute path and arguments; no shell
+}
+
+// SnapshotConfig says what of the machine is not kept before a transaction, and so not put back after one that failed.
+type SnapshotConfig struct {
+	Exclude []string `yaml:"exclude"` // absolute paths as the machine sees them, instead of DefaultExclude
+}
+
+// PackagesConfig bounds transactions of packages.
+type PackagesConfig struct {
+	TimeoutMinutes int `yaml:"timeoutMinutes"` // of one run of the package manager, which is killed then and taken back
+	BatteryPercent int `yaml:"batteryPercent"` // on battery: charge below which nothing is begun
+}
+
+// DefaultExclude is what changes on a machine for other reasons than packages: what people and applications keep there,
+// logs, and what does not outlive the run of a machine. A package's own state, below /var/lib and /var/cache, is kept.
+func DefaultExclude() []string {
+	return []string{
+		"/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp", "/home", "/srv", "/media", "/mnt", "/var/log", "/var/mail", "/var/spool",
+		"/var/cache/apt", "/var/cache/dnf", "/var/lib/apt/lists", "/var/lib/meshd", "/var/lib/mysql", "/var/lib/postgresql", "/var/lib/redis",
+		"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/libvirt", "/var/lib/systemd", "/var/lib/NetworkManager", "/var/lib/dhcp",
+	}
 }
 
 // Values of Config.Isolation.
@@ -57,7 +90,13 @@ func DefaultConfig() Config {
 		// Enough for journal, ledger and the logs of whoever has to repair the machine.
 		ReserveBytes: 64 << 20,
 		Health:       HealthConfig{TimeoutSeconds: int(health.DefaultTimeout / time.Second)},
-		Isolation:    IsolationAuto,
+		Machine:      "/",
+		Hooks:        preflight.HooksDir,
+		Reboot:       RebootConfig{Command: []string{"/usr/bin/systemctl", "reboot"}},
+		Snapshot:     SnapshotConfig{Exclude: DefaultExclude()},
+		// Hundreds of packages on the slowest disk take less than an hour; a script that waits for an answer takes for ever.
+		Packages:  PackagesConfig{TimeoutMinutes: 120, BatteryPercent: preflight.DefaultLimits().BatteryPercent},
+		Isolation: IsolationAuto,
 	}
 }
 
@@ -90,7 +129,7 @@ func ReadConfig(name string) (Config, error) {
 func (c Config) Validate() error {
 	var errs []error
 	bad := func(f string, a ...any) { errs = append(errs, fmt.Errorf(f, a...)) }
-	for field, p := range map[string]string{"root": c.Root, "state": c.State, "trust": c.Trust} {
+	for field, p := range map[string]string{"root": c.Root, "state": c.State, "trust": c.Trust, "machine": c.Machine, "hooks": c.Hooks} {
 		// apt and dnf read Root's path in their configuration, where a blank would end it.
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p || strings.ContainsAny(p, " \t\r\n%[]#\"'\\") {
 			bad("%s: %q is not a clean absolute path without blanks", field, p)
@@ -107,6 +146,20 @@ func (c Config) Validate() error {
 	}
 	if len(c.Health.Command) > 0 && !filepath.IsAbs(c.Health.Command[0]) {
 		bad("health.command: %q is not an absolute path", c.Health.Command[0])
+	}
+	for _, p := range c.Snapshot.Exclude {
+		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {
+			bad("snapshot.exclude: %q is not a clean absolute path below /", p)
+		}
+	}
+	if len(c.Reboot.Command) == 0 || !filepath.IsAbs(c.Reboot.Command[0]) {
+		bad("reboot.command: want an absolute path and arguments")
+	}
+	if m := c.Packages.TimeoutMinutes; m < 1 || m > 24*60 {
+		bad("packages.timeoutMinutes: %d: want 1 to %d", m, 24*60)
+	}
+	if p := c.Packages.BatteryPercent; p < 0 || p > 100 {
+		bad("packages.batteryPercent: %d: want 0 to 100", p)
 	}
 	if c.Isolation != IsolationAuto && c.Isolation != IsolationRequired {
 		bad("isolation: %q is not auto or required", c.Isolation)

@@ -28,7 +28,7 @@ func cutAtCheck(t testing.TB) (b *installtest.Bench, v1, v2 *installtest.Bundle)
 	if r := in.Apply(context.Background(), b.Request(t, v1, installtest.Want{})); r.Exit != 0 {
 		t.Fatalf("%+v", r)
 	}
-	in.Prober = proberFunc(func(context.Context, health.Check) error { return errors.New("nobody answers") })
+	in.Host = installtest.Host{Well: func(context.Context, health.Check) error { return errors.New("nobody answers") }}
 	if r := in.Apply(context.Background(), b.Request(t, v2, installtest.Want{})); r.Reason != install.ReasonInterrupted {
 		t.Fatalf("%+v", r)
 	}
@@ -105,7 +105,7 @@ func TestLostLedgerInTheMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := installer(b)
-	in.Prober = proberFunc(func(context.Context, health.Check) error { return &health.UnhealthyError{Last: errors.New("not well")} })
+	in.Host = installtest.Host{Well: func(context.Context, health.Check) error { return &health.UnhealthyError{Last: errors.New("not well")} }}
 	want(t, in.Recover(t.Context()), unhealthy)
 	inForce(t, b, v1, v2)
 }
@@ -158,7 +158,7 @@ func TestRollbackFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := installer(b)
-	in.Prober = proberFunc(func(context.Context, health.Check) error { return &health.UnhealthyError{Last: errors.New("not well")} })
+	in.Host = installtest.Host{Well: func(context.Context, health.Check) error { return &health.UnhealthyError{Last: errors.New("not well")} }}
 	want(t, in.Recover(t.Context()), "rollback_failed 5 InstallFailed RollbackFailed E5102")
 	want(t, in.Apply(t.Context(), b.Request(t, v2, installtest.Want{})), "rollback_failed 5 InstallFailed RollbackFailed E5102")
 	if err := os.Rename(hidden, old); err != nil {
@@ -172,7 +172,7 @@ func TestRollbackFails(t *testing.T) {
 func TestCrashLoop(t *testing.T) {
 	b, v1, v2 := cutAtCheck(t)
 	in := installer(b)
-	in.Prober = proberFunc(func(context.Context, health.Check) error { return errors.New("the machine goes down") })
+	in.Host = installtest.Host{Well: func(context.Context, health.Check) error { return errors.New("the machine goes down") }}
 	for range ledger.MaxAttempts - 1 {
 		want(t, in.Recover(t.Context()), "deferred 1 Deferred Interrupted E5101")
 	}
@@ -293,7 +293,7 @@ func FuzzJournal(f *testing.F) {
 			}
 			installtest.WriteFile(t, filepath.Join(b.Config.State, "journal.json"), j)
 			in := installer(b)
-			in.Prober = proberFunc(func(context.Context, health.Check) error { return nil })
+			in.Host = installtest.Host{Well: func(context.Context, health.Check) error { return nil }}
 			r := in.Recover(context.Background())
 			now, err := b.InForce("pos", v1, v2)
 			if err != nil || now == nil {
@@ -364,12 +364,12 @@ func TestAnyState(t *testing.T) {
 						t.Fatal(err)
 					}
 					in := installer(b)
-					in.Prober = proberFunc(func(context.Context, health.Check) error {
+					in.Host = installtest.Host{Well: func(context.Context, health.Check) error {
 						if well {
 							return nil
 						}
 						return &health.UnhealthyError{Last: errors.New("not well")}
-					})
+					}}
 					r := in.Recover(t.Context())
 					if r.Exit == install.ExitDeferred && r.Reason != install.ReasonInterrupted || r.Exit == install.ExitRollbackFailed {
 						t.Errorf("%s: %+v", name, r)

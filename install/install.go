@@ -9,27 +9,29 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/chunker/store"
-	"github.com/patchmesh/patchmesh/install/health"
+	"github.com/patchmesh/patchmesh/install/isolate"
 	"github.com/patchmesh/patchmesh/install/journal"
 	"github.com/patchmesh/patchmesh/install/ledger"
 	"github.com/patchmesh/patchmesh/install/release"
+	"github.com/patchmesh/patchmesh/install/snapshot"
+	"github.com/patchmesh/patchmesh/install/tool"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
 )
 
-// Prober asks whether the machine is healthy: health.Runner directly, or *isolate.Outside from inside a namespace.
-type Prober interface {
-	Probe(ctx context.Context, c health.Check) error
-}
+// Host is what the executor asks of the machine from outside of its namespace: *isolate.Outside, or whoever stands
+// there.
+type Host = isolate.Host
 
 // Installer does one thing at a time and one thing in its life.
 type Installer struct {
 	Config    Config
-	Prober    Prober
-	Isolation string    // goes into results as it is
-	Built     time.Time // build time of the program: the least trusted time
+	Host      Host
+	Providers []snapshot.Provider // of snapshots, the best first
+	Isolation string              // goes into results as it is
+	Built     time.Time           // build time of the program: the least trusted time
 	Now       func() time.Time
 	Log       *slog.Logger
 }
@@ -45,13 +47,31 @@ type session struct {
 	recovered string
 	verified  *verified // of the request, while there is one
 	request   Request
+	id        string // of the request, for its answer
+	silent    bool   // there is nothing to tell the daemon
+	patch     *patch // of the transaction that runs, or ran last
+	next      time.Time
 }
 
-// Apply acts on a request. It may be called twice, or after any crash.
+// Apply acts on a request. It may be called twice, or after any crash: a request that was answered is not acted on again.
 func (in *Installer) Apply(ctx context.Context, r Request) Result {
 	return in.with(func(s *session) Result {
-		if r, ok := s.recover(ctx); !ok {
-			return r
+		left := s.open != nil
+		recovered, ok := s.recover(ctx)
+		if !ok {
+			s.id = r.ID
+			return recovered
+		}
+		if old := s.answered(r); old != nil {
+			if left {
+				return recovered
+			}
+			s.silent = true
+			return *old
+		}
+		s.id = r.ID
+		if no := stale(r); no != nil {
+			return *no
 		}
 		if len(r.Order) > 0 {
 			return s.ordered(ctx, r)
@@ -63,6 +83,7 @@ func (in *Installer) Apply(ctx context.Context, r Request) Result {
 // Recover carries on or undoes what an earlier run left open.
 func (in *Installer) Recover(ctx context.Context) Result {
 	return in.with(func(s *session) Result {
+		s.silent = s.open == nil
 		r, _ := s.recover(ctx)
 		return r
 	})
@@ -90,12 +111,13 @@ func (in *Installer) Retry(ctx context.Context, name string) Result {
 			if !l.Forget(name) {
 				return false
 			}
-			r.Reason = ReasonForgotten
+			r.Reason, r.Bundle = ReasonForgotten, name
 			return true
 		})
 		if err != nil {
 			return s.refuse(err)
 		}
+		s.silent = r.Reason == ReasonNothingToDo
 		return r
 	})
 }
@@ -129,6 +151,11 @@ func (in *Installer) with(f func(*session) Result) Result {
 				r.Previous = &b.Previous[0]
 			}
 		}
+		r.Isolation = in.Isolation
+		if !s.silent {
+			r.ID = s.id
+			s.publish(r)
+		}
 		return r
 	}()
 	r.Isolation = in.Isolation
@@ -140,7 +167,7 @@ func (in *Installer) with(f func(*session) Result) Result {
 func (s *session) recover(ctx context.Context) (Result, bool) {
 	t := s.open
 	if t == nil {
-		if err := s.state.settle(s.Config.Root, s.ledger, s.garbled); err != nil {
+		if err := errors.Join(s.state.settle(s.Config.Root, s.ledger, s.garbled), s.state.sweep()); err != nil {
 			return s.refuse(err), false
 		}
 		if s.garbled {
@@ -153,7 +180,10 @@ func (s *session) recover(ctx context.Context) (Result, bool) {
 		return newResult(Success, ExitDone, status.Installed, ReasonNothingToDo), true
 	}
 	s.Log.Info("journal found", "step", t.Step, "bundle", t.New.Bundle, "version", t.New.Version)
-	was, next := t.Step, journal.Resume(*t)
+	if _, err := tool.KillLeft(ctx, t.Packages.ID); err != nil { // they would go on changing what is put right now
+		return s.refuse(err), false
+	}
+	was, next := t.Step, journal.Resume(*t, bootID())
 	if err := s.state.writeJournal(next); err != nil { // a try that cannot be counted is not made
 		return s.refuse(err), false
 	}
@@ -205,17 +235,20 @@ func (s *session) admitted(ctx context.Context, v *verified) Result {
 			old = ""
 		}
 	}
-	if cur := s.ledger.Bundle(v.release.Bundle).Current; cur != nil && cur.Checksum == v.release.Checksum && old == cur.Dir {
+	if cur := s.ledger.Bundle(v.release.Bundle).Current; cur != nil && cur.Checksum == v.release.Checksum && old == cur.Dir && cur.Installed() {
 		if err := s.change(func(l *ledger.Ledger) bool { return l.Accept(v.policy, v.revision) }); err != nil {
 			return s.refuse(err)
 		}
-		return inForce(*cur, ReasonNothingToDo)
+		return newResult(Success, ExitDone, status.Installed, ReasonNothingToDo)
 	}
-	if err := s.ledger.Admit(v.release); err != nil {
+	if err := s.ledger.Admit(v.release, v.wanted.Downgrade); err != nil {
 		return s.refuse(err)
 	}
 	if t := s.ledger.Held(v.release.Bundle, v.release.Checksum); t != nil {
 		return held(*t)
+	}
+	if err := s.mayStart(v.wanted.Schedule); err != nil {
+		return s.refuse(err)
 	}
 	t := journal.Transaction{
 		Schema: journal.Schema, Kind: journal.Apply, Step: journal.Stage,
@@ -223,6 +256,11 @@ func (s *session) admitted(ctx context.Context, v *verified) Result {
 		New:     v.release, Old: old, Health: v.health, Policy: v.policy, Revision: v.revision, Signed: v.signed,
 	}
 	t.New.Since = s.Now().UTC().Truncate(time.Second)
+	if v.release.Format != manifest.FormatFiles {
+		if t.Packages, err = s.packagesOf(v.wanted); err != nil {
+			return s.refuse(err)
+		}
+	}
 	if err := s.state.writeJournal(t); err != nil {
 		return s.refuse(err)
 	}
@@ -232,6 +270,14 @@ func (s *session) admitted(ctx context.Context, v *verified) Result {
 
 func (s *session) rollback(ctx context.Context, name string, order uint64) Result {
 	b := s.ledger.Bundle(name)
+	var noSnapshot string
+	if b.Current != nil && b.Current.Format != manifest.FormatFiles {
+		r, why := s.putBack(ctx, *b.Current, order)
+		if why == "" {
+			return r
+		}
+		noSnapshot = "; the state before cannot be put back: " + why
+	}
 	var to *ledger.Release
 	for i := range b.Previous {
 		if p := &b.Previous[i]; b.Current != nil && p.Sequence < b.Current.Sequence && (to == nil || p.Sequence > to.Sequence) {
@@ -239,7 +285,7 @@ func (s *session) rollback(ctx context.Context, name string, order uint64) Resul
 		}
 	}
 	if to == nil {
-		return s.refuse(problem.New(problem.NotFound, "bundle %s has no older release on this machine", name).WithDone("nothing was changed"))
+		return s.refuse(problem.New(problem.NotFound, "bundle %s has no older release on this machine%s", name, noSnapshot).WithDone("nothing was changed"))
 	}
 	v := &verified{release: *to}
 	d, err := release.Open(s.Config.Root, name)
@@ -258,6 +304,12 @@ func (s *session) rollback(ctx context.Context, name string, order uint64) Resul
 		Schema: journal.Schema, Kind: journal.Rollback, Step: journal.Switch, Attempt: 1, New: *to, Old: b.Current.Dir, Order: order,
 	}
 	t.New.Since = s.Now().UTC().Truncate(time.Second)
+	if to.Format != manifest.FormatFiles { // its packages are installed as a downgrade
+		if t.Packages, err = s.packagesOf(nil); err != nil {
+			return s.about(v, s.refuse(err))
+		}
+		t.Step = journal.Preflight
+	}
 	if err := s.state.writeJournal(t); err != nil {
 		return s.about(v, s.refuse(err))
 	}
@@ -286,8 +338,10 @@ func readTrust(name string) (*trust.Set, error) {
 
 // refuse is the result of an error before anything was changed.
 func (s *session) refuse(err error) Result {
-	f := faultOf(err)
+	f := faultOf(err, false)
+	s.noteNext(err)
 	r := newResult(Deferred, ExitDeferred, status.Deferred, f.Reason)
+	r.Next = s.nextTry()
 	r.Code, r.Detail, r.Chunk = f.Code, f.Detail, f.Chunk
 	switch f.Code {
 	case problem.ChecksumMismatch, problem.ChunkCorrupt, problem.IndexInvalid:
@@ -301,17 +355,6 @@ func (s *session) refuse(err error) Result {
 	return r
 }
 
-// inForce is the result when a release is in force. A repository is only laid out: installing its packages is for
-// an executor that can.
-func inForce(rel ledger.Release, reason string) Result {
-	if rel.Format == manifest.FormatFiles {
-		return newResult(Success, ExitDone, status.Installed, reason)
-	}
-	r := newResult(Deferred, ExitDeferred, status.Deferred, ReasonInstallerMissing)
-	r.Detail = "laid out as a local repository"
-	return r
-}
-
 // held is the result for a checksum that is not tried again by itself.
 func held(t ledger.Trial) Result {
 	r := newResult(RolledBack, ExitRolledBack, status.RolledBack, t.Reason)
@@ -322,6 +365,9 @@ func held(t ledger.Trial) Result {
 		r.Code = problem.HealthFailed
 	case ReasonOperator:
 		r.Code = ""
+	case ReasonUntrusted:
+		r.Outcome, r.Exit, r.Phase, r.Code = VerificationFailure, ExitSignature, status.Quarantined, problem.SignatureInvalid
+		return r
 	}
 	if !t.Held || t.Reason == ReasonTooManyAttempts {
 		r.Outcome, r.Phase, r.Reason = InstallFailure, status.Quarantined, ReasonTooManyAttempts
@@ -334,7 +380,7 @@ func (s *session) resultOf(t journal.Transaction, err error) Result {
 	r := s.verdict(t, err)
 	r.Attempts = t.Attempt
 	r.Bundle, r.Version, r.Sequence, r.Checksum = t.New.Bundle, t.New.Version, t.New.Sequence, &t.New.Checksum
-	return r
+	return s.withPatch(t, r)
 }
 
 func (s *session) verdict(t journal.Transaction, err error) Result {
@@ -343,8 +389,12 @@ func (s *session) verdict(t journal.Transaction, err error) Result {
 		r := newResult(RollbackFailed, ExitRollbackFailed, status.InstallFailed, "RollbackFailed")
 		r.Code, r.Detail = problem.RollbackFailed, clip(fmt.Sprintf("%v; the journal is kept and %q tries again", err, "mesh-install recover"))
 		return r
+	case errors.Is(err, errRebootPending):
+		r := newResult(Deferred, ExitDeferred, status.Deferred, ReasonRebootPending)
+		r.Detail = clip(err.Error())
+		return r
 	case err != nil: // stopped with the journal kept: the next run goes on
-		f := faultOf(err)
+		f := faultOf(err, false)
 		r := newResult(Deferred, ExitDeferred, status.Deferred, f.Reason)
 		r.Code, r.Detail = f.Code, f.Detail
 		if t.Step == journal.Check {
@@ -352,8 +402,17 @@ func (s *session) verdict(t journal.Transaction, err error) Result {
 		}
 		return r
 	case t.Fault == nil:
-		return inForce(t.New, map[journal.Kind]string{journal.Apply: ReasonInstalled, journal.Rollback: ReasonOperator}[t.Kind])
-	case t.Kind == journal.Rollback:
+		return newResult(Success, ExitDone, status.Installed, map[journal.Kind]string{journal.Apply: ReasonInstalled, journal.Rollback: ReasonOperator}[t.Kind])
+	case t.Kind == journal.Rollback && t.Packages.ID != "" && t.Packages.Provider != journal.None && t.Fault.Reason == ReasonOperator: // the machine was put back
+		if t.Old == "" { // and nothing of this bundle was there before
+			return newResult(Success, ExitDone, status.RolledBack, ReasonOperator)
+		}
+		return newResult(Success, ExitDone, status.Installed, ReasonOperator)
+	case t.Packages.Touched && t.Packages.Provider == journal.None:
+		r := newResult(InstallFailure, ExitRollbackFailed, status.InstallFailed, ReasonNoSnapshot)
+		r.Code, r.Detail = problem.RollbackFailed, clip("there is no snapshot: the packages are as the package manager left them; "+t.Fault.Reason+": "+t.Fault.Detail)
+		return r
+	case t.Kind == journal.Rollback && t.Packages.ID == "":
 		r := newResult(RollbackFailed, ExitRollbackFailed, status.InstallFailed, t.Fault.Reason)
 		r.Code, r.Detail = problem.RollbackFailed, t.Fault.Detail
 		return r
@@ -365,6 +424,8 @@ func (s *session) verdict(t journal.Transaction, err error) Result {
 		r = newResult(Deferred, ExitDeferred, status.Deferred, f.Reason)
 	case journal.Damaged:
 		r = newResult(VerificationFailure, ExitChecksum, status.Deferred, f.Reason)
+	case journal.Rejected:
+		r = newResult(VerificationFailure, ExitSignature, status.Quarantined, f.Reason)
 	case journal.Unhealthy:
 		r = newResult(RolledBack, ExitRolledBack, status.RolledBack, f.Reason)
 	case journal.Failed:

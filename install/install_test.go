@@ -30,7 +30,7 @@ import (
 
 func installer(b *installtest.Bench) *install.Installer {
 	return &install.Installer{
-		Config: b.Config, Prober: health.Runner{Command: b.Config.Health.Command, Pause: 10 * time.Millisecond},
+		Config: b.Config, Host: installtest.Host{Well: health.Runner{Command: b.Config.Health.Command, Pause: 10 * time.Millisecond}.Probe},
 		Isolation: "none: test", Built: installtest.Created, Now: time.Now, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }
@@ -411,7 +411,7 @@ func TestAskedToEnd(t *testing.T) {
 	defer ln.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	in := installer(b)
-	in.Prober = proberFunc(func(ctx context.Context, c health.Check) error { cancel(); return health.Runner{}.Probe(ctx, c) })
+	in.Host = installtest.Host{Well: func(ctx context.Context, c health.Check) error { cancel(); return health.Runner{}.Probe(ctx, c) }}
 	req := b.Request(t, v, installtest.Want{URL: "http://" + ln.Addr().String(), Timeout: 60})
 	want(t, in.Apply(ctx, req), "deferred 1 Deferred Interrupted E3302")
 	st, err := install.ReadStatus(b.Config)
@@ -419,7 +419,7 @@ func TestAskedToEnd(t *testing.T) {
 		t.Fatalf("open transaction %+v, %v", st.Open, err)
 	}
 	in = installer(b)
-	in.Prober = proberFunc(func(context.Context, health.Check) error { return nil })
+	in.Host = installtest.Host{Well: func(context.Context, health.Check) error { return nil }}
 	r := in.Apply(t.Context(), req)
 	want(t, r, nothing)
 	if !strings.Contains(r.Recovered, "cut off before check: success") {
@@ -427,10 +427,6 @@ func TestAskedToEnd(t *testing.T) {
 	}
 	inForce(t, b, v)
 }
-
-type proberFunc func(context.Context, health.Check) error
-
-func (f proberFunc) Probe(ctx context.Context, c health.Check) error { return f(ctx, c) }
 
 func TestTwoBundles(t *testing.T) {
 	b := installtest.New(t, nil)

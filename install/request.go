@@ -25,7 +25,9 @@ const MaxRequestBytes = 1 << 20
 // change between two looks.
 type Request struct {
 	Schema          string `json:"schema"`
-	Manifest        []byte `json:"manifest"` // the exact bytes, base64 in JSON
+	ID              string `json:"id,omitempty"`   // the answer's, see Results; empty: whoever asks waits for the program
+	Boot            string `json:"boot,omitempty"` // the run of the machine it is for; empty: any
+	Manifest        []byte `json:"manifest"`       // the exact bytes, base64 in JSON
 	Signature       []byte `json:"signature"`
 	Policy          []byte `json:"policy"` // policy.Document, the exact bytes
 	PolicySignature []byte `json:"policySignature"`
@@ -74,6 +76,8 @@ func ParseRequest(b []byte) (Request, error) {
 		return bad(fmt.Errorf("an order stands alone, with its signature"))
 	case !ordered && (len(r.Manifest) == 0 || len(r.Signature) == 0 || len(r.Policy) == 0 || len(r.PolicySignature) == 0):
 		return bad(fmt.Errorf("manifest, policy and both signatures are required"))
+	case r.ID != "" && !validID(r.ID) || r.Boot != "" && !validID(r.Boot):
+		return bad(fmt.Errorf("id or boot is not one"))
 	case !filepath.IsAbs(r.Store) || filepath.Clean(r.Store) != r.Store:
 		return bad(fmt.Errorf("store %q is not a clean absolute path", r.Store))
 	}

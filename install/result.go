@@ -22,7 +22,7 @@ const (
 	ExitChecksum       = 2 // bytes are not what was signed: E2101, E2103, E2104
 	ExitSignature      = 3 // not authorised for this machine: E2102, E2105, E2106, E1102, E1301, E1203
 	ExitRolledBack     = 4 // the install failed and what was in force before is in force again
-	ExitRollbackFailed = 5 // the way back failed as well; the journal is kept and "recover" tries again
+	ExitRollbackFailed = 5 // the way back failed as well, and "recover" tries again; or there was none, by the policy's will
 )
 
 // Outcome is what became of a request, in the words of status.ReportBody.
@@ -42,7 +42,7 @@ const (
 const (
 	ReasonInstalled        = "Installed"
 	ReasonNothingToDo      = "NothingToDo"
-	ReasonInstallerMissing = "InstallerMissing"
+	ReasonInstallerMissing = "InstallerMissing" // of the daemon: it was told of no program to call
 	ReasonLocked           = "Locked"
 	ReasonDiskFull         = "DiskFull"
 	ReasonNotStaged        = "NotStaged"
@@ -52,11 +52,21 @@ const (
 	ReasonHealthCheck      = "HealthCheck"
 	ReasonTooManyAttempts  = "TooManyAttempts"
 	ReasonOperator         = "RolledBackByOperator"
+	ReasonRebootPending    = "RebootPending"
+	ReasonUnresolved       = "ClosureIncomplete" // something that is needed is not in the bundle
+	ReasonRefused          = "PlanRefused"       // the package manager would do what the bundle does not allow
+	ReasonBroken           = "DatabaseBroken"    // the machine's packages were not in order before
+	ReasonPlanChanged      = "PlanChanged"
+	ReasonUntrusted        = "PackageUntrusted"
+	ReasonScript           = "ScriptFailed"
+	ReasonNotAsForeseen    = "NotAsForeseen" // the tool was content, and the machine is not as it should be
+	ReasonNoSnapshot       = "NoSnapshot"    // it failed and nothing could be put back
 	ReasonForgotten        = "FailuresForgotten"
 	ReasonHeldBack         = "HeldBackByOperator" // before it was ever in force
 	ReasonOrderTooOld      = "OrderTooOld"
 	ReasonCarriedOut       = "CarriedOutAlready"
 	ReasonNoWayBack        = "NothingToGoBackTo"
+	ReasonStale            = "RequestStale" // of an earlier run of the machine
 )
 
 // MaxResultBytes bounds what DecodeResult reads.
@@ -69,6 +79,7 @@ const KindResult = "InstallResult"
 type Result struct {
 	APIVersion string           `json:"apiVersion"`
 	Kind       string           `json:"kind"`
+	ID         string           `json:"id,omitempty"` // in Results: the request's, or one of its own
 	Outcome    Outcome          `json:"outcome"`
 	Exit       int              `json:"exit"`
 	Phase      status.Phase     `json:"phase"`
@@ -137,10 +148,17 @@ func DecodeResult(b []byte) (Result, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return r, fmt.Errorf("install result: %w", err)
 	}
-	if r.Kind != KindResult || r.Outcome == "" || r.Phase == "" {
-		return r, fmt.Errorf("install result: kind %q with outcome %q and phase %q", r.Kind, r.Outcome, r.Phase)
+	if err := r.validate(); err != nil {
+		return r, fmt.Errorf("install result: %w", err)
 	}
 	return r, nil
+}
+
+func (r Result) validate() error {
+	if r.Kind != KindResult || r.Outcome == "" || r.Phase == "" {
+		return fmt.Errorf("kind %q with outcome %q and phase %q", r.Kind, r.Outcome, r.Phase)
+	}
+	return nil
 }
 
 // maxDetail bounds Detail in bytes; a report has room for 2 KiB.

@@ -27,6 +27,9 @@ const (
 	installedName = "installed.json"
 	journalName   = "journal.json"
 	evidenceName  = "evidence"
+	foreseenName  = "foreseen.json" // of a transaction of packages, beside the journal
+	managerName   = "manager"       // the package manager's private directory, during a transaction
+	logName       = "log"           // what package managers said
 )
 
 // state is the state directory under the lock.
@@ -187,7 +190,7 @@ func (s *state) writeLedger(l *ledger.Ledger) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(s.path(installedName), b, 0o644)
+	return s.write(installedName, b)
 }
 
 // readJournal returns the open transaction, nil when there is none, and whether a journal was there that cannot be
@@ -212,10 +215,17 @@ func (s *state) writeJournal(t journal.Transaction) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(s.path(journalName), b, 0o644)
+	return s.write(journalName, b)
 }
 
 func (s *state) removeJournal() error { return durable.Remove(s.path(journalName)) }
+
+func (s *state) write(name string, b []byte) error { return durable.WriteFile(s.path(name), b, 0o644) }
+
+// sweep removes what belongs to a transaction and is of no use without its journal.
+func (s *state) sweep() error {
+	return errors.Join(durable.Remove(s.path(foreseenName)), os.RemoveAll(s.path(managerName)), pruneTranscripts(s.path(logName)))
+}
 
 // writeEvidence keeps the signed manifest and the index of a release: what "rollback" checks files against, and what
 // the ledger can be made again from.

@@ -13,66 +13,83 @@ import (
 )
 
 // stops reports whether a transaction stays where it is after an error, for the next run to take up: when the way
-// back fails, and when the question about health was not answered, which is neither a yes nor a no.
+// back fails, when the question about health was not answered, which is neither a yes nor a no, and when the machine is
+// about to start again.
 func stops(at journal.Step, err error) bool {
 	var no *health.UnhealthyError
-	return at == journal.Undo || at == journal.Discard || at == journal.Check && !errors.As(err, &no)
+	return errors.Is(err, errRebootPending) || at == journal.Undo || at == journal.Discard || at == journal.Check && !errors.As(err, &no)
 }
 
 // run does the steps of a transaction until it is closed. An error means that it stopped with the journal kept.
 func (s *session) run(ctx context.Context, t journal.Transaction) (journal.Transaction, error) {
+	defer s.endPatch()
 	for t.Step != journal.Close {
-		err := s.act(ctx, t)
-		if err != nil && stops(t.Step, err) {
+		var err error
+		if t, err = s.act(ctx, t); err == nil || !stops(t.Step, err) {
+			t, err = s.advance(t, err)
+		}
+		if err != nil {
+			s.tell(ctx, t, false)
 			return t, err
 		}
-		t = s.advance(t, err)
 	}
+	s.tell(ctx, t, true)
 	if err := s.state.removeJournal(); err != nil { // the outcome stands; the next run does the last steps again
 		s.Log.Warn("journal not removed", "err", err)
+	} else if err := s.state.sweep(); err != nil {
+		s.Log.Warn("state not swept", "err", err)
 	}
 	return t, nil
 }
 
-// advance moves on and writes that down. A step forward that cannot be written down is not made: the transaction
-// turns round instead. A step back, or one after the commit, is made all the same, since the journal on disk then
-// leads the next run to a state that is just as good.
-func (s *session) advance(t journal.Transaction, err error) journal.Transaction {
+// advance moves on and writes that down; what follows when it cannot be written is for journal.Unwritten to say. An
+// error means that the run has to stop.
+func (s *session) advance(t journal.Transaction, err error) (journal.Transaction, error) {
 	var f *journal.Fault
 	if err != nil {
-		f = faultOf(err)
+		f = faultOf(err, t.Packages.Touched)
+		s.noteNext(err)
 		s.Log.Warn("step did not succeed", "step", t.Step, "bundle", t.New.Bundle, "version", t.New.Version, "err", err)
 	}
 	next := journal.Advance(t, f)
 	if next.Step == journal.Close {
-		return next
+		return next, nil
 	}
 	if err := s.state.writeJournal(next); err != nil {
 		s.Log.Warn("journal not written", "step", next.Step, "err", err)
-		switch next.Step {
-		case journal.Switch, journal.Check, journal.Commit:
-			next = journal.Advance(next, faultOf(fmt.Errorf("journal: %w", err)))
-		case journal.Stage, journal.Prune, journal.Undo, journal.Discard, journal.Close:
+		err = fmt.Errorf("journal: %w", err)
+		var must bool
+		if next, must = journal.Unwritten(next, faultOf(err, false)); must {
+			if again := s.state.writeJournal(next); again != nil {
+				return next, err
+			}
 		}
 	}
-	return next
+	return next, nil
 }
 
 // act does one step. Each may be done again after it was done, or half done.
-func (s *session) act(ctx context.Context, t journal.Transaction) error {
+func (s *session) act(ctx context.Context, t journal.Transaction) (journal.Transaction, error) {
 	d, err := release.Open(s.Config.Root, t.New.Bundle)
 	if err != nil {
-		return err
+		return t, err
 	}
+	if t.Packages.ID != "" {
+		return s.actPackages(ctx, d, t)
+	}
+	return t, s.actFiles(ctx, d, t)
+}
+
+func (s *session) actFiles(ctx context.Context, d *release.Dir, t journal.Transaction) error {
 	switch t.Step {
 	case journal.Stage:
 		return s.stage(ctx, d)
 	case journal.Switch:
 		return d.Switch(t.New.Dir)
 	case journal.Check:
-		return s.Prober.Probe(ctx, checkOf(t.New.Bundle, t.Health))
+		return s.Host.Probe(ctx, checkOf(t.New.Bundle, t.Health))
 	case journal.Commit:
-		return s.commit(d, t)
+		return s.commit(t)
 	case journal.Prune:
 		return s.prune(d, t.New.Bundle)
 	case journal.Undo:
@@ -80,6 +97,7 @@ func (s *session) act(ctx context.Context, t journal.Transaction) error {
 	case journal.Discard:
 		return s.discard(d, t)
 	case journal.Close:
+	case journal.Preflight, journal.Snapshot, journal.Transact, journal.Repair, journal.Verify, journal.Reboot: // not of files
 	}
 	return nil
 }
@@ -107,10 +125,8 @@ func (s *session) stage(ctx context.Context, d *release.Dir) (err error) {
 }
 
 // commit makes the new release the one in force in the ledger. In memory the ledger changes only if the file did.
-func (s *session) commit(d *release.Dir, t journal.Transaction) error {
-	if err := writeFragment(t.New.Bundle, t.New.Format, d.Path()); err != nil {
-		return err
-	}
+func (s *session) commit(t journal.Transaction) error {
+	t.New.Snapshot = keptAs(t)
 	return s.change(func(l *ledger.Ledger) bool {
 		replaced := l.Bundle(t.New.Bundle).Current
 		keep := s.Config.Keep
@@ -165,7 +181,8 @@ func (s *session) discard(d *release.Dir, t journal.Transaction) error {
 	if t.Old != "" && !slices.Contains(keep, t.Old) {
 		keep = append(keep, t.Old)
 	}
-	if !slices.Contains(keep, t.New.Dir) {
+	waits := t.Packages.ID != "" && t.Fault.Class == journal.Deferred // what is copied already need not be copied again
+	if !slices.Contains(keep, t.New.Dir) && !waits {
 		if err := d.Remove(t.New.Dir); err != nil {
 			return err
 		}
@@ -173,7 +190,7 @@ func (s *session) discard(d *release.Dir, t journal.Transaction) error {
 	if err := s.state.pruneEvidence(t.New.Bundle, keep); err != nil {
 		return err
 	}
-	if t.Old == "" && len(keep) == 0 {
+	if t.Old == "" && len(keep) == 0 && !waits {
 		d.Vanish()
 	}
 	return s.change(func(l *ledger.Ledger) bool {

@@ -9,6 +9,7 @@ import (
 	"github.com/patchmesh/patchmesh/install/health"
 	"github.com/patchmesh/patchmesh/install/journal"
 	"github.com/patchmesh/patchmesh/install/ledger"
+	"github.com/patchmesh/patchmesh/install/manager"
 	"github.com/patchmesh/patchmesh/install/release"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
@@ -24,6 +25,7 @@ type verified struct {
 	policy   string
 	revision uint64
 	health   journal.Health
+	wanted   *policy.Policy
 	signed   time.Time // newest time that the signatures vouch for
 }
 
@@ -48,6 +50,7 @@ func verify(c Config, set *trust.Set, l *ledger.Ledger, facts manifest.Facts, bu
 	if err != nil {
 		return v, err
 	}
+	v.wanted = p
 	v.policy, v.revision, v.signed = d.Name, d.Revision, trust.Floor(v.signed, created)
 	if d.Deleted {
 		return v, problem.New(problem.InvalidPolicy, "policy %s is withdrawn", d.Name).WithDone("nothing was changed")
@@ -76,7 +79,10 @@ func verify(c Config, set *trust.Set, l *ledger.Ledger, facts manifest.Facts, bu
 // healthOf is what has to be asked before a release stays. Without rollback nothing would follow from the answer, so
 // nothing is asked.
 func healthOf(c Config, p *policy.Policy) (journal.Health, error) {
-	h := journal.Health{Command: len(c.Health.Command) > 0, TimeoutSeconds: c.Health.TimeoutSeconds}
+	h := journal.Health{
+		Command: len(c.Health.Command) > 0, TimeoutSeconds: c.Health.TimeoutSeconds,
+		IntervalSeconds: p.Rollback.IntervalSeconds, HoldSeconds: p.Rollback.HealthyForSeconds,
+	}
 	if !p.Rollback.Enabled {
 		return journal.Health{}, nil
 	}
@@ -90,7 +96,11 @@ func healthOf(c Config, p *policy.Policy) (journal.Health, error) {
 }
 
 func checkOf(bundle string, h journal.Health) health.Check {
-	return health.Check{Bundle: bundle, URL: h.URL, Command: h.Command, Timeout: time.Duration(h.TimeoutSeconds) * time.Second}
+	seconds := func(n int) time.Duration { return time.Duration(n) * time.Second }
+	return health.Check{
+		Bundle: bundle, URL: h.URL, Command: h.Command,
+		Timeout: seconds(h.TimeoutSeconds), Interval: seconds(h.IntervalSeconds), Hold: seconds(h.HoldSeconds),
+	}
 }
 
 // readIndex reads the index from the chunk store. Its size is signed and bounded.
@@ -115,7 +125,8 @@ func readIndex(m *manifest.Manifest, src release.Source) (*manifest.Index, []byt
 }
 
 // faultOf says what an error of a step means for the candidate.
-func faultOf(err error) *journal.Fault {
+// touched says that a transaction of packages has begun to change the machine.
+func faultOf(err error, touched bool) *journal.Fault {
 	f := &journal.Fault{Class: journal.Failed, Reason: "InstallFailed", Code: problem.InstallFailed, Detail: clip(err.Error())}
 	var ce *release.ChunkError
 	if errors.As(err, &ce) {
@@ -125,13 +136,25 @@ func faultOf(err error) *journal.Fault {
 	var file *release.FileError
 	var no *health.UnhealthyError
 	var p *problem.Error
+	var later *deferral
+	var tools *manager.Error
+	var found *findingsError
 	switch {
+	case errors.As(err, &later):
+		f.Class, f.Reason, f.Code, f.Detail = journal.Deferred, later.reason, later.code, clip(later.detail)
+	case errors.As(err, &tools):
+		f.Class, f.Reason, f.Code = managerFault(tools, touched)
+	case errors.As(err, &found):
+		f.Reason = ReasonNotAsForeseen
 	case errors.As(err, &no): // first: it may wrap the end of its own time
 		f.Class, f.Reason, f.Code = journal.Unhealthy, ReasonHealthCheck, problem.HealthFailed
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
 		f.Class, f.Reason, f.Code = journal.Deferred, ReasonInterrupted, problem.Timeout
 	case diskFull(err):
 		f.Class, f.Reason, f.Code = journal.Deferred, ReasonDiskFull, problem.DiskFull
+		if touched { // what is tried for ever is never given up
+			f.Class = journal.Failed
+		}
 	case errors.Is(err, store.ErrNotFound):
 		f.Class, f.Reason, f.Code = journal.Deferred, ReasonNotStaged, problem.NotFound
 	case errors.As(err, &corrupt) || errors.Is(err, release.ErrWrongBytes):

@@ -62,7 +62,7 @@ func (s *scene) dirs() []string { return []string{s.bench.Config.Root, s.bench.C
 func (s *scene) again(t *testing.T, verb string) install.Result {
 	t.Helper()
 	in := &install.Installer{
-		Config: s.bench.Config, Prober: prober(s.well), Isolation: "none: test", Built: installtest.Created, Now: time.Now,
+		Config: s.bench.Config, Host: installtest.Host{Well: s.well}, Isolation: "none: test", Built: installtest.Created, Now: time.Now,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	switch verb {
@@ -77,10 +77,6 @@ func (s *scene) again(t *testing.T, verb string) install.Result {
 	}
 	return in.Apply(t.Context(), req)
 }
-
-type prober func(context.Context, health.Check) error
-
-func (p prober) Probe(ctx context.Context, c health.Check) error { return p(ctx, c) }
 
 // run runs the worker under strace with injections, one a line. It returns the exit status, -1 for a death by signal.
 func (s *scene) run(t *testing.T, trace, inject string) (exit int, result install.Result, log string) {
@@ -110,7 +106,7 @@ func (s *scene) run(t *testing.T, trace, inject string) (exit int, result instal
 		group.Go(func() error {
 			defer toWorker.Close()
 			defer toParent.Close()
-			return isolate.Serve(t.Context(), toParent, toWorker, s.well)
+			return isolate.Serve(t.Context(), toParent, toWorker, installtest.Host{Well: s.well})
 		})
 		defer func() {
 			if err := group.Wait(); err != nil && !errors.Is(err, syscall.EPIPE) {

@@ -39,6 +39,7 @@ var allowed = []string{
 	"github.com/patchmesh/patchmesh/internal/problem",
 	"github.com/patchmesh/patchmesh/internal/status",
 	"github.com/patchmesh/patchmesh/internal/trust",
+	"github.com/patchmesh/patchmesh/internal/wall",
 	"github.com/patchmesh/patchmesh/internal/window",
 }
 

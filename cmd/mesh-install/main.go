@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/install"
-	"github.com/patchmesh/patchmesh/install/health"
 	"github.com/patchmesh/patchmesh/install/isolate"
 	"github.com/patchmesh/patchmesh/internal/build"
 	"github.com/patchmesh/patchmesh/internal/problem"
@@ -124,9 +123,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if c.verb == "status" {
 		return printStatus(c, cfg, stdout, stderr)
 	}
-	runner := health.Runner{Command: cfg.Health.Command}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
 	w := isolate.Worker{
-		Program: "/proc/self/exe", Args: args, Stdout: stdout, Stderr: stderr, Answer: runner.Probe,
+		Program: "/proc/self/exe", Args: args, Stdout: stdout, Stderr: stderr, Host: newHost(cfg, log),
 		Require: cfg.Isolation == install.IsolationRequired,
 	}
 	code, err := w.Run(ctx)
@@ -159,7 +158,7 @@ func work(ctx context.Context, outside, why string, args []string, stdout, stder
 		return finish(c, install.Unusable(err), stdout, stderr)
 	}
 	in := &install.Installer{
-		Config: cfg, Prober: parent, Isolation: isolation, Built: build.Time(), Now: time.Now,
+		Config: cfg, Host: parent, Isolation: isolation, Built: build.Time(), Now: time.Now,
 		Log: slog.New(slog.NewTextHandler(stderr, nil)),
 	}
 	var r install.Result

@@ -1,6 +1,7 @@
 // Package health asks whether a machine is well with a new release: an HTTP URL on the loopback answers 2xx, and a
 // command of the local configuration ends with status 0, both within one time limit. It asks again at an interval
-// until the answer is yes or time is up, and leaves no process behind. It never leaves the loopback. A Runner may be
+// until the answer is yes, and where that is asked for has been yes for a while without a break, or time is up. It
+// leaves no process behind. It never leaves the loopback. A Runner may be
 // used from any goroutine.
 package health
 
@@ -33,6 +34,9 @@ type Check struct {
 	URL     string // empty: no URL
 	Command bool   // run the command of the local configuration
 	Timeout time.Duration
+	// Interval is the pause between two questions; 0: a twenty-fourth of the time limit, from MinInterval to MaxInterval.
+	Interval time.Duration
+	Hold     time.Duration // the answer must be yes for so long without a break; 0: once is enough
 }
 
 // Empty reports whether there is nothing to ask.
@@ -42,6 +46,9 @@ func (c Check) Empty() bool { return c.URL == "" && !c.Command }
 func (c Check) Validate() error {
 	if c.Timeout <= 0 || c.Timeout > MaxTimeout {
 		return fmt.Errorf("health check timeout %s: want up to %s", c.Timeout, MaxTimeout)
+	}
+	if c.Hold < 0 || c.Hold > c.Timeout || c.Interval < 0 || c.Interval > c.Timeout {
+		return fmt.Errorf("health check every %s, well for %s: want both within the timeout %s", c.Interval, c.Hold, c.Timeout)
 	}
 	if c.URL == "" {
 		return nil
@@ -53,7 +60,7 @@ func (c Check) Validate() error {
 // Runner asks. It needs the machine's own network, because the service to ask lives there.
 type Runner struct {
 	Command []string      // program and arguments; absolute path; no shell
-	Pause   time.Duration // between two tries; 0: a twenty-fourth of the time limit, from MinInterval to MaxInterval
+	Pause   time.Duration // between two tries, whatever the check says; 0: as the check says
 }
 
 // UnhealthyError is the answer no, with what was seen last.
@@ -69,8 +76,8 @@ func (e *UnhealthyError) Error() string {
 // Unwrap returns what was seen last.
 func (e *UnhealthyError) Unwrap() error { return e.Last }
 
-// Probe returns nil as soon as everything that was asked for is well in one round, *UnhealthyError when time is up,
-// and the context's error when the caller gave up.
+// Probe returns nil as soon as everything that was asked for is well in one round, or has been in every round for as long
+// as Hold, *UnhealthyError when time is up, and the context's error when the caller gave up.
 func (r Runner) Probe(ctx context.Context, c Check) error {
 	if c.Empty() {
 		return nil
@@ -80,6 +87,9 @@ func (r Runner) Probe(ctx context.Context, c Check) error {
 	}
 	pause := r.Pause
 	if pause == 0 {
+		pause = c.Interval
+	}
+	if pause == 0 {
 		pause = min(max(c.Timeout/24, MinInterval), MaxInterval)
 	}
 	limited, cancel := context.WithTimeout(ctx, c.Timeout)
@@ -87,19 +97,29 @@ func (r Runner) Probe(ctx context.Context, c Check) error {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	var last error
+	var since time.Time // well without a break; zero: not well
 	for {
 		err := r.once(limited, c)
-		if err == nil {
+		switch {
+		case err != nil:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		}
+		if err == nil && time.Since(since) >= c.Hold {
 			return nil
 		}
 		// A try that was cut off by the end of time says less than the one before it.
-		if last == nil || limited.Err() == nil && !timedOut(err) {
+		if err != nil && (last == nil || limited.Err() == nil && !timedOut(err)) {
 			last = err
 		}
 		select {
 		case <-limited.Done():
 			if ctx.Err() != nil {
 				return ctx.Err()
+			}
+			if last == nil {
+				last = fmt.Errorf("well for %s only, %s is asked for", time.Since(since).Round(time.Second), c.Hold)
 			}
 			return &UnhealthyError{c.Timeout, last}
 		case <-tick.C:

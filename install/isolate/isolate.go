@@ -1,5 +1,5 @@
 // Package isolate splits the executor in two. The worker, which reads what strangers wrote, runs in a network
-// namespace of its own in which no interface is up. The parent stays outside and does one thing for it: on request it
+// namespace of its own in which no interface is up. The parent stays outside and does a few things for it, see Host: it
 // asks whether the machine is healthy, because the services to ask live on the host's loopback. The two talk in
 // lines of a fixed form over two pipes; the parent reads nothing else.
 //
@@ -20,8 +20,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/patchmesh/patchmesh/install/health"
 )
 
 // Isolated is what a worker without a network says of itself; anything else begins with "none: ".
@@ -41,7 +39,7 @@ type Worker struct {
 	Args    []string // the worker's arguments; two more come before them, see Enter
 	Stdout  io.Writer
 	Stderr  io.Writer
-	Answer  func(context.Context, health.Check) error
+	Host    Host
 	Require bool // refuse to run without a namespace
 }
 
@@ -86,7 +84,7 @@ func (w Worker) Run(ctx context.Context) (int, error) {
 	defer stop()
 	group.Go(func() error {
 		defer toWorker.Close()
-		return Serve(asking, toParent, toWorker, w.Answer)
+		return Serve(asking, toParent, toWorker, w.Host)
 	})
 	group.Go(func() error {
 		select {

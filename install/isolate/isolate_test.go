@@ -14,6 +14,7 @@ import (
 
 	"github.com/patchmesh/patchmesh/install/health"
 	"github.com/patchmesh/patchmesh/install/isolate"
+	"github.com/patchmesh/patchmesh/install/preflight"
 )
 
 // The test binary is its own worker.
@@ -46,6 +47,20 @@ func worker(outside, why string, args []string) int {
 		}
 		var no *health.UnhealthyError
 		fmt.Println("healthy:", err == nil, "answered:", err == nil || errors.As(err, &no))
+	case "hooks":
+		p, err := isolate.Parent()
+		if err != nil {
+			return 1
+		}
+		for _, bundle := range args[1:] {
+			d, err := p.Hooks(context.Background(), preflight.Call{Phase: preflight.BeforeInstall, Bundle: bundle, Version: "1.0"})
+			if d != nil {
+				fmt.Printf("%s: %+v\n", bundle, *d)
+			} else {
+				fmt.Printf("%s: %v\n", bundle, err)
+			}
+		}
+		fmt.Println("reboot:", p.Reboot(context.Background()))
 	case "speak": // anything but the known form
 		os.NewFile(4, "requests").WriteString(args[1])
 		io.Copy(io.Discard, os.NewFile(3, "replies"))
@@ -55,12 +70,40 @@ func worker(outside, why string, args []string) int {
 	return 7
 }
 
+// host is the real health check, with hooks and a start of the machine that only answer.
+type host struct {
+	health.Runner
+	asked  *int
+	probed func(health.Check) error
+}
+
+func (h host) Probe(ctx context.Context, c health.Check) error {
+	*h.asked++
+	if h.probed != nil {
+		return h.probed(c)
+	}
+	return h.Runner.Probe(ctx, c)
+}
+
+func (h host) Hooks(_ context.Context, c preflight.Call) (*preflight.Deferral, error) {
+	*h.asked++
+	switch c.Bundle {
+	case "open":
+		return nil, nil
+	case "broken":
+		return nil, errors.New("cannot\nbe asked")
+	}
+	return &preflight.Deferral{Reason: preflight.HookDeferred, Detail: c.Bundle + " " + c.Version + " not\nwhile selling", Retry: 90 * time.Second}, nil
+}
+
+func (h host) Reboot(context.Context) error { *h.asked++; return errors.New("no") }
+
 func run(t *testing.T, ctx context.Context, require bool, args ...string) (string, int, error) {
 	t.Helper()
 	var out bytes.Buffer
 	w := isolate.Worker{
 		Program: "/proc/self/exe", Args: args, Stdout: &out, Stderr: os.Stderr, Require: require,
-		Answer: health.Runner{Pause: 10 * time.Millisecond}.Probe,
+		Host: host{Runner: health.Runner{Pause: 10 * time.Millisecond}, asked: new(int)},
 	}
 	code, err := w.Run(ctx)
 	return out.String(), code, err
@@ -126,15 +169,29 @@ func TestProbeThroughParent(t *testing.T) {
 	}
 }
 
+// Hooks and a start of the machine are the parent's business too; what they say comes through, on one line.
+func TestHooksThroughParent(t *testing.T) {
+	out, _, err := run(t, t.Context(), false, "hooks", "open", "pos", "broken")
+	want := `open: <nil>
+pos: {Reason:HookDeferred Detail:pos 1.0 not while selling Retry:1m30s}
+broken: answer of the parent: cannot be asked
+reboot: answer of the parent: no
+`
+	if err != nil || !strings.HasSuffix(out, want) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // What is not of the known form ends the conversation.
 func TestParentReadsOneForm(t *testing.T) {
 	for _, line := range []string{
-		"\n", "GET / HTTP/1.1\n", "check pos 1 - http://192.0.2.1/\n", "check ../x 1 - -\n", "check pos 99999999 - -\n",
-		"check pos 1 - http://127.0.0.1/ more\n", strings.Repeat("x", 10000), "check pos 1 - file:///etc/passwd\n",
+		"\n", "GET / HTTP/1.1\n", "check pos 1 0 0 - http://192.0.2.1/\n", "check ../x 1 0 0 - -\n", "check pos 99999999 0 0 - -\n",
+		"check pos 1 0 0 - http://127.0.0.1/ more\n", strings.Repeat("x", 10000), "check pos 1 0 0 - file:///etc/passwd\n",
+		"check pos 1 0 2 command -\n", "hooks preflight pos\n", "hooks preflight ../x 1\n", "hooks preflight pos 1;reboot\n", "hooks later pos 1\n", "reboot now\n", "shell\n",
 	} {
-		asked := false
-		err := isolate.Serve(t.Context(), strings.NewReader(line), io.Discard, func(context.Context, health.Check) error { asked = true; return nil })
-		if err == nil || asked {
+		asked := 0
+		err := isolate.Serve(t.Context(), strings.NewReader(line), io.Discard, host{asked: &asked})
+		if err == nil || asked > 0 {
 			t.Errorf("%.40q is accepted", line)
 		}
 	}
@@ -155,18 +212,18 @@ func TestEnd(t *testing.T) {
 }
 
 func FuzzServe(f *testing.F) {
-	f.Add([]byte("check pos 120 - http://127.0.0.1:8080/healthz\n"))
-	f.Add([]byte("check pos 5 command -\ncheck pos 0 - -\n"))
+	f.Add([]byte("check pos 120 5 30 - http://127.0.0.1:8080/healthz\n"))
+	f.Add([]byte("check pos 5 0 0 command -\ncheck pos 0 0 0 - -\n"))
+	f.Add([]byte("hooks preflight open 1\nhooks rolled-back pos 1.0-1\nreboot\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var out bytes.Buffer
 		asked := 0
-		isolate.Serve(context.Background(), bytes.NewReader(b), &out, func(_ context.Context, c health.Check) error {
-			asked++
+		isolate.Serve(context.Background(), bytes.NewReader(b), &out, host{asked: &asked, probed: func(c health.Check) error {
 			if c.Validate() != nil {
 				t.Fatalf("%+v is asked", c)
 			}
 			return errors.New("line one\nline two")
-		})
+		}})
 		if bytes.Count(out.Bytes(), []byte("\n")) != asked {
 			t.Fatalf("%d questions, answers %q", asked, out.String())
 		}

@@ -12,7 +12,7 @@ import (
 const (
 	MaxID      = 64 // characters of an ID
 	MaxReboots = 2  // how often one transaction asks for a start of the machine
-	maxReasons = 16 // why one is needed
+	MaxReasons = 16 // why one is needed
 )
 
 // None is the Provider of a transaction without a snapshot, which the policy has to allow.
@@ -23,13 +23,15 @@ type Packages struct {
 	ID         string `json:"id"`         // of the transaction, of its snapshot, and the mark of its processes
 	Foreseen   string `json:"foreseen"`   // sha256 of the file that holds the plan and the packages before; empty: not yet
 	Empty      bool   `json:"empty"`      // the plan has nothing to do
-	Provider   string `json:"provider"`   // who keeps the state before; empty: nobody yet, and nothing was changed
+	Provider   string `json:"provider"`   // who keeps the state before; empty: not chosen yet
 	Snapshot   string `json:"snapshot"`   // in the provider's words, once it is there
 	Keep       int    `json:"keep"`       // snapshots kept in the end
 	MaxAgeDays int    `json:"maxAgeDays"` // older ones go
 	Downgrade  bool   `json:"downgrade"`
 	MayReboot  bool   `json:"mayReboot"`
 
+	Hooked   bool     `json:"hooked"`   // the hooks of the machine are being asked, or were
+	Touched  bool     `json:"touched"`  // Transact was begun: there is something to put back
 	Repaired bool     `json:"repaired"` // Repair was begun
 	Judged   bool     `json:"judged"`   // Verify found nothing
 	Reboot   []string `json:"reboot"`   // why the machine has to be started again
@@ -51,7 +53,7 @@ func advancePackages(t Transaction, f *Fault) Transaction {
 				t.Step = Verify
 			}
 		case Snapshot:
-			t.Step = Transact
+			t.Step, p.Touched = Transact, true
 		case Transact, Repair:
 			t.Step = Verify
 		case Verify:
@@ -150,8 +152,8 @@ func (p Packages) validate() error {
 		return fmt.Errorf("foreseen %q is not a sha256", p.Foreseen)
 	case p.Keep < 0 || p.MaxAgeDays < 0 || p.Asked < 0:
 		return fmt.Errorf("keep %d, maxAgeDays %d, asked %d: none may be negative", p.Keep, p.MaxAgeDays, p.Asked)
-	case len(p.Reboot) > maxReasons:
-		return fmt.Errorf("%d reasons to start again: at most %d", len(p.Reboot), maxReasons)
+	case len(p.Reboot) > MaxReasons:
+		return fmt.Errorf("%d reasons to start again: at most %d", len(p.Reboot), MaxReasons)
 	}
 	return nil
 }

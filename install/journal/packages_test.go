@@ -167,7 +167,7 @@ func anyFateOfPackages(t *rapid.T) {
 				m.force = tr.New.Dir
 			}
 		case journal.Undo:
-			if tr.Packages.Provider != "" {
+			if tr.Packages.Touched {
 				if !m.kept && m.state != "old" {
 					m.lost = true
 				}

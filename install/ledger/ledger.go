@@ -4,6 +4,7 @@
 package ledger
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -32,6 +33,23 @@ type Release struct {
 	Checksum manifest.Digest `json:"checksum"`
 	Format   manifest.Format `json:"format"`
 	Since    time.Time       `json:"since"` // when it came into force, by the machine's own clock
+
+	// Of deb and rpm, when the packages were installed and not only laid out.
+	Packages string    `json:"packages,omitempty"` // digest of the machine's package database right after
+	Snapshot *Snapshot `json:"snapshot,omitempty"` // of the state before, while it is kept
+}
+
+// Installed reports whether the release is more than files that were laid out for somebody else to install.
+func (r Release) Installed() bool { return r.Format == manifest.FormatFiles || r.Packages != "" }
+
+// Snapshot is the state of a machine from before a release, kept by a provider of install/snapshot.
+type Snapshot struct {
+	ID       string    `json:"id"`
+	Provider string    `json:"provider"`
+	Name     string    `json:"name"` // in the provider's words
+	Old      string    `json:"old"`  // the directory of the release that was in force then; empty: none
+	Taken    time.Time `json:"taken"`
+	Until    time.Time `json:"until"` // not used for going back after that
 }
 
 // ReleaseOf names the release that a manifest makes.
@@ -88,14 +106,17 @@ func (l *Ledger) Bundle(name string) Bundle {
 }
 
 // Admit decides whether a bundle may come into force as far as order is concerned. Sequences only grow; the bundle
-// that carries the floor may come back after a rollback.
-func (l *Ledger) Admit(r Release) error {
+// that carries the floor may come back after a rollback, and any other only where the policy allows a downgrade.
+func (l *Ledger) Admit(r Release, downgrade bool) error {
 	b := l.Bundle(r.Bundle)
 	for _, have := range b.known() {
 		if have.Version == r.Version && have.Checksum != r.Checksum {
 			return problem.New(problem.ChecksumMismatch, "bundle %s %s is %s here, the request has %s", r.Bundle, r.Version, have.Checksum, r.Checksum).
 				WithDone("nothing was changed").WithNext("publish the change under a new version and a higher sequence")
 		}
+	}
+	if downgrade {
+		return nil
 	}
 	if r.Sequence < b.Floor.Sequence || (r.Sequence == b.Floor.Sequence && r.Checksum != b.Floor.Checksum) {
 		return problem.New(problem.SequenceTooOld, "bundle %s %s has sequence %d, this node has accepted %d", r.Bundle, r.Version, r.Sequence, b.Floor.Sequence).
@@ -137,8 +158,8 @@ func (l *Ledger) Commit(r Release, keep int, signed time.Time) {
 		if b.Current != nil {
 			b.Previous = slices.Insert(b.Previous, 0, *b.Current)
 		}
-		b.Current = &r
 	}
+	b.Current = &r
 	b.Previous = slices.DeleteFunc(b.Previous, func(p Release) bool { return p.Checksum == r.Checksum })
 	b.Previous = b.Previous[:min(keep, len(b.Previous))]
 	if b.Trial != nil && b.Trial.Checksum == r.Checksum {
@@ -208,6 +229,48 @@ func (l *Ledger) Withdraw(r Release, old string) bool {
 		b.Current, b.Previous = &p, slices.Delete(b.Previous, i, i+1)
 	}
 	return true
+}
+
+// Back makes the release in dir old the one in force again, after the machine was put back to it, and keeps the one
+// that was in force, held back. An old that is empty or not known: nothing is in force. It may be done twice.
+func (l *Ledger) Back(r Release, old string, keep int, reason string) {
+	if l.Withdraw(r, old) {
+		b := l.at(r.Bundle)
+		r.Snapshot = nil
+		b.Previous = slices.Insert(b.Previous, 0, r)
+		b.Previous = b.Previous[:min(keep, len(b.Previous))]
+	}
+	l.Hold(r.Bundle, r.Checksum, reason)
+}
+
+// Snapshots lists the snapshots that releases were kept with, newest first.
+func (l *Ledger) Snapshots() []Snapshot {
+	var out []Snapshot
+	for _, b := range l.Bundles {
+		for _, r := range b.known() {
+			if r.Snapshot != nil {
+				out = append(out, *r.Snapshot)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Snapshot) int { return cmp.Or(b.Taken.Compare(a.Taken), cmp.Compare(a.ID, b.ID)) })
+	return out
+}
+
+// DropSnapshots forgets the snapshots that are not kept, and reports whether that changed anything.
+func (l *Ledger) DropSnapshots(keep []string) (changed bool) {
+	drop := func(r *Release) {
+		if r != nil && r.Snapshot != nil && !slices.Contains(keep, r.Snapshot.ID) {
+			r.Snapshot, changed = nil, true
+		}
+	}
+	for _, b := range l.Bundles {
+		drop(b.Current)
+		for i := range b.Previous {
+			drop(&b.Previous[i])
+		}
+	}
+	return changed
 }
 
 // Forget drops the trial of a name and reports whether there was one.

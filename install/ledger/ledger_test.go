@@ -24,7 +24,7 @@ func TestNeverFalls(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
 			before := l.Bundle("pos").Floor
 			r := rel(rapid.Uint64Range(1, 9).Draw(t, "sequence"), rapid.ByteRange(0, 1).Draw(t, "variant"))
-			admitted := l.Admit(r) == nil
+			admitted := l.Admit(r, false) == nil
 			if admitted && r.Sequence < highest {
 				t.Fatalf("sequence %d is admitted after %d", r.Sequence, highest)
 			}
@@ -124,7 +124,7 @@ func FuzzParse(f *testing.F) {
 			}
 			for name := range l.Bundles {
 				l.Dirs(name)
-				_ = l.Admit(rel(1, 0))
+				_ = l.Admit(rel(1, 0), false)
 			}
 		}
 	})

@@ -45,6 +45,9 @@ func (d *Dir) releases() string { return filepath.Join(d.path, releasesName) }
 
 func (d *Dir) release(dir string) string { return filepath.Join(d.path, releasesName, dir) }
 
+// At is the path of a release.
+func (d *Dir) At(dir string) string { return d.release(dir) }
+
 // Prepare creates the directory, durably, and removes what a crash left half-written.
 func (d *Dir) Prepare() error {
 	for _, p := range []string{filepath.Dir(d.path), d.path, d.releases()} {

@@ -1,0 +1,108 @@
+package install
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/patchmesh/patchmesh/install/release"
+)
+
+// Bounds of what package managers say.
+const (
+	maxTranscripts     = 20       // kept, the newest
+	maxTranscriptBytes = 16 << 20 // of one; what comes after is dropped
+	tailBytes          = 8 << 10  // of it in a result
+)
+
+// transcript is STATE/log/ID.log: everything that the tools of one transaction said, over all its runs. It is not
+// flushed: it is for people.
+type transcript struct {
+	name string
+	file *os.File
+	room int64
+}
+
+func openTranscript(dir, id string) (*transcript, error) {
+	if err := release.MakeDir(dir); err != nil {
+		return nil, err
+	}
+	w := &transcript{name: filepath.Join(dir, id+".log")}
+	f, err := os.OpenFile(w.name, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	w.file, w.room = f, maxTranscriptBytes-fi.Size()
+	return w, nil
+}
+
+// Write never fails: a log that is full must not stop a transaction.
+func (w *transcript) Write(p []byte) (int, error) {
+	if n := min(int64(len(p)), w.room); n > 0 {
+		_, _ = w.file.Write(p[:n])
+		w.room -= n
+	}
+	return len(p), nil
+}
+
+// tail is the end of it, from the beginning of a line.
+func (w *transcript) tail() string {
+	fi, err := w.file.Stat()
+	if err != nil {
+		return ""
+	}
+	from := max(0, fi.Size()-tailBytes)
+	b, err := io.ReadAll(io.NewSectionReader(w.file, from, tailBytes))
+	if err != nil {
+		return ""
+	}
+	if i := bytes.IndexByte(b, '\n'); from > 0 && i >= 0 {
+		b = b[i+1:]
+	}
+	return string(bytes.ToValidUTF8(b, []byte("?")))
+}
+
+// has reports whether the tools said something.
+func (w *transcript) has(text string) bool {
+	b, err := os.ReadFile(w.name)
+	return err == nil && bytes.Contains(b, []byte(text))
+}
+
+func (w *transcript) close() { w.file.Close() }
+
+// pruneTranscripts removes all but the newest.
+func pruneTranscripts(dir string) error {
+	es, err := os.ReadDir(dir)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	type entry struct {
+		name string
+		at   int64
+	}
+	var all []entry
+	for _, e := range es {
+		if fi, err := e.Info(); err == nil {
+			all = append(all, entry{e.Name(), fi.ModTime().UnixNano()})
+		}
+	}
+	slices.SortFunc(all, func(a, b entry) int { return cmp.Compare(b.at, a.at) })
+	for _, e := range all[min(len(all), maxTranscripts):] {
+		if err := os.Remove(filepath.Join(dir, e.name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
