@@ -48,6 +48,7 @@ type site struct {
 	space                        map[string]func() (node.Space, error)
 	installer                    []string
 	installConfig                string
+	handoff                      string
 	undefended                   []status.StrikeKind // what the nodes do without
 }
 
@@ -160,7 +161,7 @@ func (s *site) start(i int) {
 	s.t.Helper()
 	m := &s.members[i]
 	cfg := node.Config{State: m.state, Socket: m.socket, ListenPeer: "127.0.0.1:0", ListenGossip: m.gossip,
-		Facts: &manifest.Facts{OS: "debian", Release: "12", Arch: "amd64"}, Installer: s.installer, InstallConfig: s.installConfig, QuotaBytes: s.quota[m.name], Now: s.clock[m.name], Space: s.space[m.name]}
+		Facts: &manifest.Facts{OS: "debian", Release: "12", Arch: "amd64"}, Installer: s.installer, InstallConfig: s.installConfig, Handoff: s.handoff, QuotaBytes: s.quota[m.name], Now: s.clock[m.name], Space: s.space[m.name]}
 	log := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", m.name)

@@ -27,6 +27,7 @@ type settings struct {
 	quota         int64
 	installer     string
 	installConfig string
+	handoff       string
 	noInstall     bool
 	memory        int64
 	priority      string
@@ -53,6 +54,7 @@ func (s *settings) addRunFlags(c *cobra.Command) {
 	f.DurationVar(&s.leaveTimeout, "leave-timeout", 0, "how long to stay, when stopped, while neighbours want what only this node has (default 30s; -1s: not at all)")
 	f.StringVar(&s.installer, "installer", "", "the mesh-install program, with the rights it needs")
 	f.StringVar(&s.installConfig, "install-config", "", "its configuration file")
+	f.StringVar(&s.handoff, "handoff", "", "state directory of a mesh-install that the service manager starts, instead of --installer")
 	f.BoolVar(&s.noInstall, "no-install", false, "stage bundles and do not install them")
 }
 
@@ -109,8 +111,9 @@ func (s *settings) load() (node.Config, error) {
 		cfg.Installer = []string{s.installer}
 	}
 	set(&cfg.InstallConfig, s.installConfig)
+	set(&cfg.Handoff, s.handoff)
 	if s.noInstall {
-		cfg.Installer = nil
+		cfg.Installer, cfg.Handoff = nil, ""
 	}
 	return cfg, cfg.Validate()
 }
