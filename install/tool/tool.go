@@ -12,6 +12,7 @@
 package tool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -31,9 +33,6 @@ const Mark = "PATCHMESH_TRANSACTION"
 
 // MaxOutput bounds what is kept of each stream, in bytes; more is read and dropped from the front.
 const MaxOutput = 32 << 20
-
-// openFor is how long after a program's end its output may be held open by what it started.
-const openFor = time.Second
 
 // Runner runs programs for one transaction.
 type Runner struct {
@@ -93,24 +92,35 @@ func (r Runner) Run(ctx context.Context, c Command) (Result, error) {
 	if err := keepDescriptors(); err != nil {
 		return Result{Exit: -1}, err
 	}
-	var out output
+	out := output{log: r.Out}
+	stdout, err1 := out.open()
+	stderr, err2 := out.open()
+	defer closeAll(stdout.r, stderr.r)
+	defer closeAll(stdout.w, stderr.w)
+	if err := errors.Join(err1, err2); err != nil {
+		return Result{Exit: -1}, err
+	}
 	var killed atomic.Bool
 	cmd := exec.CommandContext(ctx, path, c.Args...)
-	cmd.Env, cmd.Dir = r.env(c), c.Dir
-	if cmd.Dir == "" {
-		cmd.Dir = "/"
-	}
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = r.env(c), cmp.Or(c.Dir, "/"), stdout.w, stderr.w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = openFor
 	cmd.Cancel = func() error {
 		killed.Store(true)
 		return killSession(cmd.Process.Pid, r.ID)
 	}
-	out.log = r.Out
-	cmd.Stdout, cmd.Stderr = stream{&out, &out.stdout}, stream{&out, &out.stderr}
-	err = cmd.Run()
+	err = cmd.Start()
+	closeAll(stdout.w, stderr.w)
+	var copying sync.WaitGroup
+	if err == nil {
+		copying.Go(stdout.copy)
+		copying.Go(stderr.copy)
+		err = cmd.Wait()
+		stdout.stop()
+		stderr.stop()
+		copying.Wait()
+	}
 
-	res := Result{Exit: -1, Stdout: out.stdout.bytes(), Stderr: out.stderr.bytes(), Both: out.both.bytes(), Dropped: out.stdout.dropped}
+	res := Result{Exit: -1, Stdout: stdout.kept.bytes(), Stderr: stderr.kept.bytes(), Both: out.both.bytes(), Dropped: stdout.kept.dropped}
 	if st := cmd.ProcessState; st != nil {
 		res.Exit = st.ExitCode()
 		if ws, ok := st.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
@@ -121,10 +131,16 @@ func (r Runner) Run(ctx context.Context, c Command) (Result, error) {
 	switch {
 	case killed.Load() || cmd.Process == nil && ctx.Err() != nil:
 		return res, fmt.Errorf("%s: %w: %w", c.Path, ErrKilled, ctx.Err())
-	case err == nil, errors.As(err, &exit), errors.Is(err, exec.ErrWaitDelay):
+	case err == nil, errors.As(err, &exit):
 		return res, nil
 	}
 	return res, fmt.Errorf("%s: %w", c.Path, err)
+}
+
+func closeAll(files ...*os.File) {
+	for _, f := range files {
+		_ = f.Close() // of a pipe that could not be made it is nil, and a second time does nothing
+	}
 }
 
 // keepDescriptors has no program inherit what the executor itself inherited, as its pipes to the process outside its
