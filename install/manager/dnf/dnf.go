@@ -21,11 +21,9 @@ package dnf
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/patchmesh/patchmesh/install/manager"
@@ -92,7 +90,7 @@ func (m *Manager) Plan(ctx context.Context, o manager.Order) (manager.Plan, erro
 	if err := m.verify(ctx, o); err != nil {
 		return manager.Plan{}, err
 	}
-	if err := m.whole(ctx, o); err != nil {
+	if err := m.whole(ctx); err != nil {
 		return manager.Plan{}, err
 	}
 	w, err := m.wish(ctx, o)
@@ -123,6 +121,9 @@ func (m *Manager) Apply(ctx context.Context, o manager.Order, p manager.Plan) (m
 	if p.Empty() {
 		return manager.Output{}, nil
 	}
+	if err := m.sweep(ctx); err != nil {
+		return manager.Output{}, err
+	}
 	return m.forward(ctx, o, p)
 }
 
@@ -151,23 +152,6 @@ func (m *Manager) wish(ctx context.Context, o manager.Order) (wish, error) {
 		return wish{}, err
 	}
 	return decide(o, installed, r), nil
-}
-
-// whole says Broken when a package of the list is in the database twice although it may be there once only.
-func (m *Manager) whole(ctx context.Context, o manager.Order) error {
-	ps, err := m.database(ctx)
-	if err == nil {
-		err = m.markDuplicates(ctx, ps)
-	}
-	if err != nil {
-		return err
-	}
-	for _, p := range ps {
-		if p.State != "" && slices.ContainsFunc(o.List.Packages, func(l packages.Package) bool { return l.Name == p.Name }) {
-			return &manager.Error{Kind: manager.Broken, Detail: fmt.Sprintf("%s %s: %s", p.ID(), p.Version, p.State)}
-		}
-	}
-	return nil
 }
 
 // Compare orders two versions, each with its epoch and release where it has one, as rpm does.

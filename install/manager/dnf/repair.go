@@ -2,6 +2,7 @@ package dnf
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/patchmesh/patchmesh/install/manager"
-	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/packages"
 )
 
@@ -18,6 +18,19 @@ import (
 // while it unpacked: neither rpm nor dnf sees those. rpm -Va is not run: it reads every file of the machine, and says
 // of many that a script changed them, as it should.
 func (m *Manager) Audit(ctx context.Context) ([]string, error) {
+	found, err := m.check(ctx)
+	if err != nil {
+		return nil, err
+	}
+	left, err := m.leftovers(ctx)
+	if len(left) > 0 {
+		found = append(found, fmt.Sprintf("%d files of a transaction that was cut, the first is %s", len(left), left[0]))
+	}
+	return found, err
+}
+
+// check is dnf check.
+func (m *Manager) check(ctx context.Context) ([]string, error) {
 	res, _, err := m.dnf(ctx, "", nil, "", "-q", "check")
 	if err != nil {
 		return nil, err
@@ -31,11 +44,25 @@ func (m *Manager) Audit(ctx context.Context) ([]string, error) {
 	if res.Exit != 0 && len(found) == 0 {
 		return nil, failure(res)
 	}
-	left, err := m.leftovers(ctx)
-	if len(left) > 0 {
-		found = append(found, fmt.Sprintf("%d files of a transaction that was cut, the first is %s", len(left), left[0]))
+	return found, nil
+}
+
+// whole says Broken when the database is not in order. Leftovers are no reason: sweep takes them away.
+func (m *Manager) whole(ctx context.Context) error {
+	found, err := m.check(ctx)
+	if err == nil && len(found) > 0 {
+		err = &manager.Error{Kind: manager.Broken, Detail: strings.Join(found[:min(len(found), maxComplaints)], "; ")}
 	}
-	return found, err
+	return err
+}
+
+// sweep removes leftovers. Nobody is in a transaction.
+func (m *Manager) sweep(ctx context.Context) error {
+	left, err := m.leftovers(ctx)
+	for _, f := range left {
+		err = errors.Join(err, os.Remove(f))
+	}
+	return err
 }
 
 // Repair goes forward: what the plan has already brought is installed again, because files and scripts of it may be half
@@ -58,16 +85,7 @@ func (m *Manager) Repair(ctx context.Context, o manager.Order, p manager.Plan) (
 			return out, err
 		}
 	}
-	left, err := m.leftovers(ctx)
-	if err != nil {
-		return out, err
-	}
-	for _, f := range left {
-		if err := durable.Remove(f); err != nil {
-			return out, err
-		}
-	}
-	return out, nil
+	return out, m.sweep(ctx)
 }
 
 // dropOlder removes the older of two versions where there may be one, and installs the newer again.

@@ -42,7 +42,7 @@ func (m *Manager) query(ctx context.Context, args ...string) (tool.Result, error
 	if err != nil {
 		return tool.Result{}, err
 	}
-	res, err := m.run(ctx, tool.Command{Path: "rpm", Args: append([]string{"--dbpath=" + db, "-q"}, args...)})
+	res, err := m.ask(ctx, tool.Command{Path: "rpm", Args: append([]string{"--dbpath=" + db, "-q"}, args...)})
 	if err == nil && bytes.Contains(res.Stderr, []byte("error:")) {
 		e := failure(res)
 		e.Kind = manager.Broken // rpm passes over what it cannot read, with status 0
@@ -130,7 +130,7 @@ func (m *Manager) dependencies(ctx context.Context) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	if res.Exit != 0 {
+	if res.Exit != 0 || res.Dropped > 0 {
 		return nil, failure(res)
 	}
 	out := map[string]bool{}

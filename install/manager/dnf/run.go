@@ -145,14 +145,21 @@ func (m *Manager) dnf(ctx context.Context, repo string, exclude []string, main s
 func (m *Manager) run(ctx context.Context, c tool.Command) (tool.Result, error) {
 	res, err := m.cfg.Runner.Run(ctx, c)
 	switch {
-	case ctx.Err() != nil:
-		return res, ctx.Err()
 	case errors.Is(err, tool.ErrKilled), err == nil && res.Exit < 0:
 		return res, &manager.Error{Kind: manager.Cut, Detail: c.Path + " was killed", Exit: -1, Log: tail(res.Both)}
 	case err != nil:
 		return res, &manager.Error{Kind: manager.Tool, Detail: err.Error(), Exit: -1}
 	}
 	return res, nil
+}
+
+// ask is run for a program whose output is read: an answer that lacks its beginning is none.
+func (m *Manager) ask(ctx context.Context, c tool.Command) (tool.Result, error) {
+	res, err := m.run(ctx, c)
+	if err == nil && res.Dropped > 0 {
+		err = toolError(fmt.Sprintf("%s said more than %d bytes", c.Path, tool.MaxOutput), res)
+	}
+	return res, err
 }
 
 // dnf4 names the program: where dnf 5 has taken the name "dnf", its predecessor is still there under its own.

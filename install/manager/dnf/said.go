@@ -14,8 +14,9 @@ const maxComplaints = 50
 
 // complain is how rpm and dnf speak of what went wrong while the status is 0: a script that failed after the files were
 // in place (rpm: "%post(a-1-1.noarch) scriptlet failed, exit status 1", "lua script failed"; dnf: "Error in POSTIN
-// scriptlet in rpm package a", of older ones "Non-fatal POSTIN scriptlet failure"), and rpm's own "error:".
-var complain = regexp.MustCompile(`(?i)scriptlet failed|scriptlet failure|error in <?\w+>? scriptlet|lua script failed|failed to exec scriptlet|error unpacking rpm|unpacking of archive failed|^error: `)
+// scriptlet in rpm package a", of older ones "Non-fatal POSTIN scriptlet failure"). A script that prints "error" itself
+// and succeeds has succeeded.
+var complain = regexp.MustCompile(`(?i)scriptlet failed|scriptlet failure|error in <?\w+>? scriptlet|lua script failed|failed to exec scriptlet|error unpacking rpm|unpacking of archive failed`)
 
 func complaints(said []byte) (out []string) {
 	for line := range bytes.Lines(said) {
