@@ -29,8 +29,12 @@ type outbox struct {
 // resendAfter is how long an acknowledgement may take before a report is sent again.
 const resendAfter = 10 * time.Second
 
-// maxBurst bounds the reports that await an acknowledgement at a time.
-const maxBurst = 64
+// Bounds of what awaits an acknowledgement at a time: reports, and bytes of them. The bytes of the largest reports, sent
+// again and again, stay within what a neighbour lets pass (xfer.NodeToll).
+const (
+	maxBurst      = 64
+	maxBurstBytes = 256 << 10
+)
 
 func openOutbox(d dir, key crypto.PrivKey) (*outbox, uint64, error) {
 	o := &outbox{d: d, key: key, sent: map[uint64]time.Time{}}
@@ -93,8 +97,7 @@ func (o *outbox) acked(seq uint64) bool {
 
 // due returns the reports to send now, oldest first, and notes them as sent.
 func (o *outbox) due(now time.Time) (out []status.Report) {
-	window := o.waiting[:min(len(o.waiting), maxBurst)]
-	for _, r := range window {
+	for _, r := range o.burst() {
 		if at, ok := o.sent[r.Seq]; ok && now.Sub(at) < resendAfter {
 			continue
 		}
@@ -102,6 +105,17 @@ func (o *outbox) due(now time.Time) (out []status.Report) {
 		out = append(out, r)
 	}
 	return out
+}
+
+// burst is the reports that may be under way, oldest first.
+func (o *outbox) burst() []status.Report {
+	bytes := 0
+	for i, r := range o.waiting {
+		if bytes += len(r.Body); i == maxBurst || i > 0 && bytes > maxBurstBytes {
+			return o.waiting[:i]
+		}
+	}
+	return o.waiting
 }
 
 // retry makes all reports due again: the way to the seeder has changed.

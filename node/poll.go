@@ -62,7 +62,7 @@ func (n *Node) polled(s *xfer.Session) {
 	}
 	n.poll.under = false
 	s.Send(&wire.Status{Node: n.mine})
-	for _, r := range n.out.waiting[:min(len(n.out.waiting), maxBurst)] {
+	for _, r := range n.out.burst() {
 		s.Send(&wire.Report{Report: r})
 	}
 }
