@@ -12,7 +12,7 @@ ONLY     ?=
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test race fuzz demo examples site-test bench crash-test vm-test sim lint fmt clean
+.PHONY: help setup build test race fuzz demo examples site-test bench crash-test install-test vm-test sim lint fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ bench: build ## against the bounds and against rsync, curl, BitTorrent, UFTP, on
 
 crash-test: build ## kill the store and the installer at every file system call (needs strace)
 	PATCHMESH_LONG=1 $(GO) run ./scripts/testsum -run 'Crash|AtEveryCall|PowerLoss' -timeout 40m ./...
+
+install-test: setup ## Debian's own updates collected, closed, staged, installed offline into a real root and taken back to the byte (root, mirrors)
+	@scripts/setup vm
+	PATCHMESH_REAL=1 $(GO) test -count=1 -v -timeout 20m ./internal/realtest
 
 vm-test: build ## in an emulated machine: LVM thin, Timeshift, live systemd, reboot, loss of power (root, qemu, quarter of an hour)
 	@scripts/setup vm

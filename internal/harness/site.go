@@ -82,6 +82,9 @@ func (n *Node) Start(flags ...string) error {
 	return err
 }
 
+// InstallConfig is the configuration file of the node's mesh-install.
+func (n *Node) InstallConfig() string { return n.install }
+
 // Addr is where the daemon listens for its neighbours, host:port.
 func (n *Node) Addr() string { return n.peer }
 
