@@ -91,7 +91,7 @@ func (c *comparer) enter(n *node) (bool, error) {
 		if change, err = c.differs(n, o, m); err != nil {
 			return false, err
 		}
-		if c.links.broken(n) {
+		if c.broken(c.links, n) {
 			change |= Links
 		} else if change&replaces == 0 {
 			c.links.found(n)
@@ -130,7 +130,11 @@ func (e *engine) kept(n *node) (o origin, m *meta, err error) {
 
 // complete adds the attributes to what is known, where they are not known yet.
 func (e *engine) complete(n *node, m *meta) (err error) {
-	if e.Proof != Recorded {
+	switch {
+	case e.Plain && n.inB && n.ib.kind() == m.kind():
+		m.xattrs, _, err = n.b.xattrs(n.at, e.buf[:maxXattr])
+	case e.Plain:
+	case e.Proof != Recorded:
 		m.xattrs, _, err = n.a.xattrs(n.name, e.buf[:maxXattr])
 	}
 	return err
@@ -241,8 +245,8 @@ func newLinks() *links { return &links{map[inode]leader{}, map[inode]inode{}} }
 
 // broken says whether b has this name on another inode than the names that share it in a, or on one that belongs to
 // names that do not share it in a.
-func (l *links) broken(n *node) bool {
-	if !n.inB || n.ia.isDir() || n.ib.isDir() {
+func (e *engine) broken(l *links, n *node) bool {
+	if e.Plain || !n.inB || n.ia.isDir() || n.ib.isDir() {
 		return false
 	}
 	if n.ia.linked() {

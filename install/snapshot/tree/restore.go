@@ -198,7 +198,7 @@ func (r *putter) file(n *node, o origin, m *meta) error {
 	if err != nil {
 		return err
 	}
-	if r.links.broken(n) {
+	if r.broken(r.links, n) {
 		c |= Links
 		if err := r.complete(n, m); err != nil {
 			return err

@@ -32,7 +32,7 @@ type Options struct {
 
 	Proof  Proof     // of Compare and Restore
 	Before time.Time // when the kept tree was begun, by the machine's clock: a ctime must be well before
-	Plain  bool      // the kept tree has no flags: those of the machine stay
+	Plain  bool      // the kept tree has neither flags, nor extended attributes, nor hard links: those of the machine stay
 }
 
 // slack is by how much a ctime must be older than the copy: more than the coarsest granularity of a clock or time
