@@ -149,6 +149,12 @@ func TestDamagedReport(t *testing.T) {
 // reportBody reads a report in an outbox: version, phase, reason.
 func reportBody(t *testing.T, name string) string {
 	t.Helper()
+	b := bodyOf(t, name)
+	return fmt.Sprintf("%s %s %s", b.Version, b.Phase, b.Reason)
+}
+
+func bodyOf(t *testing.T, name string) status.ReportBody {
+	t.Helper()
 	var r status.Report
 	var body status.ReportBody
 	if err := json.Unmarshal(must(os.ReadFile(name)), &r); err != nil {
@@ -157,5 +163,5 @@ func reportBody(t *testing.T, name string) string {
 	if err := json.Unmarshal(r.Body, &body); err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("%s %s %s", body.Version, body.Phase, body.Reason)
+	return body
 }
