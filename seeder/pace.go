@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/patchmesh/patchmesh/internal/wall"
 	"github.com/patchmesh/patchmesh/internal/wanprofile"
 	"github.com/patchmesh/patchmesh/internal/xfer"
 )
@@ -41,7 +42,7 @@ type tap struct {
 	zone    *time.Location
 
 	at    time.Time // when the following was found
-	day   wanprofile.Date
+	day   wall.Date
 	end   time.Time // of the day
 	full  bool      // a chunk did not fit in what was left of the day's total
 	allow wanprofile.Allowance

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/patchmesh/patchmesh/internal/wall"
 	"github.com/patchmesh/patchmesh/internal/wanprofile"
 	"github.com/patchmesh/patchmesh/internal/xfer"
 )
@@ -157,7 +158,7 @@ func TestRateOfTheRest(t *testing.T) {
 			t.Errorf("%+v: rate %d", c.words, p.sites["s1"].rate())
 		}
 	}
-	p.set("s1", wanprofile.Profile{Cap: 50_000, Rules: []wanprofile.Rule{{Days: 127, To: 1440, Blackout: true}}}, time.UTC)
+	p.set("s1", wanprofile.Profile{Cap: 50_000, Rules: []wanprofile.Rule{{Days: wall.EveryDay, Hours: wall.Hours{To: wall.WholeDay}, Blackout: true}}}, time.UTC)
 	if r := p.sites["s1"].rate(); r != 50_000 {
 		t.Errorf("a cap that came in the pause: rate %d", r)
 	}

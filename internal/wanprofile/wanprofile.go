@@ -24,6 +24,8 @@ package wanprofile
 import (
 	"fmt"
 	"time"
+
+	"github.com/patchmesh/patchmesh/internal/wall"
 )
 
 // Limits of a document.
@@ -48,8 +50,8 @@ type Profile struct {
 
 // Rule limits the rate at some hours of some days.
 type Rule struct {
-	Days     Days
-	From, To int   // minutes of the local day, 0 to 1440; To <= From: on the next day
+	Days wall.Days
+	wall.Hours
 	Rate     int64 // bytes per second; 0: no limit but the cap
 	Blackout bool  // nothing is sent
 }

@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/patchmesh/patchmesh/internal/wall"
 	"github.com/patchmesh/patchmesh/internal/wanprofile"
 )
 
@@ -258,8 +259,8 @@ func drawProfile(t *rapid.T) wanprofile.Profile {
 	rate := rapid.SampledFrom([]int64{0, 8_000, 125_000, 250_000, 187_500, 750_000})
 	p := wanprofile.Profile{Cap: rate.Draw(t, "cap"), PerDay: rapid.SampledFrom([]int64{0, 5_000_000_000, 4 << 20}).Draw(t, "per day")}
 	for range rapid.IntRange(0, 5).Draw(t, "rules") {
-		r := wanprofile.Rule{Days: wanprofile.Days(rapid.IntRange(1, 127).Draw(t, "days")), From: 15 * rapid.IntRange(0, 95).Draw(t, "from"),
-			To: 15 * rapid.IntRange(1, 96).Draw(t, "to"), Rate: rate.Draw(t, "rate")}
+		r := wanprofile.Rule{Days: wall.Days(rapid.IntRange(1, 127).Draw(t, "days")), Rate: rate.Draw(t, "rate"),
+			Hours: wall.Hours{From: 15 * rapid.IntRange(0, 95).Draw(t, "from"), To: 15 * rapid.IntRange(1, 96).Draw(t, "to")}}
 		if rapid.Bool().Draw(t, "blackout") {
 			r.Blackout, r.Rate = true, 0
 		}
@@ -289,7 +290,7 @@ func TestDaysFollowEachOther(t *testing.T) {
 func BenchmarkAllow(b *testing.B) {
 	p := wanprofile.Profile{Cap: 1e6, PerDay: 5e9}
 	for i := range wanprofile.MaxRules {
-		p.Rules = append(p.Rules, wanprofile.Rule{Days: 127, From: 10 * i, To: 10*i + 700, Rate: 8000})
+		p.Rules = append(p.Rules, wanprofile.Rule{Days: wall.EveryDay, Hours: wall.Hours{From: 10 * i, To: 10*i + 700}, Rate: 8000})
 	}
 	now := time.Date(2026, 11, 1, 0, 30, 0, 0, zone(b, "America/Chicago"))
 	for b.Loop() {

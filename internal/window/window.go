@@ -2,6 +2,8 @@
 // and how long before the end a start is too late. It limits starts only; what has started finishes. The rules W1 to
 // W7 are those of the design's policy.md, section 2.
 //
+// It does not know whose clock it is and does not correct it: that is for the caller (W6).
+//
 // Pure: time and zone are handed in. Safe for concurrent use.
 package window
 
@@ -22,7 +24,7 @@ type Verdict struct {
 	Start  bool      // an install may start now
 	Reason Reason    // why not; empty when it may
 	Text   string    // the same for a person: "Tue 02:00-04:00 America/New_York", "Black Friday"
-	Opens  time.Time // of the window that is open, or of the next one
-	Closes time.Time // its end
-	Next   time.Time // when it is worth while to ask again; zero: never, as far as can be seen
+	Opens  time.Time // of the window that is open, or of the next one; zero: it has been open for more than a week
+	Closes time.Time // its end; zero: it stays open for more than two weeks
+	Next   time.Time // when not: the first instant at which one may; zero: none within two years
 }
