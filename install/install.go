@@ -89,6 +89,18 @@ func (in *Installer) Recover(ctx context.Context) Result {
 	})
 }
 
+// RecoverEarly is Recover for the time at which the machine starts and runs no service yet: see journal.Early. What has
+// to wait is left to the next run.
+func (in *Installer) RecoverEarly(ctx context.Context) Result {
+	return in.with(func(s *session) Result {
+		if s.silent = s.open == nil || !journal.Early(*s.open, bootID()); s.silent {
+			return newResult(Success, ExitDone, status.Installed, ReasonNothingToDo)
+		}
+		r, _ := s.recover(ctx)
+		return r
+	})
+}
+
 // Rollback puts the newest kept release with a lower sequence in force, after checking every byte of it, and holds
 // back the one it replaces until Retry.
 func (in *Installer) Rollback(ctx context.Context, name string) Result {

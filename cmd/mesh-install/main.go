@@ -28,7 +28,8 @@ const usage = `mesh-install puts a bundle in force that is complete in the local
   mesh-install status                 what is in force, kept and held back
   mesh-install rollback NAME          put the kept release before in force
   mesh-install retry NAME             forget the failures of a bundle, so that it is tried again
-  mesh-install recover                finish or undo what a crash left; every other command does that first
+  mesh-install recover [--early]      finish or undo what a crash left; every other command does that first. --early, for
+                                      the start of the machine: only what needs no service of it, the way back
   mesh-install version
 
   --config FILE   default /etc/meshd/mesh-install.yaml
@@ -49,7 +50,7 @@ func main() {
 // command is a parsed command line.
 type command struct {
 	verb, name, config, request string
-	json                        bool
+	json, early                 bool
 	args                        []string // as given, for the worker
 }
 
@@ -67,6 +68,7 @@ func parse(args []string) (command, error) {
 	fs.StringVar(&c.config, "config", "/etc/meshd/mesh-install.yaml", "")
 	fs.StringVar(&c.request, "request", "", "")
 	fs.BoolVar(&c.json, "json", false, "")
+	fs.BoolVar(&c.early, "early", false, "")
 	rest := args[1:]
 	if len(rest) > 0 && rest[0] != "" && rest[0][0] != '-' { // NAME may stand before the flags
 		c.name, rest = rest[0], rest[1:]
@@ -93,6 +95,8 @@ func parse(args []string) (command, error) {
 		return bad("%s takes no argument, not %q", c.verb, c.name)
 	case (c.verb == "apply") != (c.request != ""):
 		return bad("--request FILE belongs to apply, and apply needs it")
+	case c.early && c.verb != "recover":
+		return bad("--early belongs to recover")
 	}
 	return c, nil
 }
@@ -176,7 +180,11 @@ func work(ctx context.Context, outside, why string, args []string, stdout, stder
 	case "retry":
 		r = in.Retry(ctx, c.name)
 	case "recover":
-		r = in.Recover(ctx)
+		if c.early {
+			r = in.RecoverEarly(ctx)
+		} else {
+			r = in.Recover(ctx)
+		}
 	}
 	return finish(c, r, stdout, stderr)
 }
