@@ -36,7 +36,7 @@ type patch struct {
 	order   manager.Order
 	log     *transcript
 
-	tail     string   // of the log, once it is closed
+	said     string   // the last lines of the tools
 	complain []string // what the tools said although they ended with status 0
 	findings []string
 	kept     []manager.Kept
@@ -235,8 +235,7 @@ func (s *session) transact(ctx context.Context, p *patch, t journal.Transaction)
 	if err != nil {
 		return err
 	}
-	out, err := p.manager.Apply(ctx, p.order, plan)
-	p.complain = out.Complain
+	err = p.change(func() (manager.Output, error) { return p.manager.Apply(ctx, p.order, plan) })
 	return errors.Join(err, lift(), flush(s.Config.Machine))
 }
 
@@ -250,9 +249,21 @@ func (s *session) repair(ctx context.Context, p *patch, t journal.Transaction) e
 	if err != nil {
 		return err
 	}
-	out, err := p.manager.Repair(ctx, p.order, f.Plan)
-	p.complain = out.Complain
+	err = p.change(func() (manager.Output, error) { return p.manager.Repair(ctx, p.order, f.Plan) })
 	return errors.Join(err, lift(), flush(s.Config.Machine))
+}
+
+// change lets the package manager change the machine, and keeps what it said.
+func (p *patch) change(f func() (manager.Output, error)) error {
+	p.log.on = true
+	out, err := f()
+	p.log.on = false
+	p.complain, p.said = out.Complain, out.Log
+	var e *manager.Error
+	if errors.As(err, &e) && e.Log != "" {
+		p.said = e.Log
+	}
+	return err
 }
 
 // flush makes everything that was written on the machine's file systems durable. Only of the root's does the kernel say
@@ -548,14 +559,13 @@ func (s *session) withPatch(t journal.Transaction, r Result) Result {
 	}
 	r.Changes, r.Kept, r.Findings, r.Snapshot, r.Reboot = p.changes, p.kept, p.findings, t.Packages.Snapshot, t.Packages.Reboot
 	r.Seconds = int64(max(0, s.Now().Sub(t.New.Since)) / time.Second)
-	r.Log, r.Next = p.tail, s.nextTry()
+	r.Log, r.Next = p.said, s.nextTry()
 	return r
 }
 
 // endPatch closes what the patch of a transaction holds open.
 func (s *session) endPatch() {
 	if p := s.patch; p != nil && p.log != nil {
-		p.tail = p.log.tail()
 		p.log.close()
 	}
 }

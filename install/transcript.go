@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,15 +15,15 @@ import (
 const (
 	maxTranscripts     = 20       // kept, the newest
 	maxTranscriptBytes = 16 << 20 // of one; what comes after is dropped
-	tailBytes          = 8 << 10  // of it in a result
 )
 
-// transcript is STATE/log/ID.log: everything that the tools of one transaction said, over all its runs. It is not
-// flushed: it is for people.
+// transcript is STATE/log/ID.log: everything that the tools said while they changed the machine, over all runs of one
+// transaction. It is not flushed: it is for people.
 type transcript struct {
 	name string
 	file *os.File
 	room int64
+	on   bool // what is asked before and after is not written down
 }
 
 func openTranscript(dir, id string) (*transcript, error) {
@@ -47,28 +46,11 @@ func openTranscript(dir, id string) (*transcript, error) {
 
 // Write never fails: a log that is full must not stop a transaction.
 func (w *transcript) Write(p []byte) (int, error) {
-	if n := min(int64(len(p)), w.room); n > 0 {
+	if n := min(int64(len(p)), w.room); w.on && n > 0 {
 		_, _ = w.file.Write(p[:n])
 		w.room -= n
 	}
 	return len(p), nil
-}
-
-// tail is the end of it, from the beginning of a line.
-func (w *transcript) tail() string {
-	fi, err := w.file.Stat()
-	if err != nil {
-		return ""
-	}
-	from := max(0, fi.Size()-tailBytes)
-	b, err := io.ReadAll(io.NewSectionReader(w.file, from, tailBytes))
-	if err != nil {
-		return ""
-	}
-	if i := bytes.IndexByte(b, '\n'); from > 0 && i >= 0 {
-		b = b[i+1:]
-	}
-	return string(bytes.ToValidUTF8(b, []byte("?")))
 }
 
 // has reports whether the tools said something.

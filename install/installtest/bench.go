@@ -20,6 +20,7 @@ import (
 
 	"github.com/patchmesh/patchmesh/chunker/store"
 	"github.com/patchmesh/patchmesh/install"
+	"github.com/patchmesh/patchmesh/install/manager/managertest"
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
@@ -85,6 +86,8 @@ func New(t testing.TB, change func(*install.Config)) *Bench {
 	b := &Bench{Dir: dir, Store: filepath.Join(dir, "chunks"), ConfigFile: filepath.Join(dir, "mesh-install.yaml"), Keys: k, ChunkSize: 1024}
 	c := install.DefaultConfig()
 	c.Root, c.State, c.Trust = filepath.Join(dir, "root"), filepath.Join(dir, "state"), filepath.Join(dir, "trust.json")
+	c.Machine, c.Hooks = filepath.Join(dir, "machine"), filepath.Join(dir, "hooks.d") // never those of the machine that tests run on
+	c.Reboot.Command = []string{"/bin/false"}
 	c.Facts, c.ReserveBytes = facts(), 0
 	if change != nil {
 		change(&c)
@@ -97,6 +100,10 @@ func New(t testing.TB, change func(*install.Config)) *Bench {
 	WriteFile(t, c.Trust, set)
 	var y strings.Builder
 	fmt.Fprintf(&y, "root: %s\nstate: %s\ntrust: %s\nkeep: %d\nreserveBytes: %d\nisolation: %s\n", c.Root, c.State, c.Trust, c.Keep, c.ReserveBytes, c.Isolation)
+	fmt.Fprintf(&y, "machine: %s\nhooks: %s\nreboot: {command: [%s]}\n", c.Machine, c.Hooks, strings.Join(c.Reboot.Command, ", "))
+	if c.Timezone != "" {
+		fmt.Fprintf(&y, "timezone: %s\n", c.Timezone)
+	}
 	fmt.Fprintf(&y, "facts: {os: %s, release: %q, arch: %s}\nhealth:\n  timeoutSeconds: %d\n", c.Facts.OS, c.Facts.Release, c.Facts.Arch, c.Health.TimeoutSeconds)
 	if len(c.Health.Command) > 0 {
 		fmt.Fprintf(&y, "  command: [%q", c.Health.Command[0])
@@ -224,6 +231,7 @@ type Want struct {
 	URL      string
 	Timeout  int // seconds; 0: none given
 	Disabled bool
+	Spec     string                  // more lines of the policy's spec, each with two blanks before it
 	Key      *signer.KeyFile         // instead of the policy key
 	Ref      func(*policy.BundleRef) // alter what is asked for
 }
@@ -245,6 +253,7 @@ func (b *Bench) Policy(t testing.TB, bundle *Bundle, w Want) trust.Signed {
 	if w.Timeout > 0 {
 		fmt.Fprintf(&y, "    healthCheckTimeoutSeconds: %d\n", w.Timeout)
 	}
+	y.WriteString(w.Spec)
 	d, err := policy.NewDocument([]byte(y.String()), max(1, w.Revision), Created)
 	if err != nil {
 		t.Fatal(err)
@@ -398,4 +407,14 @@ func CopyTree(t testing.TB, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Packages makes a bundle of a repository, as the build server lays one out.
+func (b *Bench) Packages(t testing.TB, repo *managertest.Repo, version string, sequence uint64) *Bundle {
+	t.Helper()
+	files, err := Tree(repo.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bundle(t, Spec{Name: "os", Version: version, Sequence: sequence, Format: repo.List.Format, Files: files})
 }

@@ -1,0 +1,272 @@
+package install_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/patchmesh/patchmesh/install"
+	"github.com/patchmesh/patchmesh/install/health"
+	"github.com/patchmesh/patchmesh/install/installtest"
+	"github.com/patchmesh/patchmesh/install/manager/managertest"
+	"github.com/patchmesh/patchmesh/install/preflight"
+	"github.com/patchmesh/patchmesh/install/snapshot"
+	"github.com/patchmesh/patchmesh/install/snapshot/tree"
+	"github.com/patchmesh/patchmesh/internal/packages"
+)
+
+// patchBench is a machine of real packages and its executor.
+type patchBench struct {
+	*installtest.Bench
+	t       *testing.T
+	bed     managertest.Bed
+	machine managertest.Machine
+	host    installtest.Host
+	none    bool // no snapshot provider can be used
+	rev     uint64
+}
+
+func newPatchBench(t *testing.T, bed managertest.Bed, installed ...managertest.Package) *patchBench {
+	t.Helper()
+	bed.Needs(t)
+	p := &patchBench{t: t, bed: bed}
+	p.Bench = installtest.New(t, nil)
+	if err := os.MkdirAll(p.Config.Machine, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p.machine = bed.Machine(t, p.Config.Machine, installed...)
+	return p
+}
+
+func (p *patchBench) installer() *install.Installer {
+	in := installer(p.Bench)
+	in.Host = p.host
+	if !p.none {
+		in.Providers = []snapshot.Provider{&snapshot.Copy{Dir: filepath.Join(p.Config.State, "snapshots"), Now: time.Now}}
+	}
+	return in
+}
+
+// apply asks for a bundle; each time by a newer revision.
+func (p *patchBench) apply(b *installtest.Bundle, spec ...string) install.Result {
+	p.t.Helper()
+	p.rev++
+	return p.installer().Apply(p.t.Context(), p.Request(p.t, b, installtest.Want{Revision: p.rev, Spec: strings.Join(spec, "")}))
+}
+
+func (p *patchBench) bundle(version string, sequence uint64, s managertest.Spec) *installtest.Bundle {
+	p.t.Helper()
+	return p.Packages(p.t, p.bed.Repo(p.t, s), version, sequence)
+}
+
+// keep remembers the machine as it is.
+func (p *patchBench) keep() {
+	p.t.Helper()
+	if _, err := tree.Copy(p.t.Context(), p.Config.Machine, filepath.Join(p.Dir, "first"), tree.Options{}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// notKept is what a snapshot need not put back: what never is kept, and the index that sqlite's readers write, too.
+func notKept() []string { return append(install.DefaultExclude(), "/root/.rpmdb/rpmdb.sqlite-shm") }
+
+// differs says in what the machine is not what was kept, of what a snapshot has to keep.
+func (p *patchBench) differs() (out []string) {
+	p.t.Helper()
+	err := tree.Compare(p.t.Context(), filepath.Join(p.Dir, "first"), p.Config.Machine, tree.Options{Exclude: notKept()}, func(d tree.Diff) error {
+		out = append(out, d.String())
+		return nil
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return out
+}
+
+// version is what a package's own file says.
+func (p *patchBench) version(name string) string {
+	b, err := os.ReadFile(filepath.Join(p.Config.Machine, "usr/share", name, "version"))
+	if err != nil {
+		return "none"
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// clean checks that nothing of a transaction lies about.
+func (p *patchBench) clean() {
+	p.t.Helper()
+	litter, err := p.Litter()
+	for _, name := range []string{"foreseen.json", "manager"} {
+		if _, err := os.Stat(filepath.Join(p.Config.State, name)); err == nil {
+			litter = append(litter, name)
+		}
+	}
+	if err != nil || len(litter) > 0 {
+		p.t.Errorf("litter %v, %v", litter, err)
+	}
+}
+
+func beds(t *testing.T, f func(*testing.T, managertest.Bed)) {
+	t.Run("deb", func(t *testing.T) { t.Parallel(); f(t, managertest.Deb()) })
+	t.Run("rpm", func(t *testing.T) {
+		t.Parallel()
+		rpm, err := managertest.NewRPM()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := rpm.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		f(t, rpm)
+	})
+}
+
+func pair(version string) []managertest.Package {
+	return []managertest.Package{{Name: "demo", Version: version}, {Name: "demolib", Version: version}}
+}
+
+func TestPackages(t *testing.T) {
+	beds(t, func(t *testing.T, bed managertest.Bed) {
+		p := newPatchBench(t, bed, pair("1.0-1")...)
+		p.keep()
+		two := p.bundle("2", 2, managertest.Spec{Packages: pair("2.0-1")})
+		var told []preflight.Phase
+		p.host.Hook = func(c preflight.Call) *preflight.Deferral { told = append(told, c.Phase); return nil }
+		r := p.apply(two)
+		want(t, r, done)
+		if got := fmt.Sprint(r.Changes, r.Kept, r.Findings, told, r.Snapshot != "", r.Log != ""); got != fmt.Sprintf(
+			"[{demo %[1]s 1.0-1 2.0-1} {demolib %[1]s 1.0-1 2.0-1}] [] [] [preflight post-install] true true", bed.Arch()) {
+			t.Errorf("%s", got)
+		}
+		if p.version("demo") != "2.0-1" || r.Installed == nil || r.Installed.Packages == "" || r.Installed.Snapshot == nil {
+			t.Errorf("demo %s, %+v", p.version("demo"), r.Installed)
+		}
+		inForce(t, p.Bench, two)
+		p.clean()
+		want(t, p.apply(two), nothing)
+
+		r = p.installer().Rollback(t.Context(), "os")
+		want(t, r, "success 0 RolledBack RolledBackByOperator ")
+		if d := p.differs(); len(d) > 0 || p.version("demo") != "1.0-1" {
+			t.Errorf("after the rollback the machine is not what it was: demo %s, %q", p.version("demo"), d)
+		}
+		p.clean()
+		if left, err := os.ReadDir(filepath.Join(p.Config.State, "snapshots")); err != nil || len(left) > 0 {
+			t.Errorf("snapshots %v, %v", left, err)
+		}
+		want(t, p.apply(two), "rolled_back 4 RolledBack RolledBackByOperator ")
+		want(t, p.installer().Retry(t.Context(), "os"), "success 0 Installed FailuresForgotten ")
+		want(t, p.apply(two), done)
+	})
+}
+
+// What fails after the machine was touched is taken back, to the byte, and says why; the exit statuses of the tools are
+// 0 in half of the cases.
+func TestPackagesFail(t *testing.T) {
+	beds(t, func(t *testing.T, bed managertest.Bed) {
+		post := pair("2.0-1")
+		post[0].Post = "false"
+		pre := pair("2.0-1")
+		pre[0].Pre = "false"
+		for name, c := range map[string]struct {
+			packages []managertest.Package
+			well     func(context.Context, health.Check) error
+			want     string
+		}{
+			"post": {packages: post, want: "install_failure 4 InstallFailed"},
+			"pre":  {packages: pre, want: "install_failure 4 InstallFailed"},
+			"unhealthy": {packages: pair("2.0-1"), want: "rolled_back 4 RolledBack HealthCheck E5103", well: func(_ context.Context, c health.Check) error {
+				return &health.UnhealthyError{After: c.Timeout, Last: errors.New("status 500")}
+			}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				p := newPatchBench(t, bed, pair("1.0-1")...)
+				p.Config.Health.Command = []string{"/bin/true"}
+				p.host.Well = c.well
+				var told []preflight.Phase
+				p.host.Hook = func(c preflight.Call) *preflight.Deferral { told = append(told, c.Phase); return nil }
+				p.keep()
+				two := p.bundle("2", 2, managertest.Spec{Packages: c.packages})
+				r := p.apply(two)
+				if got := fmt.Sprintf("%s %d %s %s %s", r.Outcome, r.Exit, r.Phase, r.Reason, r.Code); !strings.HasPrefix(got, c.want) {
+					t.Errorf("%s, want %s: %s", got, c.want, r.Detail)
+				}
+				if d := p.differs(); len(r.Changes) > 0 || len(d) > 0 {
+					t.Errorf("the machine is not what it was: %v, %q", r.Changes, d)
+				}
+				if !slices.Equal(told, []preflight.Phase{preflight.BeforeInstall, preflight.RolledBack}) {
+					t.Errorf("hooks were told %v", told)
+				}
+				if got, err := p.InForce("os", two); err != nil || got != nil {
+					t.Errorf("in force: %v, %v", got, err)
+				}
+				p.clean()
+			})
+		}
+	})
+}
+
+// What speaks against an install before anything is touched only defers it, counts for nothing, and what was copied
+// stays for the next try.
+func TestPackagesWait(t *testing.T) {
+	beds(t, func(t *testing.T, bed managertest.Bed) {
+		p := newPatchBench(t, bed, pair("1.0-1")...)
+		p.keep()
+		two := p.bundle("2", 2, managertest.Spec{Packages: pair("2.0-1")})
+		deferred := func(r install.Result, reason string) {
+			t.Helper()
+			if r.Outcome != install.Deferred || r.Exit != install.ExitDeferred || r.Reason != reason {
+				t.Errorf("%+v, want %s", r, reason)
+			}
+			if d := p.differs(); len(d) > 0 {
+				t.Errorf("%s: something was touched: %q", reason, d)
+			}
+			if st, err := install.ReadStatus(p.Config); err != nil || st.Installed.Bundle("os").Trial != nil {
+				t.Errorf("%s: it counts: %+v, %v", reason, st.Installed.Bundle("os").Trial, err)
+			}
+			p.clean()
+		}
+		p.none = true
+		deferred(p.apply(two), "SnapshotUnavailable")
+		p.none = false
+		staged := filepath.Join(p.Config.Root, "os/releases", two.Dir(), packages.FileName)
+		before, err := os.Stat(staged)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.host.Hook = func(preflight.Call) *preflight.Deferral {
+			return &preflight.Deferral{Reason: preflight.HookDeferred, Detail: "selling", Retry: 1e12}
+		}
+		r := p.apply(two)
+		deferred(r, "HookDeferred")
+		if r.Next == nil || r.Detail != "selling" {
+			t.Errorf("%+v", r)
+		}
+		p.host.Hook = nil
+		missing := pair("3.0-1")
+		missing[0].Depends = []string{"absent"}
+		three := p.bundle("3", 3, managertest.Spec{Packages: missing})
+		deferred(p.apply(three), "ClosureIncomplete")
+		if _, err := os.Stat(staged); err == nil {
+			t.Error("what was staged and is no longer wanted is still there")
+		}
+		p.none = true
+		deferred(p.apply(two), "SnapshotUnavailable")
+		if before, err = os.Stat(staged); err != nil {
+			t.Fatal(err)
+		}
+		p.none = false
+		want(t, p.apply(two), done)
+		if after, err := os.Stat(staged); err != nil || !os.SameFile(before, after) {
+			t.Errorf("it was copied again: %v", err)
+		}
+	})
+}
