@@ -36,6 +36,9 @@ this node has (leaveTimeout). A second signal ends the daemon at once (the insta
 			site, name := n.Name()
 			log.Info("ready", "site", site, "node", name, "peer", n.ID(), "mesh", n.Addr(), "gossip", n.GossipAddr(), "socket", cfg.Socket)
 			fmt.Fprintf(env.Stdout, "ready %s/%s mesh %s gossip %s\n", site, name, n.Addr(), n.GossipAddr())
+			if err := cli.NotifyReady(env); err != nil {
+				log.Warn("nobody was told", "err", err)
+			}
 			return n.Run(c.Context())
 		},
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -344,26 +343,5 @@ func TestStopsOnSignals(t *testing.T) {
 			t.Errorf("fsck of a running seeder: %v\n%s", err, out)
 		}
 		p.signal(t, s)
-	}
-}
-
-func TestTellsTheServiceManager(t *testing.T) {
-	dir := t.TempDir()
-	sock := filepath.Join(dir, "notify")
-	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: sock, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	if err := notifyReady(sock); err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 64)
-	n, err := l.Read(b)
-	if err != nil || string(b[:n]) != "READY=1" {
-		t.Errorf("%q, %v", b[:n], err)
-	}
-	if err := notifyReady(""); err != nil {
-		t.Errorf("nobody asked: %v", err)
 	}
 }

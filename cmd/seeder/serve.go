@@ -43,8 +43,8 @@ holds what meshctl needs: meshctl --config STATE/admin.json status`,
 				return err
 			}
 			fmt.Fprintf(env.Stdout, "ready mesh %s api %s peer %s\n", s.MeshAddr(), strings.Join(s.Access().URLs, " "), s.PeerID())
-			if err := notifyReady(env.Getenv("NOTIFY_SOCKET")); err != nil {
-				cfg.Logger.Warn("the service manager was not told", "err", err)
+			if err := cli.NotifyReady(env); err != nil {
+				cfg.Logger.Warn("nobody was told", "err", err)
 			}
 			return s.Run(c.Context())
 		},
