@@ -164,8 +164,14 @@ func stale(r Request) *Result {
 	return &no
 }
 
-// Fresh returns the request with an ID of its own, bound to the present run of the machine.
+// Fresh returns the request with an ID of its own, bound to the present run of the machine if that can be known.
 func (r Request) Fresh() Request {
 	r.ID, r.Boot = rand.Text(), bootID()
+	if r.Boot == noBootID {
+		r.Boot = ""
+	}
 	return r
 }
+
+// noBootID is what bootID returns where the kernel does not show it.
+const noBootID = "unknown"
