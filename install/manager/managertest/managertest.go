@@ -61,10 +61,10 @@ func (r *Repo) Save(t testing.TB) {
 
 // Fault is something that can be wrong with a repository although its packages.json is right.
 type Fault struct {
-	Name     string                        // as packages.md names it: "wrong key", "deb swapped"
+	Name     string                         // as packages.md names it: "wrong key", "deb swapped"
 	Make     func(t testing.TB, repo *Repo) // spoils it in place
-	Harmless bool                          // ours must install in spite of it: a clock that is wrong
-	Kind     manager.Kind                  // else the kind of error that Plan or Apply has to give
+	Harmless bool                           // ours must install in spite of it: a clock that is wrong
+	Kind     manager.Kind                   // else the kind of error that Plan or Apply has to give
 }
 
 // Lock is one that other package managers take.

@@ -1,0 +1,77 @@
+package apt
+
+import (
+	"context"
+	"slices"
+
+	"github.com/patchmesh/patchmesh/install/manager"
+	"github.com/patchmesh/patchmesh/internal/packages"
+)
+
+// Repair has dpkg configure what it can, and then asks apt for the exact versions of the plan: that is what brings a
+// package out of "half-installed", which dpkg alone cannot (its status is 0 all the same). Forward only: the packages
+// that were there before are in no repository.
+func (m *Manager) Repair(ctx context.Context, o manager.Order, p manager.Plan) (manager.Output, error) {
+	if err := m.free(); err != nil {
+		return manager.Output{}, err
+	}
+	if err := m.prepare(ctx, o); err != nil {
+		return manager.Output{}, err
+	}
+	out, err := m.configurePending(ctx, o)
+	if err != nil {
+		return out, err
+	}
+	have, native, err := m.installed(ctx)
+	if err != nil {
+		return out, err
+	}
+	named := outstanding(o, p, have)
+	if len(named) == 0 {
+		return out, m.mark(ctx, o, p)
+	}
+	args := install(o, named)
+	res, err := m.run(ctx, "apt-get", append([]string{"-s"}, args...)...)
+	if err != nil {
+		return out, cut(err, res)
+	}
+	if res.Exit != 0 {
+		return out, classify(res)
+	}
+	steps, err := parseSteps(string(res.Stdout), native)
+	if err != nil {
+		return out, &manager.Error{Kind: manager.Tool, Detail: err.Error(), Exit: res.Exit, Log: tail(res.Both)}
+	}
+	if bad := objections(o, nil, changes(steps, have, native)); len(bad) > 0 {
+		return out, refused(bad, res)
+	}
+	return m.transact(ctx, o, p, args)
+}
+
+// configurePending runs what dpkg can finish by itself. That it cannot finish everything is no error here.
+func (m *Manager) configurePending(ctx context.Context, o manager.Order) (manager.Output, error) {
+	res, err := m.dpkg(ctx, append(forConffiles(o), "--configure", "-a")...)
+	out := manager.Output{Exit: res.Exit, Log: tail(res.Both)}
+	if err != nil {
+		return out, cut(err, res)
+	}
+	if e := classify(res); res.Exit != 0 && (e.Kind == manager.Busy || e.Kind == manager.Space) {
+		return out, e
+	}
+	return out, nil
+}
+
+// outstanding are the packages of a plan that are not there as they should be.
+func outstanding(o manager.Order, p manager.Plan, have []packages.Installed) []packages.Package {
+	var out []packages.Package
+	for _, l := range o.List.Packages {
+		planned := slices.ContainsFunc(p.Changes, func(c packages.Change) bool { return c.Name == l.Name && c.Arch == l.Arch && c.To == l.Version })
+		done := slices.ContainsFunc(have, func(i packages.Installed) bool {
+			return i.Name == l.Name && i.Arch == l.Arch && i.Version == l.Version && i.State == ""
+		})
+		if planned && !done {
+			out = append(out, l)
+		}
+	}
+	return out
+}
