@@ -41,8 +41,10 @@ type Config struct {
 
 // Manager is the back end for dnf and rpm.
 type Manager struct {
-	cfg Config
-	db  string // rpm's database, as rpm itself says; empty: not asked yet
+	cfg  Config
+	db   string // rpm's database, as rpm itself says; empty: not asked yet
+	last *wish  // what the last Plan asked for, and
+	plan manager.Plan
 }
 
 var _ manager.Manager = (*Manager)(nil)
@@ -105,13 +107,16 @@ func (m *Manager) Plan(ctx context.Context, o manager.Order) (manager.Plan, erro
 	if err != nil {
 		return manager.Plan{}, err
 	}
-	plan.Changes, err = w.allowed(run.solution)
-	return plan, err
+	if plan.Changes, err = w.allowed(run.solution); err != nil {
+		return manager.Plan{}, err
+	}
+	m.last, m.plan = &w, plan
+	return plan, nil
 }
 
-// Apply plans once more, and goes on only when that gives the same.
+// Apply goes on only when the plan is what would come of the order now.
 func (m *Manager) Apply(ctx context.Context, o manager.Order, p manager.Plan) (manager.Output, error) {
-	again, err := m.Plan(ctx, o)
+	again, err := m.current(ctx, o)
 	if err != nil {
 		return manager.Output{}, err
 	}
@@ -125,6 +130,21 @@ func (m *Manager) Apply(ctx context.Context, o manager.Order, p manager.Plan) (m
 		return manager.Output{}, err
 	}
 	return m.forward(ctx, o, p)
+}
+
+// current is the last plan of this Manager where the machine's packages and rules are as they were, and else a new one.
+func (m *Manager) current(ctx context.Context, o manager.Order) (manager.Plan, error) {
+	if err := m.free(); err != nil {
+		return manager.Plan{}, err
+	}
+	w, err := m.wish(ctx, o)
+	if err != nil {
+		return manager.Plan{}, err
+	}
+	if m.last != nil && reflect.DeepEqual(*m.last, w) {
+		return m.plan, nil
+	}
+	return m.Plan(ctx, o)
 }
 
 // forward does what the machine's state leaves to be done of an order.

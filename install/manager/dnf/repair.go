@@ -78,6 +78,10 @@ func (m *Manager) Repair(ctx context.Context, o manager.Order, p manager.Plan) (
 	if err := m.settle(ctx, o, p.Changes); err != nil {
 		return out, err
 	}
+	auto, err := m.dependencies(ctx)
+	if err != nil {
+		return out, err
+	}
 	for _, step := range []func(context.Context, manager.Order, manager.Plan) (manager.Output, error){m.dropOlder, m.again, m.forward, m.dropGone} {
 		said, err := step(ctx, o, p)
 		out = join(out, said)
@@ -85,7 +89,34 @@ func (m *Manager) Repair(ctx context.Context, o manager.Order, p manager.Plan) (
 			return out, err
 		}
 	}
+	if err := m.remark(ctx, o, p, auto); err != nil {
+		return out, err
+	}
 	return out, m.sweep(ctx)
+}
+
+// remark marks again what a cut run of dnf did not come to write into its history: what had come in for others before,
+// and what is new unless the list wants it on every machine.
+func (m *Manager) remark(ctx context.Context, o manager.Order, p manager.Plan, before map[string]bool) error {
+	now, err := m.dependencies(ctx)
+	if err != nil {
+		return err
+	}
+	args := []string{"-q", "mark", "remove"}
+	for _, c := range p.Changes {
+		asked := slices.ContainsFunc(o.List.Packages, func(l packages.Package) bool { return l.ID() == c.ID() && l.Role == packages.Install })
+		if c.To != "" && !now[c.ID()] && (before[c.ID()] || c.From == "" && !asked) {
+			args = append(args, nevra(c.Name, c.To, c.Arch))
+		}
+	}
+	if len(args) == 3 {
+		return nil
+	}
+	res, _, err := m.dnf(ctx, "", nil, "", args...)
+	if err == nil && res.Exit != 0 {
+		err = failure(res)
+	}
+	return err
 }
 
 // dropOlder removes the older of two versions where there may be one, and installs the newer again.

@@ -34,9 +34,12 @@ func parseSolution(b []byte, repo string) ([]step, error) {
 		switch verb := f[0]; verb {
 		case "install", "multiinstall":
 			st, err = readStep(f, "", repo)
-		case "erase":
-			st, err = readStep(f, "@System")
-		case "upgrade", "downgrade", "change", "obsoleted", "reinstall", "multireinstall":
+		case "erase": // alone, or because the second takes its place
+			st, err = readStep(f[:min(len(f), 2)], "@System")
+			if len(f) > 2 && err == nil {
+				_, err = readStep(append(f[:1:1], f[2:]...), repo)
+			}
+		case "upgrade", "downgrade", "change", "reinstall", "multireinstall":
 			st, err = readStep(f, "@System", repo)
 		default:
 			err = fmt.Errorf("%q is not a known step", verb)

@@ -60,8 +60,9 @@ func (b *RPM) Arch() string { return "noarch" }
 // Needs skips where a tool or a right is missing.
 func (b *RPM) Needs(t testing.TB) {
 	t.Helper()
-	for program, pkg := range map[string]string{"dnf-3": "dnf", "rpm": "rpm", "rpmbuild": "rpm", "rpmsign": "rpm", "createrepo_c": "createrepo-c", "gpg": "gnupg", "/bin/busybox": "busybox-static"} {
-		if _, err := exec.LookPath(program); err != nil {
+	for program, pkg := range map[string]string{"dnf-3": "dnf", "rpm": "rpm", "rpmbuild": "rpm", "rpmsign": "rpm", "createrepo_c": "createrepo-c", "gpg": "gnupg", "/bin/busybox": "busybox-static",
+		"/usr/lib/python3/dist-packages/dnf-plugins/versionlock.py": "dnf-plugins-core"} {
+		if _, err := exec.LookPath(program); err != nil && !(strings.HasSuffix(program, ".py") && exists(program)) {
 			t.Skip("needs " + program + ": apt-get install " + pkg)
 		}
 	}
@@ -69,6 +70,8 @@ func (b *RPM) Needs(t testing.TB) {
 		t.Skip("needs root: rpm --root changes its root directory")
 	}
 }
+
+func exists(name string) bool { _, err := os.Stat(name); return err == nil }
 
 // once makes a thing under a key, in a directory of its own.
 func (b *RPM) once(t testing.TB, key string, mk func(dir string) (string, error)) string {
@@ -345,7 +348,7 @@ shell
 %install
 mkdir -p %{buildroot}/bin
 cp /bin/busybox %{buildroot}/bin/busybox
-for a in sh sleep touch cat rm echo test mkdir mv kill; do ln -s busybox %{buildroot}/bin/$a; done
+for a in sh sleep touch cat rm echo test mkdir mv kill true false; do ln -s busybox %{buildroot}/bin/$a; done
 %files
 /bin/*
 `)
@@ -358,8 +361,10 @@ for a in sh sleep touch cat rm echo test mkdir mv kill; do ln -s busybox %{build
 				return "", err
 			}
 		}
-		if err := os.WriteFile(filepath.Join(root, "etc/dnf/dnf.conf"), []byte(distribution), 0o644); err != nil {
-			return "", err
+		for name, text := range map[string]string{"dnf.conf": distribution, "plugins/versionlock.list": ""} {
+			if err := os.WriteFile(filepath.Join(root, "etc/dnf", name), []byte(text), 0o644); err != nil {
+				return "", err
+			}
 		}
 		return root, rpmTool(dir, nil, "rpm", "--root="+root, "-i", file)
 	})

@@ -76,7 +76,13 @@ func (m *rpmMachine) source(t testing.TB, id, dir string) {
 func (m *rpmMachine) Naive(t testing.TB, r *Repo) (int, string) {
 	t.Helper()
 	m.source(t, "local-patch", r.Dir)
-	cmd := m.dnf("upgrade")
+	// With a root dnf reads the configuration of plugins from the host: this one sees the root's list.
+	plugins := t.TempDir()
+	conf := "[main]\nenabled=1\nlocklist=" + filepath.Join(m.root, "etc/dnf/plugins/versionlock.list") + "\n"
+	if err := os.WriteFile(filepath.Join(plugins, "versionlock.conf"), []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := m.dnf("--setopt=pluginconfpath="+plugins, "upgrade")
 	said, _ := cmd.CombinedOutput()
 	return cmd.ProcessState.ExitCode(), string(said)
 }
