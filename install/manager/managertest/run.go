@@ -307,6 +307,10 @@ func (c testCase) control(t *testing.T, bed Bed, a *attempt) {
 		got, _ := os.ReadFile(filepath.Join(m.Root(), name))
 		whole = whole && string(got) == content
 	}
+	for name := range versions(after) { // and nothing from elsewhere
+		known := slices.ContainsFunc(r.List.Packages, func(p packages.Package) bool { return p.Name == name })
+		whole = whole && (known || slices.ContainsFunc(c.installed, func(p Package) bool { return p.Name == name }))
+	}
 	if exit != 0 || whole && len(a.out.Complain) == 0 {
 		t.Errorf("the control: a script ends with %d, %s: want 0 and a machine that is not as the list says\n%s", exit, state(after), said)
 	}
