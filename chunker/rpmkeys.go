@@ -35,32 +35,75 @@ func checkRPMSignatures(ctx context.Context, content string) ([]string, error) {
 	if len(keys) > packages.MaxKeys {
 		return nil, refuse(KeysDir+"/", "holds too many keys", "leave only those that signed the packages")
 	}
+	return keys, checkSigned(ctx, content, keys, rpms)
+}
+
+// checkSigned has rpm check packages in dir with some keys, whose paths are below dir or absolute.
+func checkSigned(ctx context.Context, dir string, keys, rpms []string) error {
 	db, err := os.MkdirTemp("", "patchmesh-rpmkeys-*")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(db)
 	base := []string{"--dbpath", db, "--define", "_pkgverify_level all"}
-	if _, err := run(ctx, content, nil, "rpmkeys", "rpm", slices.Concat(base, []string{"--import"}, keys)...); err != nil {
-		return nil, err
+	if _, err := run(ctx, dir, nil, "rpmkeys", "rpm", slices.Concat(base, []string{"--import"}, keys)...); err != nil {
+		return err
 	}
 	var bad []string
 	for batch := range slices.Chunk(rpms, 500) { // a command line holds no more
-		out, err := run(ctx, content, nil, "rpmkeys", "rpm", slices.Concat(base, []string{"--checksig"}, batch)...)
+		out, err := run(ctx, dir, nil, "rpmkeys", "rpm", slices.Concat(base, []string{"--checksig"}, batch)...)
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
-		bad = append(bad, notOK(batch, string(out))...)
-		if err != nil && len(bad) == 0 {
-			return nil, err
+		wrong := notOK(batch, string(out))
+		if err != nil && len(wrong) == 0 {
+			return err
 		}
+		bad = append(bad, wrong...)
 	}
 	if len(bad) > 0 {
-		return nil, problem.New(problem.SignatureInvalid, "not signed with a key in %s/: %s", KeysDir, firstFew(bad)).
+		return problem.New(problem.SignatureInvalid, "not signed with a key in %s/: %s", KeysDir, firstFew(bad)).
 			WithDone("nothing was built").
 			WithNext("put the vendor's public key into %s/; sign packages of your own with: rpmsign --addsign", KeysDir)
 	}
-	return keys, nil
+	return nil
+}
+
+// VendorKeys copies public keys, given as files, into keys/ below dir, and returns the paths of those without which the
+// packages in dir would not all be signed; the others are not copied. An error says which packages none of them signed.
+func VendorKeys(ctx context.Context, dir string, from []string) ([]string, error) {
+	rpms, err := filepath.Glob(filepath.Join(dir, "*.rpm"))
+	if err != nil {
+		return nil, err
+	}
+	for i := range rpms {
+		rpms[i] = "./" + filepath.Base(rpms[i])
+	}
+	if err := checkSigned(ctx, dir, from, rpms); err != nil {
+		return nil, err
+	}
+	needed := slices.Clone(from)
+	for _, k := range from {
+		if less := slices.DeleteFunc(slices.Clone(needed), func(n string) bool { return n == k }); len(less) > 0 && checkSigned(ctx, dir, less, rpms) == nil {
+			needed = less
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, KeysDir), 0o755); err != nil {
+		return nil, err
+	}
+	paths := []string{}
+	for _, name := range needed {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		to := KeysDir + "/" + filepath.Base(name)
+		if err := os.WriteFile(filepath.Join(dir, to), b, 0o644); err != nil {
+			return nil, err
+		}
+		paths = append(paths, to)
+	}
+	return paths, nil
 }
 
 // notOK are the files of which rpmkeys does not say that digests and signatures are good.

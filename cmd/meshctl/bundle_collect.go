@@ -27,7 +27,8 @@ func newBundleCollect(env cli.Env) *cobra.Command {
 configuration of its own, what machines with these packages need, and downloads
 exactly that, with signatures checked, into a new directory for
 "meshctl bundle build --from". What has not changed is left out. It needs access to
-the repositories and no root, and changes nothing on this machine.
+the repositories, and for rpm root, without which dnf resolves nothing; it changes
+nothing on this machine.
 
 --installed says what a machine has; give it once for each kind of machine:
   deb  its /var/lib/dpkg/status, or the output of: dpkg-query -W

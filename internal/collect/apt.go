@@ -211,7 +211,7 @@ var (
 )
 
 // resolve has apt simulate.
-func (a *apt) resolve(ctx context.Context, m Machine) ([]packages.Package, []string, error) {
+func (a *apt) resolve(ctx context.Context, m *Machine) ([]packages.Package, []string, error) {
 	status := m.Status
 	if status == nil {
 		var err error

@@ -190,10 +190,16 @@ func TestAptRefuses(t *testing.T) {
 		{"no such release", func(_ *testing.T, o *Options) {
 			o.Sources = []string{strings.Replace(strings.ReplaceAll(a.source(), "file:"+a.dir, web.URL), " stable ", " unstable ", 1)}
 		}, problem.NotFound, []string{"unstable"}},
-		{"no such component", func(_ *testing.T, o *Options) { o.Sources = []string{strings.Replace(a.source(), " main", " contrib", 1)} }, problem.NotFound, []string{"contrib"}},
+		{"no such component", func(_ *testing.T, o *Options) {
+			o.Sources = []string{strings.Replace(a.source(), " main", " contrib", 1)}
+		}, problem.NotFound, []string{"contrib"}},
 		{"no key", func(_ *testing.T, o *Options) { o.Sources = []string{"deb file:" + a.dir + " stable main"} }, problem.SignatureInvalid, []string{"--key"}},
-		{"wrong key", func(_ *testing.T, o *Options) { o.Sources = []string{strings.ReplaceAll(a.source(), a.ring, other.ring)} }, problem.SignatureInvalid, nil},
-		{"believed without a signature", func(_ *testing.T, o *Options) { o.Sources = []string{"deb [trusted=yes] file:" + a.dir + " stable main"} }, problem.SignatureInvalid, []string{"trusted=yes"}},
+		{"wrong key", func(_ *testing.T, o *Options) {
+			o.Sources = []string{strings.ReplaceAll(a.source(), a.ring, other.ring)}
+		}, problem.SignatureInvalid, nil},
+		{"believed without a signature", func(_ *testing.T, o *Options) {
+			o.Sources = []string{"deb [trusted=yes] file:" + a.dir + " stable main"}
+		}, problem.SignatureInvalid, []string{"trusted=yes"}},
 		{"metadata was changed", func(t *testing.T, o *Options) {
 			o.Sources = []string{spoiled(t, "dists/stable/main/binary-amd64/Packages", flip)}
 		}, problem.ChecksumMismatch, nil},
@@ -208,7 +214,9 @@ func TestAptRefuses(t *testing.T) {
 			o.Sources, o.Only = []string{bad.source()}, []string{"till"}
 		}, problem.NotClosed, []string{"till", "missing (>= 3)"}},
 		{"no list and no name", func(_ *testing.T, o *Options) { o.Installed = nil }, problem.Usage, nil},
-		{"list of something else", func(t *testing.T, o *Options) { o.Installed = []string{write(t, filepath.Join(t.TempDir(), "x"), "Dear all;\n")} }, problem.InvalidFile, nil},
+		{"list of something else", func(t *testing.T, o *Options) {
+			o.Installed = []string{write(t, filepath.Join(t.TempDir(), "x"), "Dear all;\n")}
+		}, problem.InvalidFile, nil},
 		{"own sources of another system", func(_ *testing.T, o *Options) { o.Sources = nil; o.Here.OS = "plan9" }, problem.Usage, []string{"plan9"}},
 		{"exists", func(t *testing.T, o *Options) { o.Dest = t.TempDir() }, problem.AlreadyExists, nil},
 	} {

@@ -1,7 +1,7 @@
 // Package collect gathers, on a build machine that reaches the distribution's repositories, what one variant of an
 // operating system needs: the updates of what its machines have installed, and everything these pull in. The real apt
 // and dnf resolve and download, in a configuration of their own, with signatures checked; nothing of this machine is
-// read but where its own sources are asked for, and nothing of it changes. It needs no root. It builds no bundle
+// read but where its own sources are asked for, and nothing of it changes. Only dnf wants root. It builds no bundle
 // (chunker does) and proves nothing about a node (internal/closure).
 //
 // The result is a directory of packages with a packages.json that says for each what it is for. It appears under its
@@ -59,8 +59,9 @@ type Package struct {
 type backend interface {
 	// prepare fetches and verifies the metadata of the sources.
 	prepare(ctx context.Context) error
-	// resolve says what is to come on one machine, and what was kept back.
-	resolve(ctx context.Context, m Machine) (found []packages.Package, kept []string, err error)
+	// resolve says what is to come on one machine, and what was kept back. It fills in what the machine has where that
+	// takes a tool to read.
+	resolve(ctx context.Context, m *Machine) (found []packages.Package, kept []string, err error)
 	// download fetches exactly these packages into dir, verified, and fills in File and InstalledBytes.
 	download(ctx context.Context, dir string, ps []packages.Package) error
 	// keys puts the public keys that signed the packages into dir and returns their paths below it.
@@ -131,8 +132,8 @@ func (w work) collect(ctx context.Context, b backend, machines []Machine, conten
 	}
 	o.Progress.Stage("resolve", int64(len(machines)), progress.Files)
 	u := union{o: o, machines: machines}
-	for _, m := range machines {
-		found, kept, err := b.resolve(ctx, m)
+	for i := range machines {
+		found, kept, err := b.resolve(ctx, &machines[i])
 		if err == nil {
 			err = u.add(found, kept)
 		}
