@@ -17,6 +17,7 @@ import (
 	"github.com/patchmesh/patchmesh/install/manager"
 	"github.com/patchmesh/patchmesh/install/tool"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/packages"
 )
 
 // Config says where.
@@ -27,7 +28,10 @@ type Config struct {
 }
 
 // Manager is the back end. The zero value is of no use: New.
-type Manager struct{ c Config }
+type Manager struct {
+	c     Config
+	ready manager.Order // what the private directory was prepared for
+}
 
 var _ manager.Manager = (*Manager)(nil)
 
@@ -62,22 +66,22 @@ func (m *Manager) dpkgRoot() []string {
 
 // Plan asks apt to simulate, and refuses what the list does not allow.
 func (m *Manager) Plan(ctx context.Context, o manager.Order) (manager.Plan, error) {
-	p, _, err := m.plan(ctx, o)
+	if err := m.free(); err != nil {
+		return manager.Plan{}, err
+	}
+	if err := m.inOrder(ctx); err != nil {
+		return manager.Plan{}, err
+	}
+	if err := m.prepare(ctx, o); err != nil {
+		return manager.Plan{}, err
+	}
+	p, _, err := m.simulate(ctx, o)
 	return p, err
 }
 
-// plan returns beside the plan the arguments that make apt do it.
-func (m *Manager) plan(ctx context.Context, o manager.Order) (manager.Plan, []string, error) {
+// simulate returns beside the plan the arguments that make apt do it.
+func (m *Manager) simulate(ctx context.Context, o manager.Order) (manager.Plan, []string, error) {
 	none := manager.Plan{}
-	if err := m.free(); err != nil {
-		return none, nil, err
-	}
-	if err := m.inOrder(ctx); err != nil {
-		return none, nil, err
-	}
-	if err := m.prepare(ctx, o); err != nil {
-		return none, nil, err
-	}
 	have, native, err := m.installed(ctx)
 	if err != nil {
 		return none, nil, err
@@ -87,27 +91,34 @@ func (m *Manager) plan(ctx context.Context, o manager.Order) (manager.Plan, []st
 		return none, nil, err
 	}
 	named, kept := choose(o, have, native, known)
-	p := manager.Plan{Kept: kept}
 	if len(named) == 0 {
-		return p, nil, nil
+		return manager.Plan{Kept: kept}, nil, nil
 	}
 	args := install(o, named)
+	will, res, err := m.foresee(ctx, args, have, native)
+	if err != nil {
+		return none, nil, err
+	}
+	if bad := objections(o, named, will); len(bad) > 0 {
+		return none, nil, refused(bad, res)
+	}
+	return manager.Plan{Changes: will, Kept: kept}, args, nil
+}
+
+// foresee has apt say what some arguments would change.
+func (m *Manager) foresee(ctx context.Context, args []string, have []packages.Installed, native string) ([]packages.Change, tool.Result, error) {
 	res, err := m.run(ctx, "apt-get", append([]string{"-s"}, args...)...)
 	if err != nil {
-		return none, nil, cut(err, res)
+		return nil, res, cut(err, res)
 	}
 	if res.Exit != 0 {
-		return none, nil, classify(res)
+		return nil, res, classify(res)
 	}
 	steps, err := parseSteps(string(res.Stdout), native)
 	if err != nil {
-		return none, nil, &manager.Error{Kind: manager.Tool, Detail: err.Error(), Exit: res.Exit, Log: tail(res.Both)}
+		return nil, res, &manager.Error{Kind: manager.Tool, Detail: err.Error(), Log: tail(res.Both)}
 	}
-	p.Changes = changes(steps, have, native)
-	if bad := objections(o, named, p.Changes); len(bad) > 0 {
-		return none, nil, refused(bad, res)
-	}
-	return p, args, nil
+	return changes(steps, have, native), res, nil
 }
 
 // inOrder returns Broken when the database is not in order.
@@ -128,7 +139,15 @@ func (m *Manager) Apply(ctx context.Context, o manager.Order, p manager.Plan) (m
 	if p.Empty() {
 		return manager.Output{}, nil
 	}
-	now, args, err := m.plan(ctx, o)
+	if err := m.free(); err != nil {
+		return manager.Output{}, err
+	}
+	if m.ready != o {
+		if err := m.prepare(ctx, o); err != nil {
+			return manager.Output{}, err
+		}
+	}
+	now, args, err := m.simulate(ctx, o)
 	if err != nil {
 		return manager.Output{}, err
 	}

@@ -92,6 +92,7 @@ func (m *Manager) file(name string) string { return filepath.Join(m.c.Dir, name)
 // prepare makes the private directory anew for an order, and has apt read the repository. Lists that were there are
 // gone before, so nothing stale can stand in for what fails now.
 func (m *Manager) prepare(ctx context.Context, o manager.Order) error {
+	m.ready = manager.Order{}
 	for _, d := range []string{"lists", "cache", "log", "repo"} {
 		if err := os.RemoveAll(m.file(d)); err != nil {
 			return fmt.Errorf("apt directory: %w", err)
@@ -119,6 +120,7 @@ func (m *Manager) prepare(ctx context.Context, o manager.Order) error {
 		return cut(err, res)
 	}
 	if res.Exit == 0 && len(complaints(res)) == 0 {
+		m.ready = o
 		return nil
 	}
 	e := classify(res)

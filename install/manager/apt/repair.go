@@ -31,18 +31,11 @@ func (m *Manager) Repair(ctx context.Context, o manager.Order, p manager.Plan) (
 		return out, m.mark(ctx, o, p)
 	}
 	args := install(o, named)
-	res, err := m.run(ctx, "apt-get", append([]string{"-s"}, args...)...)
+	will, res, err := m.foresee(ctx, args, have, native)
 	if err != nil {
-		return out, cut(err, res)
+		return out, err
 	}
-	if res.Exit != 0 {
-		return out, classify(res)
-	}
-	steps, err := parseSteps(string(res.Stdout), native)
-	if err != nil {
-		return out, &manager.Error{Kind: manager.Tool, Detail: err.Error(), Exit: res.Exit, Log: tail(res.Both)}
-	}
-	if bad := objections(o, nil, changes(steps, have, native)); len(bad) > 0 {
+	if bad := objections(o, nil, will); len(bad) > 0 {
 		return out, refused(bad, res)
 	}
 	return m.transact(ctx, o, p, args)

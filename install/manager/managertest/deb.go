@@ -245,8 +245,8 @@ func (deb) Faults() []Fault {
 	}
 	file := func(r *Repo) string { return r.List.Packages[0].File }
 	return []Fault{
-		{Name: "wrong key", Make: sign(1), Kind: manager.Untrusted},
-		{Name: "unsigned", Kind: manager.Untrusted, Make: func(t testing.TB, r *Repo) {
+		{Name: "wrong key", Make: sign(1), Believed: true, Kind: manager.Untrusted},
+		{Name: "unsigned", Believed: true, Kind: manager.Untrusted, Make: func(t testing.TB, r *Repo) {
 			edit(t, r, "InRelease", func(b []byte) []byte {
 				_, text, _ := bytes.Cut(b, []byte("\n\n"))
 				text, _, _ = bytes.Cut(text, []byte("-----BEGIN"))
@@ -256,12 +256,12 @@ func (deb) Faults() []Fault {
 			os.Remove(filepath.Join(r.Dir, "InRelease"))
 		}},
 		{Name: "no key in the list", Make: func(_ testing.TB, r *Repo) { r.List.Keys = []string{} }, Kind: manager.Untrusted},
-		{Name: "tampered InRelease", Make: change("InRelease", func(b []byte) []byte { return bytes.Replace(b, []byte("Suite: test"), []byte("Suite: evil"), 1) }), Kind: manager.Untrusted},
+		{Name: "tampered InRelease", Make: change("InRelease", func(b []byte) []byte { return bytes.Replace(b, []byte("Suite: test"), []byte("Suite: evil"), 1) }), Believed: true, Kind: manager.Untrusted},
 		{Name: "tampered Packages", Make: change("Packages", func(b []byte) []byte {
 			return bytes.Replace(b, []byte("Description: test"), []byte("Description: evil"), 1)
-		}), Kind: manager.Untrusted},
-		{Name: "expired Valid-Until", Make: sign(0, "Date: "+day(-30), "Valid-Until: "+day(-20)), Harmless: true},
-		{Name: "Date in the future", Make: sign(0, "Date: "+day(400)), Harmless: true},
+		}), Believed: true, Kind: manager.Untrusted},
+		{Name: "expired Valid-Until", Make: sign(0, "Date: "+day(-30), "Valid-Until: "+day(-20)), Believed: true, Harmless: true},
+		{Name: "Date in the future", Make: sign(0, "Date: "+day(400)), Believed: true, Harmless: true},
 		{Name: "package flipped", Kind: manager.Untrusted, Make: func(t testing.TB, r *Repo) {
 			edit(t, r, file(r), func(b []byte) []byte { b[len(b)-600] ^= 1; return b })
 		}},

@@ -65,6 +65,7 @@ type Fault struct {
 	Make     func(t testing.TB, repo *Repo) // spoils it in place
 	Harmless bool                           // ours must install in spite of it: a clock that is wrong
 	Kind     manager.Kind                   // else the kind of error that Plan or Apply has to give
+	Believed bool                           // the control: a script that believes exit statuses calls it a success
 }
 
 // Lock is one that other package managers take.

@@ -153,7 +153,7 @@ func cases() []testCase {
 			downgrade: true, want: map[string]string{"demo": two, "lib": two},
 		},
 		{
-			name: "removal not allowed", installed: old, kind: manager.Refused,
+			name: "removal not allowed", installed: old, kind: manager.Refused, lies: deb,
 			spec: Spec{Packages: with(at(two, "demo"), func(p *Package) { p.Replaces = []string{"lib"} })},
 		},
 		{
@@ -205,6 +205,9 @@ func editConffile(t testing.TB, _ Bed, m Machine) {
 // fault is a plain upgrade from a repository that is not as it should be.
 func fault(f Fault) testCase {
 	c := testCase{name: f.Name, installed: at(one, "demo", "lib"), spec: Spec{Packages: at(two, "demo", "lib")}, repo: f.Make, kind: f.Kind}
+	if f.Believed {
+		c.lies = []manifest.Format{manifest.FormatDeb, manifest.FormatRPM}
+	}
 	if f.Harmless {
 		c.want = map[string]string{"demo": two, "lib": two}
 	}
@@ -214,15 +217,20 @@ func fault(f Fault) testCase {
 // scene is the machine and the repository of a case.
 func (c testCase) scene(t *testing.T, bed Bed) (Machine, *Repo) {
 	t.Helper()
-	m := bed.Machine(t, "", c.installed...)
-	if c.machine != nil {
-		c.machine(t, bed, m)
-	}
 	r := bed.Repo(t, c.spec)
 	if c.repo != nil {
 		c.repo(t, r)
 	}
-	return m, r
+	return c.make(t, bed), r
+}
+
+func (c testCase) make(t *testing.T, bed Bed) Machine {
+	t.Helper()
+	m := bed.Machine(t, "", c.installed...)
+	if c.machine != nil {
+		c.machine(t, bed, m)
+	}
+	return m
 }
 
 func (c testCase) run(t *testing.T, bed Bed) {
@@ -231,7 +239,7 @@ func (c testCase) run(t *testing.T, bed Bed) {
 	o := r.Order()
 	o.AllowDowngrade = c.downgrade
 	a := carryOut(t.Context(), t, back, o)
-	c.control(t, bed, &a)
+	c.control(t, bed, r, &a)
 	c.check(t, m, back, &a)
 }
 
@@ -288,9 +296,9 @@ func (c testCase) check(t *testing.T, m Machine, back manager.Manager, a *attemp
 }
 
 // control has a script try the same on a machine that is the same, and logs the row of the table.
-func (c testCase) control(t *testing.T, bed Bed, a *attempt) {
+func (c testCase) control(t *testing.T, bed Bed, r *Repo, a *attempt) {
 	t.Helper()
-	m, r := c.scene(t, bed)
+	m := c.make(t, bed)
 	exit, said := m.Naive(t, r)
 	after := installed(t, m.Manager(t, runner(t)))
 	t.Logf("CASE|%s: %s|%d %s|%s", bed.Format(), c.name, exit, state(after), a.says())
