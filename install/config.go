@@ -17,6 +17,7 @@ import (
 	"github.com/patchmesh/patchmesh/install/health"
 	"github.com/patchmesh/patchmesh/install/preflight"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 )
 
@@ -160,6 +161,11 @@ func (c Config) Validate() error {
 	}
 	if p := c.Packages.BatteryPercent; p < 0 || p > 100 {
 		bad("packages.batteryPercent: %d: want 0 to 100", p)
+	}
+	if c.Timezone != "" {
+		if _, err := policy.LoadZone(c.Timezone); err != nil {
+			bad("timezone: %w", err)
+		}
 	}
 	if c.Isolation != IsolationAuto && c.Isolation != IsolationRequired {
 		bad("isolation: %q is not auto or required", c.Isolation)

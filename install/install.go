@@ -259,7 +259,7 @@ func (s *session) admitted(ctx context.Context, v *verified) Result {
 	if t := s.ledger.Held(v.release.Bundle, v.release.Checksum); t != nil {
 		return held(*t)
 	}
-	if err := s.mayStart(v.wanted.Schedule); err != nil {
+	if err := s.mayStart(v); err != nil {
 		return s.refuse(err)
 	}
 	t := journal.Transaction{

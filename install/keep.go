@@ -17,9 +17,18 @@ import (
 // What a policy that says nothing of snapshots asks for.
 const (
 	anyProvider     = "auto"
-	defaultKeep     = 2
-	defaultKeepDays = 14
+	defaultKeep     = policy.DefaultSnapshots
+	defaultKeepDays = policy.DefaultSnapshotDays
 )
+
+// Providers are those that keep a machine's state, the cheapest first.
+func Providers(c Config) []snapshot.Provider {
+	dir := filepath.Join(c.State, "snapshots")
+	return []snapshot.Provider{
+		&snapshot.Btrfs{Dir: dir, Now: time.Now},
+		&snapshot.Copy{Dir: dir, Now: time.Now},
+	}
+}
 
 // scope is what is kept of the machine: all but what the configuration leaves out, and what belongs to the executor.
 func (c Config) scope() snapshot.Scope {

@@ -103,9 +103,7 @@ func (s *session) actPackages(ctx context.Context, d *release.Dir, t journal.Tra
 	case journal.Close:
 		return t, nil
 	case journal.Undo:
-		if !t.Packages.Touched {
-			return t, d.Switch(t.Old)
-		}
+		return s.undo(context.WithoutCancel(ctx), d, t)
 	case journal.Preflight, journal.Snapshot, journal.Transact, journal.Repair, journal.Verify, journal.Reboot, journal.Prune:
 	}
 	p, err := s.openPatch(d, t)
@@ -128,9 +126,7 @@ func (s *session) actPackages(ctx context.Context, d *release.Dir, t journal.Tra
 		return t, s.reboot(ctx, t)
 	case journal.Prune:
 		return t, errors.Join(s.prune(d, t.New.Bundle), s.pruneSnapshots(ctx, t))
-	case journal.Undo:
-		return s.undo(finish, d, p, t)
-	case journal.Stage, journal.Switch, journal.Check, journal.Commit, journal.Discard, journal.Close:
+	case journal.Stage, journal.Switch, journal.Check, journal.Commit, journal.Undo, journal.Discard, journal.Close:
 	}
 	return t, nil
 }
@@ -333,35 +329,56 @@ func (s *session) reboot(ctx context.Context, t journal.Transaction) error {
 	return errRebootPending
 }
 
-// undo puts the state back that was kept, and "current". A snapshot that somebody took away leaves the way forward only.
-func (s *session) undo(ctx context.Context, d *release.Dir, p *patch, t journal.Transaction) (journal.Transaction, error) {
+// undo puts the state back that was kept, and "current". That takes nothing but the snapshot: neither the package manager
+// nor the bundle need be in order. A snapshot that somebody took away leaves the way forward only.
+func (s *session) undo(ctx context.Context, d *release.Dir, t journal.Transaction) (journal.Transaction, error) {
 	if _, err := tool.KillLeft(ctx, t.Packages.ID); err != nil {
 		return t, err
 	}
-	if t.Packages.Provider != journal.None {
-		there, err := s.restore(ctx, t)
-		if err != nil {
-			return t, err
-		}
-		if !there {
-			p.findings = append(p.findings, fmt.Sprintf("snapshot %s is gone: the packages stay as they are", t.Packages.Snapshot))
-			t.Packages.Provider = journal.None
-			if err := s.repair(ctx, p, t); err != nil {
-				p.findings = append(p.findings, err.Error())
-			}
-		}
+	if !t.Packages.Touched || t.Packages.Provider == journal.None {
+		return t, d.Switch(t.Old)
 	}
-	asked := t.Kind == journal.Rollback && t.Fault.Reason == ReasonOperator // what was foreseen is the state that goes
-	if f, err := s.state.readForeseen(t.Packages.Foreseen); err == nil && t.Packages.Provider != journal.None && !asked {
-		now, err := p.manager.Installed(ctx)
-		if err != nil {
-			return t, err
-		}
-		if digestOf(now) != digestOf(f.Before) {
-			p.findings = append(p.findings, "after going back the packages are not those from before")
-		}
+	there, err := s.restore(ctx, t)
+	if err != nil {
+		return t, err
 	}
-	return t, errors.Join(flush(s.Config.Machine), d.Switch(t.Old))
+	if err := errors.Join(flush(s.Config.Machine), d.Switch(t.Old)); err != nil {
+		return t, err
+	}
+	p, err := s.openPatch(d, t)
+	if err != nil {
+		s.Log.Warn("the way back is not looked at", "err", err)
+		p = &patch{}
+		s.patch = p
+	}
+	switch {
+	case !there:
+		p.findings = append(p.findings, fmt.Sprintf("snapshot %s is gone: the packages stay as they are", t.Packages.Snapshot))
+		t.Packages.Provider = journal.None
+		if p.manager != nil {
+			err = s.repair(ctx, p, t)
+		}
+	case p.manager != nil:
+		err = s.lookBack(ctx, p, t)
+	}
+	if err != nil {
+		p.findings = append(p.findings, err.Error())
+	}
+	return t, nil
+}
+
+// lookBack compares the packages after going back with those from before. A way back that a person asked for goes to what
+// nobody wrote down.
+func (s *session) lookBack(ctx context.Context, p *patch, t journal.Transaction) error {
+	f, err := s.state.readForeseen(t.Packages.Foreseen)
+	if err != nil || t.Kind == journal.Rollback && t.Fault.Reason == ReasonOperator {
+		return err
+	}
+	now, err := p.manager.Installed(ctx)
+	if err == nil && digestOf(now) != digestOf(f.Before) {
+		err = errors.New("after going back the packages are not those from before")
+	}
+	return err
 }
 
 // discardPackages is discard, and gives up the snapshot. A release that only has to wait stays, so that the next try need
@@ -525,7 +542,7 @@ func (s *state) readForeseen(digest string) (f foreseen, err error) {
 func bootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return "unknown"
+		return noBootID
 	}
 	return strings.TrimSpace(string(b))
 }

@@ -9,14 +9,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/install/health"
 	"github.com/patchmesh/patchmesh/install/installtest"
 	"github.com/patchmesh/patchmesh/install/manager/managertest"
 	"github.com/patchmesh/patchmesh/install/preflight"
-	"github.com/patchmesh/patchmesh/install/snapshot"
 	"github.com/patchmesh/patchmesh/install/snapshot/tree"
 	"github.com/patchmesh/patchmesh/internal/packages"
 )
@@ -48,7 +46,7 @@ func (p *patchBench) installer() *install.Installer {
 	in := installer(p.Bench)
 	in.Host = p.host
 	if !p.none {
-		in.Providers = []snapshot.Provider{&snapshot.Copy{Dir: filepath.Join(p.Config.State, "snapshots"), Now: time.Now}}
+		in.Providers = install.Providers(p.Config)
 	}
 	return in
 }

@@ -26,6 +26,7 @@ type verified struct {
 	revision uint64
 	health   journal.Health
 	wanted   *policy.Policy
+	created  time.Time // of the policy
 	signed   time.Time // newest time that the signatures vouch for
 }
 
@@ -50,7 +51,7 @@ func verify(c Config, set *trust.Set, l *ledger.Ledger, facts manifest.Facts, bu
 	if err != nil {
 		return v, err
 	}
-	v.wanted = p
+	v.wanted, v.created = p, created
 	v.policy, v.revision, v.signed = d.Name, d.Revision, trust.Floor(v.signed, created)
 	if d.Deleted {
 		return v, problem.New(problem.InvalidPolicy, "policy %s is withdrawn", d.Name).WithDone("nothing was changed")

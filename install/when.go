@@ -1,15 +1,37 @@
 package install
 
 import (
-	"reflect"
+	"time"
 
+	"github.com/patchmesh/patchmesh/install/preflight"
 	"github.com/patchmesh/patchmesh/internal/policy"
 )
 
-// mayStart says whether the policy's schedule lets an install start now.
-func (s *session) mayStart(sc policy.Schedule) error {
-	if reflect.ValueOf(sc).IsZero() {
+// mayStart says whether the policy's schedule lets an install start now; nil: it does. The daemon asks at the right time;
+// that it is the right time is for the executor to say. What is started finishes, and a rollback by a person starts at
+// any time. A zone that is not known is a no, never always.
+//
+// Only the daemon has counted the windows that were missed. Where the policy lets what is overdue start outside of them,
+// its word is taken for that, but not before the policy is as old as its deadline.
+func (s *session) mayStart(v *verified) error {
+	sc, now := v.wanted.Schedule, s.Now()
+	var site *time.Location
+	if s.Config.Timezone != "" {
+		zone, err := policy.LoadZone(s.Config.Timezone)
+		if err != nil {
+			return &deferral{reason: string(preflight.ClockUnsure), detail: err.Error()}
+		}
+		site = zone
+	}
+	if sc.RunAnytime && !now.Before(v.created.Add(sc.Deadline)) {
+		sc = sc.Anytime()
+	}
+	verdict, err := sc.Decide(now, site)
+	if err != nil {
+		return &deferral{reason: string(preflight.ClockUnsure), detail: err.Error()}
+	}
+	if verdict.Start {
 		return nil
 	}
-	return nil
+	return &deferral{reason: string(verdict.Reason), detail: verdict.Text, next: verdict.Next.UTC()}
 }

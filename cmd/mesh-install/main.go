@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+	_ "time/tzdata" // a small machine may have none installed
 
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/install/isolate"
@@ -162,7 +163,7 @@ func work(ctx context.Context, outside, why string, args []string, stdout, stder
 		return finish(c, install.Unusable(err), stdout, stderr)
 	}
 	in := &install.Installer{
-		Config: cfg, Host: parent, Isolation: isolation, Built: build.Time(), Now: time.Now,
+		Config: cfg, Host: parent, Providers: install.Providers(cfg), Isolation: isolation, Built: build.Time(), Now: time.Now,
 		Log: slog.New(slog.NewTextHandler(stderr, nil)),
 	}
 	var r install.Result
