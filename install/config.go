@@ -71,7 +71,10 @@ func DefaultExclude() []string {
 	return []string{
 		"/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp", "/home", "/srv", "/media", "/mnt", "/var/log", "/var/mail", "/var/spool",
 		"/var/cache/apt", "/var/cache/dnf", "/var/lib/apt/lists", "/var/lib/meshd", "/var/lib/mysql", "/var/lib/postgresql", "/var/lib/redis",
-		"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/libvirt", "/var/lib/systemd", "/var/lib/NetworkManager", "/var/lib/dhcp",
+		"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/libvirt", "/var/lib/NetworkManager", "/var/lib/dhcp",
+		// Not all of it: which units packages have enabled stands in deb-systemd-helper-enabled.
+		"/var/lib/systemd/backlight", "/var/lib/systemd/coredump", "/var/lib/systemd/linger", "/var/lib/systemd/pstore", "/var/lib/systemd/random-seed",
+		"/var/lib/systemd/rfkill", "/var/lib/systemd/timers", "/var/lib/systemd/timesync",
 	}
 }
 

@@ -2,6 +2,7 @@ package realtest
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func TestRealPackages(t *testing.T) {
 	r := newRig(t, ctx)
 
 	r.log("the old state: %d packages", len(r.versions()))
-	old, before := r.digest(), r.versions()
+	old, before := r.tree(), r.versions()
 	list := r.collect()
 	dir, sum := r.build("2026.11.1", 1, "debs")
 	r.must(r.seeder.Push(ctx, dir))
@@ -59,9 +60,8 @@ func TestRealPackages(t *testing.T) {
 	r.log("seeder gone: from here on there is no WAN")
 	r.await("installed", func(n status.Node) bool { return n.Phase == status.Installed })
 	r.exactly(list, before)
-	now := r.digest()
-	if now == old {
-		t.Fatal("nothing changed on the disk: the digest would not notice")
+	if r.tree() == old {
+		t.Fatal("nothing changed on the disk: the comparison would not notice")
 	}
 
 	r.log("mesh-install rollback: %s", r.executor("rollback", bundle))
@@ -274,23 +274,31 @@ func (r *rig) back(old string, before map[string]string, how string) {
 			r.t.Errorf("%s is %q, was %q", id, v, before[id])
 		}
 	}
-	if got := r.digest(); got != old {
-		r.t.Errorf("rolled back %s, and the tree is %s, was %s", how, got, old)
-	} else {
-		r.log("rolled back %s: %s as before", how, got)
+	got := r.tree()
+	if got == old {
+		r.log("rolled back %s: %d names and %x as before", how, strings.Count(got, "\n"), sha256.Sum256([]byte(got)))
+		return
+	}
+	for side, lines := range map[string][2]string{"was": {old, got}, "is": {got, old}} {
+		have := strings.Split(lines[1], "\n")
+		for line := range strings.Lines(lines[0]) {
+			if !slices.Contains(have, strings.TrimSuffix(line, "\n")) {
+				r.t.Errorf("rolled back %s: %s %s", how, side, line)
+			}
+		}
 	}
 }
 
-// digest is a sum over every name, type, mode, owner, time, size, link and content of the machine, by other programs
-// than ours. Left out is what the executor leaves alone: logs and caches.
-func (r *rig) digest() string {
+// tree is every name of the machine with its type, mode, owner, time, size, link and content, by other programs than
+// ours. Left out is what the executor leaves alone: logs and caches.
+func (r *rig) tree() string {
 	r.t.Helper()
 	const script = `cd "$1" || exit 1
 skip() { find . -xdev \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path ./tmp -o -path ./var/log -o -path ./var/cache/apt -o -path ./var/lib/apt/lists \) -prune -o "$@"; }
 { skip ! -type d -printf '%P\t%y\t%m\t%U\t%G\t%T@\t%s\t%l\n' | sort
   skip -type d -printf '%P\t%y\t%m\t%U\t%G\n' | sort
-  skip -type f -print0 | sort -z | xargs -0 sha256sum; } | sha256sum | cut -c1-64`
-	return strings.TrimSpace(string(r.run("sh", "-c", script, "digest", r.machine)))
+  skip -type f -print0 | sort -z | xargs -0 sha256sum; }`
+	return string(r.run("sh", "-c", script, "tree", r.machine))
 }
 
 // executor runs mesh-install on the node's configuration, as a person on the machine would.
