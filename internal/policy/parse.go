@@ -46,7 +46,7 @@ func ParseFile(name string, text []byte) (*Policy, error) {
 // reader collects what is wrong while it walks the nodes.
 type reader struct {
 	file   string
-	values map[string]*yaml.Node // supported fields by path: scalars, and mappings with free keys
+	values map[string]*yaml.Node // supported fields by path: scalars, lists, and mappings with free keys
 	found  []issue
 }
 
@@ -69,7 +69,11 @@ func (r *reader) place(n *yaml.Node) string {
 }
 
 func (r *reader) invalid(n *yaml.Node, format string, args ...any) {
-	r.found = append(r.found, issue{code: problem.InvalidPolicy, line: n.Line, text: r.place(n) + ": " + fmt.Sprintf(format, args...)})
+	r.note(problem.InvalidPolicy, n, fmt.Sprintf(format, args...))
+}
+
+func (r *reader) note(code problem.Code, n *yaml.Node, text string) {
+	r.found = append(r.found, issue{code: code, line: n.Line, text: r.place(n) + ": " + text})
 }
 
 func (r *reader) problem() error {
@@ -164,6 +168,10 @@ func (r *reader) walk(n *yaml.Node, f *field, path string) {
 				r.free(value, at)
 				r.values[at] = value
 			}
+		case child.list:
+			if r.sequence(value, at) {
+				r.values[at] = value
+			}
 		case value.Kind != yaml.ScalarNode:
 			r.invalid(value, "%s must be a single value", at)
 		case r.plain(value, at):
@@ -205,6 +213,20 @@ func (r *reader) mapping(n *yaml.Node, path string) bool {
 		return false
 	}
 	return true
+}
+
+// sequence reports whether n is a list of a bearable length, without anchor or alias.
+func (r *reader) sequence(n *yaml.Node, path string) bool {
+	switch {
+	case !r.plain(n, path):
+	case n.Kind != yaml.SequenceNode:
+		r.invalid(n, "%s must be a list", path)
+	case len(n.Content) > MaxListed:
+		r.invalid(n, "%s has %d entries, at most %d", path, len(n.Content), MaxListed)
+	default:
+		return true
+	}
+	return false
 }
 
 // plain refuses anchors and aliases: a reader of the text should see what it says where it says it.
@@ -283,12 +305,24 @@ func (r *reader) policy(root *yaml.Node) *Policy {
 		Annotations: r.pairs("metadata.annotations"),
 		Bundle:      BundleRef{Name: r.name(root, "spec.bundleRef.name", DefaultBundle)},
 		Match:       r.pairs("spec.targets.selector.matchLabels"),
+		Downgrade:   r.boolean("spec.allowDowngrade", false),
+		Reboot:      Reboot(r.word("spec.reboot", string(RebootNever), string(RebootIfRequired))),
 		Rollback: Rollback{
 			Enabled:              r.boolean("spec.rollback.enabled", true),
 			HealthCheckURL:       r.healthURL("spec.rollback.healthCheckUrl"),
-			HealthTimeoutSeconds: r.seconds("spec.rollback.healthCheckTimeoutSeconds", DefaultHealthTimeout, MaxHealthTimeout),
+			HealthTimeoutSeconds: r.number("spec.rollback.healthCheckTimeoutSeconds", "seconds", DefaultHealthTimeout, MaxHealthTimeout),
+			IntervalSeconds:      r.number("spec.rollback.healthCheckIntervalSeconds", "seconds", 0, 3600),
+			HealthyForSeconds:    r.number("spec.rollback.healthyForSeconds", "seconds", 0, MaxHealthTimeout),
+			Snapshot: Snapshot{
+				Provider:   r.word("spec.rollback.snapshot.provider", "auto", "btrfs", "lvm-thin", "timeshift", "overlay", "copy", ProviderNone),
+				Required:   r.boolean("spec.rollback.snapshot.required", true),
+				Keep:       r.number("spec.rollback.snapshot.keep", "snapshots", DefaultSnapshots, 100),
+				MaxAgeDays: r.number("spec.rollback.snapshot.maxAgeDays", "days", DefaultSnapshotDays, 3650),
+			},
 		},
 	}
+	p.Schedule = r.schedule(root)
+	r.agree(root, p)
 	if r.values["metadata.namespace"] != nil {
 		p.Namespace = r.name(root, "metadata.namespace", "")
 	}
@@ -359,15 +393,29 @@ func (r *reader) boolean(path string, fallback bool) bool {
 	return fallback
 }
 
-func (r *reader) seconds(path string, fallback, most int) int {
+// number reads a whole number of something, from 1 on.
+func (r *reader) number(path, of string, fallback, most int) int {
 	n := r.values[path]
 	if n == nil {
 		return fallback
 	}
 	v, err := strconv.Atoi(n.Value)
 	if n.Tag != "!!int" || err != nil || v < 1 || v > most {
-		r.invalid(n, "%s %q is not a number of seconds from 1 to %d", path, n.Value, most)
+		r.invalid(n, "%s %q is not a number of %s from 1 to %d", path, n.Value, of, most)
 		return fallback
+	}
+	return v
+}
+
+// word reads one of some words, of which the first is the fallback.
+func (r *reader) word(path string, words ...string) string {
+	n := r.values[path]
+	if n == nil {
+		return words[0]
+	}
+	v, ok := r.text(n, path)
+	if ok && !slices.Contains(words, v) {
+		r.invalid(n, "%s %q is not one of %s", path, v, strings.Join(words, ", "))
 	}
 	return v
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -40,7 +41,8 @@ func TestParse(t *testing.T) {
 			Name:     "prices",
 			Bundle:   policy.BundleRef{Name: "default", Version: "7", Checksum: digest(t)},
 			Match:    map[string]string{"role": "pos"},
-			Rollback: policy.Rollback{Enabled: true, HealthTimeoutSeconds: 120},
+			Reboot:   policy.RebootNever,
+			Rollback: policy.Rollback{Enabled: true, HealthTimeoutSeconds: 120, Snapshot: policy.Snapshot{Provider: "auto", Required: true, Keep: 2, MaxAgeDays: 14}},
 		},
 		"supported.yaml": {
 			Name: "retail-pos-prod", Namespace: "retail",
@@ -48,7 +50,23 @@ func TestParse(t *testing.T) {
 			Annotations: map[string]string{"patchmgmt.io/change": "CHG0012345"},
 			Bundle:      policy.BundleRef{Name: "pos-rhel9", Version: "2026.08.25-1", Checksum: digest(t)},
 			Match:       map[string]string{"role": "pos", "env": "prod"},
-			Rollback:    policy.Rollback{HealthCheckURL: "http://127.0.0.1:8080/healthz", HealthTimeoutSeconds: 90},
+			Reboot:      policy.RebootNever,
+			Rollback: policy.Rollback{HealthCheckURL: "http://127.0.0.1:8080/healthz", HealthTimeoutSeconds: 90,
+				Snapshot: policy.Snapshot{Provider: "auto", Required: true, Keep: 2, MaxAgeDays: 14}},
+		},
+		"scheduled.yaml": {
+			Name:   "retail-pos-prod",
+			Bundle: policy.BundleRef{Name: "pos-rhel9", Version: "2026.08.25-1", Checksum: digest(t)},
+			Match:  map[string]string{"role": "pos", "env": "prod"},
+			Schedule: policy.Schedule{
+				Windows: "Tue 02:00-04:00;Sat,Sun 01:00-05:00;Mon 23:00-01:00", Zone: "America/Chicago",
+				Blackouts: []policy.Blackout{{From: "2026-11-20", To: "2026-12-02", Reason: "Black Friday"}, {From: "2026-12-24", To: "2026-12-26"}},
+				NotBefore: time.Date(2026, 9, 1, 8, 0, 0, 0, time.UTC), Cutoff: 20 * time.Minute,
+				Deadline: 30 * 24 * time.Hour, RunAnytime: true, MaxDeferrals: 4,
+			},
+			Downgrade: true, Reboot: policy.RebootIfRequired,
+			Rollback: policy.Rollback{Enabled: true, HealthCheckURL: "http://127.0.0.1:8080/healthz", HealthTimeoutSeconds: 90, IntervalSeconds: 5, HealthyForSeconds: 30,
+				Snapshot: policy.Snapshot{Provider: "none", Keep: 3, MaxAgeDays: 7}},
 		},
 	} {
 		got, err := policy.Parse(golden(t, name))
@@ -72,10 +90,7 @@ func TestUnsupportedFieldsAreNamed(t *testing.T) {
 	}
 	want := []string{
 		"7:53 spec.targets.selector.matchExpressions", "8:15 spec.targets.exclude.matchLabels", "9:3 spec.priority",
-		"10:3 spec.suspend", "11:3 spec.allowDowngrade", "13:5 spec.schedule.maintenanceWindow",
-		"14:5 spec.schedule.maintenanceWindows", "15:5 spec.schedule.timezone", "16:5 spec.schedule.blackouts",
-		"17:5 spec.schedule.notBefore", "18:5 spec.schedule.startCutoffMinutes", "19:16 spec.schedule.deadline.after",
-		"19:28 spec.schedule.deadline.action", "20:5 spec.schedule.maxDeferrals", "21:13 spec.staging.startBefore",
+		"10:3 spec.suspend", "21:13 spec.staging.startBefore",
 		"21:31 spec.staging.requireBeforeWindow", "21:64 spec.staging.wan.profile", "23:5 spec.rolloutStrategy.type",
 		"24:5 spec.rolloutStrategy.batchSize", "25:5 spec.rolloutStrategy.batchDelayMinutes",
 		"26:5 spec.rolloutStrategy.delayFrom", "27:5 spec.rolloutStrategy.batchBy",
@@ -83,10 +98,7 @@ func TestUnsupportedFieldsAreNamed(t *testing.T) {
 		"29:55 spec.rolloutStrategy.canary.soakMinutes", "29:74 spec.rolloutStrategy.canary.promote",
 		"30:21 spec.rolloutStrategy.failureBudget.max", "30:32 spec.rolloutStrategy.failureBudget.minSamples",
 		"30:48 spec.rolloutStrategy.failureBudget.maxPerSite", "30:63 spec.rolloutStrategy.failureBudget.onExceeded",
-		"31:5 spec.rolloutStrategy.progressDeadlineMinutes", "32:5 spec.rolloutStrategy.gating", "33:3 spec.reboot",
-		"38:5 spec.rollback.healthCheckIntervalSeconds", "39:5 spec.rollback.healthyForSeconds",
-		"40:16 spec.rollback.snapshot.provider", "40:32 spec.rollback.snapshot.required",
-		"40:48 spec.rollback.snapshot.keep", "40:57 spec.rollback.snapshot.maxAgeDays",
+		"31:5 spec.rolloutStrategy.progressDeadlineMinutes", "32:5 spec.rolloutStrategy.gating",
 	}
 	var lines []string
 	for i, line := range want {
@@ -130,15 +142,15 @@ func TestRefused(t *testing.T) {
 		{"wrong letter case", "    healthCheckUrl:", "    healthCheckURL:", "19:5: spec.rollback.healthCheckURL is not a field of PatchPolicy, did you mean healthCheckUrl?"},
 		{"misspelt part", "spec:", "specs:", "9:1: specs is not a field of PatchPolicy, did you mean spec?"},
 		{"unknown field", "  rollback:", "  colour: red\n  rollback:", "17:3: spec.colour is not a field of PatchPolicy"},
-		{"misspelt field of what is not supported", "  rollback:", "  schedule: {timezoned: UTC}\n  rollback:", "17:14: spec.schedule.timezoned is not a field of PatchPolicy"},
-		{"what is not supported, empty", "  rollback:", "  schedule: {}\n  rollback:", "17:3: spec.schedule is not supported yet"},
-		{"what is not supported, null", "  rollback:", "  schedule:\n  rollback:", "17:3: spec.schedule is not supported yet"},
+		{"misspelt field of what is not supported", "  rollback:", "  staging: {startbefore: 1h}\n  rollback:", "17:13: spec.staging.startbefore is not a field of PatchPolicy"},
+		{"what is not supported, empty", "  rollback:", "  staging: {}\n  rollback:", "17:3: spec.staging is not supported yet"},
+		{"what is not supported, null", "  rollback:", "  staging:\n  rollback:", "17:3: spec.staging is not supported yet"},
 		{"given twice", "  targets:", "  bundleRef: {version: \"8\"}\n  targets:", "14:3: spec.bundleRef is given twice"},
 		{"label given twice", "{team: pos}", "{team: pos, team: pot}", "7:23: metadata.labels.team is given twice"},
 		{"anchor", "name: pos-rhel9", "name: &n pos-rhel9", "11:11: spec.bundleRef.name uses an anchor or an alias"},
 		{"alias", "{team: pos}", "&l {team: pos}\n  namespace: *l", "uses an anchor or an alias"},
 		{"merge key", "{team: pos}", "{<<: {team: pos}}", `7:12: "metadata.labels.<<" is not a field name`},
-		{"two documents", "# Everything", "---\na: 1\n---\n# Everything", "more than one document"},
+		{"two documents", "# No schedule", "---\na: 1\n---\n# No schedule", "more than one document"},
 		{"other version", "patchmgmt.io/v1", "patchmgmt.io/v2", `2:13: apiVersion "patchmgmt.io/v2" is not patchmgmt.io/v1`},
 		{"other kind", "kind: PatchPolicy", "kind: Site", `3:7: kind "Site" is not PatchPolicy`},
 		{"no name", "  name: retail-pos-prod\n", "", "metadata.name is missing"},
@@ -177,9 +189,9 @@ func TestRefused(t *testing.T) {
 		{"set", "{team: pos}", "!!set {team}", "metadata.labels must be a mapping of fields"},
 		{"broken", "spec:", "spec: [", "did not find expected"},
 		{"tab", "  targets:", "\ttargets:", "found a tab character that violates indentation"},
-		{"other encoding", "# Everything", "\uFEFF# Everything", "is not plain UTF-8"},
-		{"not UTF-8", "# Everything", "# \xff", "is not plain UTF-8"},
-		{"too large", "# Everything", "# " + strings.Repeat("x", policy.MaxBytes), "at most 65536"},
+		{"other encoding", "# No schedule", "\uFEFF# No schedule", "is not plain UTF-8"},
+		{"not UTF-8", "# No schedule", "# \xff", "is not plain UTF-8"},
+		{"too large", "# No schedule", "# " + strings.Repeat("x", policy.MaxBytes), "at most 65536"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, err := policy.ParseFile("p.yaml", edit(t, c.before, c.after))
@@ -250,7 +262,7 @@ func TestMessageIsBounded(t *testing.T) {
 
 // The parser reads anything without a panic; what it accepts is a policy that selects something and pins a bundle.
 func FuzzParse(f *testing.F) {
-	for _, name := range []string{"full.yaml", "supported.yaml", "smallest.yaml"} {
+	for _, name := range []string{"full.yaml", "supported.yaml", "smallest.yaml", "scheduled.yaml"} {
 		f.Add(golden(f, name))
 	}
 	f.Add([]byte("a: &a [*a]"))

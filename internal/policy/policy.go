@@ -22,6 +22,11 @@ const (
 	DefaultBundle        = "default"
 	DefaultHealthTimeout = 120       // seconds
 	MaxHealthTimeout     = 24 * 3600 // seconds
+	DefaultSnapshots     = 2
+	DefaultSnapshotDays  = 14
+	MaxListed            = 64  // windows, and blackouts
+	MaxBlackoutDays      = 366 // of one blackout
+	MaxDeadline          = 366 * 24 * time.Hour
 )
 
 // Policy is the part of PatchPolicy that this version acts on.
@@ -55,7 +60,7 @@ type Schedule struct {
 	NotBefore    time.Time     // zero: no limit
 	Cutoff       time.Duration // no start with less than this left of a window
 	Deadline     time.Duration // after the bundle was first asked for a node that has not started is overdue; 0: never
-	RunAnytime   bool          // what is overdue starts outside its window too (deadline.action)
+	RunAnytime   bool          // what is overdue starts outside its window too, in no blackout (deadline.action)
 	MaxDeferrals int           // windows missed before a node is overdue; 0: no limit
 }
 
@@ -92,6 +97,9 @@ type Snapshot struct {
 	Keep       int    // snapshots kept, default 2
 	MaxAgeDays int    // older ones go; default 14
 }
+
+// ProviderNone in Snapshot.Provider: no snapshot is taken.
+const ProviderNone = "none"
 
 // Matches reports whether a node with these labels is a target of the policy.
 func (p *Policy) Matches(labels map[string]string) bool {

@@ -29,29 +29,29 @@ spec.targets.exclude.matchLabels{}
 spec.targets.exclude.matchExpressions[]
 spec.priority
 spec.suspend
-spec.allowDowngrade
-spec.schedule.maintenanceWindow
-spec.schedule.maintenanceWindows[]
-spec.schedule.timezone
-spec.schedule.blackouts[]
-spec.schedule.notBefore
-spec.schedule.startCutoffMinutes
-spec.schedule.deadline.after
-spec.schedule.deadline.action
-spec.schedule.maxDeferrals
++spec.allowDowngrade
++spec.schedule.maintenanceWindow
++spec.schedule.maintenanceWindows[]
++spec.schedule.timezone
++spec.schedule.blackouts[]
++spec.schedule.notBefore
++spec.schedule.startCutoffMinutes
++spec.schedule.deadline.after
++spec.schedule.deadline.action
++spec.schedule.maxDeferrals
 ROLLOUT spec.schedule.rolloutStrategy
 ROLLOUT spec.rolloutStrategy
 spec.staging.startBefore
 spec.staging.requireBeforeWindow
 spec.staging.wan.profile
-spec.reboot
++spec.reboot
 spec.fastTrack[]
-spec.rollback.healthCheckIntervalSeconds
-spec.rollback.healthyForSeconds
-spec.rollback.snapshot.provider
-spec.rollback.snapshot.required
-spec.rollback.snapshot.keep
-spec.rollback.snapshot.maxAgeDays
++spec.rollback.healthCheckIntervalSeconds
++spec.rollback.healthyForSeconds
++spec.rollback.snapshot.provider
++spec.rollback.snapshot.required
++spec.rollback.snapshot.keep
++spec.rollback.snapshot.maxAgeDays
 `
 
 // rolloutFields stand below each ROLLOUT above: both places are allowed, a policy uses one of them.

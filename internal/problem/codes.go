@@ -15,6 +15,7 @@ const (
 	InvalidPolicy     Code = "E1102"
 	InvalidProfile    Code = "E1103"
 	InvalidOrder      Code = "E1104"
+	InvalidWindow     Code = "E1107"
 	PolicyConflict    Code = "E1112"
 	NameTaken         Code = "E1201"
 	TokenInvalid      Code = "E1202"
@@ -73,6 +74,7 @@ func init() {
 	page(InvalidPolicy, ExitUsage, "a policy is not valid", "The policy does not follow patchmgmt.io/v1. The policy that was in force before stays in force.")
 	page(InvalidProfile, ExitUsage, "a WAN profile is not valid", "The profile does not have the form that \"meshctl site wan --help\" shows, or a number in it is out of range. The message names the place. The profile that was before stays in force.")
 	page(InvalidOrder, ExitUsage, "an order is not valid", "A rollback or a retry was ordered with a document that breaks a rule. The message names it. No node acts on it.")
+	page(InvalidWindow, ExitUsage, "a maintenance window cannot be read", "A window is days and hours: \"Tue 02:00-04:00\", \"Mon-Fri 22:00-02:00\", \"Sat,Sun 00:00-24:00\", \"Daily 03:00-04:00\"; several are joined by ';'. The policy that was in force before stays in force: a window that cannot be read is neither no window nor an open one.")
 	page(PolicyConflict, ExitConflict, "two policies want different things", "Two policies select the same node for the same bundle name. The node keeps what it has until one of them changes.")
 	page(NameTaken, ExitConflict, "the name is taken", "Another node or site already has this name. Nothing was changed. Choose another name, or remove the old one first.")
 	page(TokenInvalid, ExitDenied, "the join token is not valid", "A join token works once, for one site, until it expires. Ask for a new one with: meshctl site token SITE")
