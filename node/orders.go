@@ -9,6 +9,7 @@ import (
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/order"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -133,9 +134,25 @@ func (n *Node) forbidden(l *Life) bool {
 	return o != nil && o.Kind == order.Rollback && o.Checksum == l.Target.Checksum
 }
 
-// window says whether the policy of a life lets it change what runs.
-func (n *Node) window(l *Life, now time.Time) window.Verdict {
-	return window.Verdict{Start: true}
+// mayGoBack says whether the policy that asks for the bundle lets what runs be changed now. Without a policy there is no
+// window to wait for.
+func (n *Node) mayGoBack(l *Life, now time.Time) window.Verdict {
+	if l.Target == nil {
+		return window.Verdict{Start: true}
+	}
+	p := n.policies[l.Target.Policy]
+	if p == nil || p.p == nil {
+		return window.Verdict{Reason: reasonUnreadable, Text: "the policy on disk cannot be read; it is asked for again"}
+	}
+	site, err := policy.LoadZone(n.inForce.Load().r.Timezone)
+	if err != nil {
+		site = nil
+	}
+	v, err := p.p.Schedule.Decide(now, site)
+	if err != nil {
+		return window.Verdict{Reason: "ZoneUnknown", Text: err.Error()}
+	}
+	return v
 }
 
 // carryOut asks the executor to do what orders say, one at a time, each in its own time. A rollback of what is in force
@@ -149,12 +166,13 @@ func (n *Node) carryOut() {
 		}
 		l := n.rec.Lives[name]
 		if o.Kind == order.Rollback && !o.Now && l != nil && l.Installed != nil && l.Installed.Checksum == o.Checksum {
-			if v := n.window(l, now); !v.Start {
-				next := v.Next
-				if next.IsZero() || next.Sub(now) > retryMost { // a policy, or a clock, may change
-					next = now.Add(retryMost)
+			clock := n.cfg.now()
+			if v := n.mayGoBack(l, clock); !v.Start {
+				wait := retryMost // a policy, or a clock, may change
+				if !v.Next.IsZero() {
+					wait = min(wait, max(0, v.Next.Sub(clock)))
 				}
-				if e.wait(now, next, string(v.Reason)) {
+				if e.wait(now, now.Add(wait), string(v.Reason)) {
 					r := install.Result{Outcome: install.Deferred, Reason: string(v.Reason), Detail: v.Text}
 					if !v.Next.IsZero() {
 						r.Next = &v.Next
@@ -231,7 +249,7 @@ func (n *Node) settled(name string, l *Life, o *order.Order, r install.Result) {
 		return
 	case o.Kind == order.Retry && mine && Final(l.Phase) && l.Phase != status.Installed:
 		n.reportOrder(name, o, r)
-		l.Phase, l.Reason, l.Code, l.Detail, l.Outcome, l.Next, l.Tries, l.Order = status.Pending, "OrderedAgain", "", "", "", time.Time{}, 0, o.Sequence
+		l.Phase, l.Reason, l.Code, l.Detail, l.Outcome, l.Next, l.Tries, l.Order = status.Pending, "OrderedAgain", "", "", "", time.Time{}, 0, 0
 		n.lifeChanged(name, l, nil)
 		return
 	}

@@ -29,7 +29,7 @@ func (n *Node) report(name string, l *Life) {
 	if t := l.Target; t != nil {
 		body.Policy, body.Revision, body.Version, body.Checksum = t.Policy, t.Revision, t.Version, t.Checksum
 	}
-	if !Final(l.Phase) && !l.Next.IsZero() {
+	if (l.Phase == status.Deferred || l.Phase == status.Scheduled) && !l.Next.IsZero() {
 		at := l.Next.UTC().Truncate(time.Second)
 		body.Next = &at
 	}

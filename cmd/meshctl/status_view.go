@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -97,12 +98,49 @@ func phaseTable(w io.Writer, f status.Fleet) error {
 	for _, p := range phases() {
 		if n := f.Phases[p]; n > 0 {
 			share := float64(n) / float64(max(f.Nodes, 1))
-			t.Row(string(p), fmt.Sprintf("%6d", n), fmt.Sprintf("%5.1f", 100*share), fmt.Sprintf("%6d", silent[p]), strings.Repeat("#", int(share*30+0.5)))
+			t.Row(string(p), fmt.Sprintf("%6d", n), fmt.Sprintf("%5.1f", 100*share), fmt.Sprintf("%6d", silent[p]),
+				strings.TrimSpace(strings.Repeat("#", int(share*30+0.5))+"  "+reasons(f.Reasons[p])))
 		}
 	}
 	t.Row()
 	_, err := t.WriteTo(w)
 	return err
+}
+
+// shownReasons is how many reasons of a phase the fleet screen names.
+const shownReasons = 5
+
+// reasons counts why nodes are in a phase, the most frequent first: "118 window closed, 41 low disk, 12 locked".
+func reasons(count map[string]int) string {
+	names := slices.SortedFunc(maps.Keys(count), func(a, b string) int { return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b)) })
+	var out []string
+	rest := 0
+	for i, r := range names {
+		if i < shownReasons {
+			out = append(out, fmt.Sprintf("%d %s", count[r], words(r)))
+		} else {
+			rest += count[r]
+		}
+	}
+	if rest > 0 {
+		out = append(out, fmt.Sprintf("%d for other reasons", rest))
+	}
+	return strings.Join(out, ", ")
+}
+
+// words writes a reason of the closed list as people say it: WindowClosed is "window closed".
+func words(reason string) string {
+	var b strings.Builder
+	for i, r := range cli.Printable(reason) {
+		if r >= 'A' && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte(' ')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return strings.Join(strings.Fields(b.String()), " ")
 }
 
 // summary counts the nodes of one site.
@@ -192,7 +230,7 @@ func (v view) nodes(s status.Site) *cli.Table {
 	var t cli.Table
 	head := []string{"NODE", "PHASE", "VERSION", "CHUNKS", "     WAN", "  LAN-IN", " LAN-OUT", "  REUSED", "SEEN", "REASON"}
 	if v.wide {
-		head = append(head[:len(head)-1:len(head)-1], "WANTED", "POLICY", "PEERS", "  WASTED", "OUTBOX", "NEXT-TRY", "AGENT", "REASON")
+		head = append(head[:len(head)-1:len(head)-1], "WANTED", "POLICY", "PEERS", "  WASTED", "OUTBOX", "NEXT-TRY", "SNAPSHOT", "AGENT", "REASON")
 	}
 	t.Row(head...)
 	nodes := slices.Clone(s.Nodes)
@@ -204,11 +242,35 @@ func (v view) nodes(s status.Site) *cli.Table {
 		}
 		if v.wide {
 			row = append(row, wanted(n.Node), policyOf(n.Node), fmt.Sprint(n.Transfer.Peers), size(n.Transfer.Wasted), fmt.Sprint(n.Outbox),
-				nextTry(n.NextAttempt), dash(n.Software))
+				nextTry(n.NextAttempt), dash(n.Snapshot), dash(n.Software))
 		}
-		t.Row(append(row, reason(n))...)
+		t.Row(append(row, remark(s, n))...)
 	}
 	return &t
+}
+
+// remark is the reason, when the node tries again, and what an operator has yet to do or has ordered.
+func remark(s status.Site, n status.Seen) string {
+	out := []string{reason(n)}
+	if (n.Phase == status.Deferred || n.Phase == status.Scheduled) && n.NextAttempt != nil && !n.Silent {
+		out[0] += ", next try " + clock(s.Timezone, *n.NextAttempt)
+	}
+	if n.Reboot != "" {
+		out = append(out, "reboot needed")
+	}
+	if n.Order != "" {
+		out = append(out, "order waits")
+	}
+	return strings.TrimPrefix(strings.Join(out, "; "), "; ")
+}
+
+// clock is a time as the site's wall clocks show it, with the day and the zone.
+func clock(timezone string, at time.Time) string {
+	zone, err := time.LoadLocation(timezone)
+	if err != nil {
+		zone = time.UTC
+	}
+	return at.In(zone).Format("Mon 15:04 MST")
 }
 
 func alarms(w io.Writer, s status.Site) error {
@@ -241,6 +303,12 @@ func (v view) node(w io.Writer, asOf time.Time, n status.Seen) error {
 	if n.NextAttempt != nil {
 		t.Row("NEXT TRY", nextTry(n.NextAttempt))
 	}
+	for i, line := range lines(n.Detail) {
+		t.Row([]string{"DETAIL", ""}[min(i, 1)], line)
+	}
+	if n.Order != "" {
+		t.Row("ORDER", cli.Printable(n.Order))
+	}
 	if d := n.Desired; d != nil {
 		t.Row("WANTED", fmt.Sprintf("%s   %s   by policy %s", wanted(n.Node), d.Checksum, policyOf(n.Node)))
 	}
@@ -248,6 +316,12 @@ func (v view) node(w io.Writer, asOf time.Time, n status.Seen) error {
 	slices.SortFunc(items, func(a, b status.InstalledItem) int { return cmp.Compare(a.Bundle, b.Bundle) })
 	for _, i := range items {
 		t.Row("INSTALLED", fmt.Sprintf("%s %s   %s   since %s", cli.Printable(i.Bundle), cli.Printable(i.Version), i.Checksum, i.Since.UTC().Format(time.RFC3339)))
+	}
+	if n.Snapshot != "" {
+		t.Row("SNAPSHOT", cli.Printable(n.Snapshot)+"   of the state before")
+	}
+	if n.Reboot != "" {
+		t.Row("REBOOT", "needed: "+cli.Printable(n.Reboot))
 	}
 	x := n.Transfer
 	t.Row("CHUNKS", fmt.Sprintf("%d of %d   %s of %s", x.ChunksHave, x.Chunks, cli.Bytes(x.BytesHave), cli.Bytes(x.Bytes)))
@@ -261,6 +335,16 @@ func (v view) node(w io.Writer, asOf time.Time, n status.Seen) error {
 	t.Row("AGENT", fmt.Sprintf("%s   %s", dash(n.Software), dash(n.PeerID)))
 	_, err := t.WriteTo(w)
 	return err
+}
+
+// lines are those of a text from another machine, each fit to be shown.
+func lines(text string) (out []string) {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(cli.Printable(strings.ReplaceAll(strings.TrimRight(line, "\n"), "\t", " "))); line != "" {
+			out = append(out, line)
+		}
+	}
+	return out
 }
 
 func size(n int64) string { return cli.Right(8, cli.Bytes(n)) }

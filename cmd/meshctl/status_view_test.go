@@ -75,6 +75,9 @@ func sample() status.Site {
 		},
 	}
 	s.Nodes[0].NextAttempt = &next
+	s.Nodes[0].Detail = "till-transaction, by pid 811 pos-till\x1b[2J\n\nsince 6m"
+	s.Nodes[0].Order = "order 1789456000: rollback of pos-rhel9 2026.08.25-1 waits: WindowClosed, until 2026-09-15T08:00:00Z"
+	s.Nodes[1].Snapshot, s.Nodes[1].Reboot = "btrfs @patchmesh-20260915", "kernel 5.14.0-570.30.1"
 	s.Nodes[3].Code = "E2103"
 	s.Nodes[3].Alarms = []status.Alarm{{Code: "E4103", Message: "chunk 214 no longer matches; \x1b[31mfetched again", Since: asOf.Add(-time.Minute)}}
 	s.Nodes[3].Struck = []status.Strike{
@@ -127,7 +130,7 @@ func TestWANLine(t *testing.T) {
 }
 
 func TestNodeScreen(t *testing.T) {
-	for i, name := range map[int]string{0: "node-deferred", 3: "node-quarantined", 5: "node-never-seen"} {
+	for i, name := range map[int]string{0: "node-deferred", 1: "node-installed", 3: "node-quarantined", 5: "node-never-seen"} {
 		var b strings.Builder
 		if err := (view{}).node(&b, asOf, sample().Nodes[i]); err != nil {
 			t.Fatal(err)
@@ -137,7 +140,9 @@ func TestNodeScreen(t *testing.T) {
 }
 
 func TestFleetScreen(t *testing.T) {
-	f := status.Fleet{AsOf: asOf, Phases: map[status.Phase]int{}}
+	f := status.Fleet{AsOf: asOf, Phases: map[status.Phase]int{}, Reasons: map[status.Phase]map[string]int{
+		status.Deferred:    {"WindowClosed": 118, "LowDisk": 41, "Locked": 12, "AppLock": 12, "HookDeferred": 3, "LowPower": 1, "Odd\x1bOne": 1},
+		status.Quarantined: {"ChunkCorrupt": 1}}}
 	for i := range 25 {
 		s := sample()
 		s.Site = fmt.Sprintf("site-%04d", i)
