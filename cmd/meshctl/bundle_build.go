@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,7 +12,9 @@ import (
 	"github.com/patchmesh/patchmesh/chunker"
 	"github.com/patchmesh/patchmesh/internal/build"
 	"github.com/patchmesh/patchmesh/internal/cli"
+	"github.com/patchmesh/patchmesh/internal/closure"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/packages"
 	"github.com/patchmesh/patchmesh/internal/progress"
 	"github.com/patchmesh/patchmesh/internal/signer"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -21,6 +24,11 @@ import (
 type buildFlags struct {
 	options                          chunker.BuildOptions
 	format, target, created, expires string
+	conffiles, repoKey               string
+	bases                            closure.Bases
+	noProof                          bool
+	proofs                           []closure.Proof
+	unproved                         []string
 	unsigned                         bool
 	key                              keyFlags
 	out                              output
@@ -37,15 +45,33 @@ same files with the same --created give the same manifest, byte for byte.
 
   --format files  a plain tree, switched by symlink on the node
   --format deb    the directory holds .deb files; needs apt-ftparchive
-  --format rpm    the directory holds .rpm files; needs createrepo_c
+  --format rpm    the directory holds .rpm files, signed, and the public keys of
+                  those who signed them in keys/; needs createrepo_c and rpm
 
 --sequence must grow with every release of a name: a node never goes back.
 --target-os says which machines may install it: OS[-RELEASE][/ARCH] with the names
-of /etc/os-release, or "any".`,
+of /etc/os-release, or "any".
+
+Packages. Each has a role: "update", to be upgraded where it is installed; "install",
+to be there on every node; "dependency", to come in where another needs it. "bundle
+collect" leaves the roles in the directory; without them every package is an update
+but those named by --install.
+
+A node has no other source, so the build proves that nothing is missing, or fails and
+names it. --base FILE holds the bundle against a machine's database (dpkg's status file;
+rpm's rpmdb.sqlite), with the real apt or dnf simulating as on the node. --base-root DIR
+installs it for real into a copy of a root, with its scripts, and compares every version;
+that takes root. Give one base for each kind of machine. A list of names
+(dpkg-query -W) proves less: what is needed by the name of something else is not known.
+--no-closure-proof builds without, and says so.
+
+A deb repository is signed with a key that is made for this bundle and thrown away, so
+two builds differ; with --repo-key, a key that does not expire, they do not.`,
 		Example: `  meshctl bundle build --name app --version 1.2 --sequence 12 --format files \
       --target-os any --from ./app --key release.key
   meshctl bundle build --name pos-debian --version 2026.08.25-1 --cycle 2026-08 \
-      --sequence 34 --format deb --target-os debian-12/amd64 --from ./debs --gpg 0xB5A2F3C1`,
+      --sequence 34 --format deb --target-os debian-12/amd64 --from ./debs \
+      --base till-1.status --base-root /srv/images/till-2 --gpg 0xB5A2F3C1`,
 		Args: cli.Args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error { return b.run(c, env) },
 	}
@@ -61,6 +87,15 @@ of /etc/os-release, or "any".`,
 	f.StringVar(&b.expires, "expires", "", "when nodes begin to warn: RFC 3339 `time` or days such as 45d (default 45d)")
 	f.StringArrayVar(&b.options.Supersedes, "supersedes", nil, "`version` that this one replaces; may be given several times")
 	f.StringVar(&b.options.Out, "out", "", "`directory` to make (default NAME-VERSION.bundle)")
+	f.StringSliceVar(&b.options.Packages.Install, "install", nil, "`names` of packages that every node is to have")
+	f.StringSliceVar(&b.options.Packages.Remove, "remove", nil, "`names` of packages that may be removed; no other goes")
+	f.StringVar(&b.conffiles, "conffiles", "", "an edited configuration file that differs in the package: keep or replace (default keep)")
+	f.BoolVar(&b.options.Packages.Reboot, "reboot", false, "it takes a reboot to be in force")
+	f.StringVar(&b.repoKey, "repo-key", "", "`file` of the secret key that signs a deb repository (default one made for this bundle)")
+	f.StringArrayVar(&b.bases.Lists, "base", nil, "`file` of a machine's database, to prove closure on; may be given several times")
+	f.StringArrayVar(&b.bases.Roots, "base-root", nil, "`directory` of a root, to install into a copy of; may be given several times")
+	f.BoolVar(&b.noProof, "no-closure-proof", false, "build although nothing shows that the bundle can be installed")
+	f.SetNormalizeFunc(targetByShortName)
 	f.BoolVar(&b.unsigned, "unsigned", false, "sign later, with: meshctl bundle sign")
 	b.key.addFlags(c)
 	b.out.addFlags(c, "text", "json")
@@ -76,6 +111,8 @@ type built struct {
 	Chunks   int             `json:"chunks"`
 	Distinct int64           `json:"distinct"` // bytes of the distinct chunks
 	Signed   bool            `json:"signed"`
+	Proofs   []closure.Proof `json:"proofs,omitempty"`   // of rpm and deb; none: closure is not proved
+	Unproved []string        `json:"unproved,omitempty"` // packages that no base has a use for
 }
 
 func (b *buildFlags) run(c *cobra.Command, env cli.Env) error {
@@ -86,16 +123,82 @@ func (b *buildFlags) run(c *cobra.Command, env cli.Env) error {
 		return err
 	}
 	b.options.Progress = progress.For(env.Stderr, b.out.json)
+	if len(b.bases.Lists)+len(b.bases.Roots) > 0 {
+		b.options.Packages.Prove = b.prove
+	}
 	x, err := chunker.Build(c.Context(), b.options)
 	if err != nil {
 		return err
 	}
 	catalog := x.Catalog()
-	if b.out.json {
-		return cli.JSON(env.Stdout, built{x.Dir, x.Digest, x.Manifest.Files, x.Manifest.TotalBytes, len(catalog.Chunks), catalog.Bytes(), x.IsSigned()})
+	if b.noProof {
+		fmt.Fprintf(env.Stderr, "warning: closure is not proved: if %s lacks anything, every node defers it\n", x.Dir)
 	}
+	if b.out.json {
+		return cli.JSON(env.Stdout, built{x.Dir, x.Digest, x.Manifest.Files, x.Manifest.TotalBytes, len(catalog.Chunks), catalog.Bytes(), x.IsSigned(), b.proofs, b.unproved})
+	}
+	showProofs(env, b.proofs, b.unproved)
 	_, err = fmt.Fprintf(env.Stdout, "built %s   %s, %s in %d chunks\n%s\n", x.Dir, cli.Count(x.Manifest.Files, "file"),
 		cli.Bytes(x.Manifest.TotalBytes), len(catalog.Chunks), x.Digest)
+	return err
+}
+
+// prove is what "bundle build" does before a bundle gets its name.
+func (b *buildFlags) prove(ctx context.Context, x *chunker.Bundle) (err error) {
+	b.options.Progress.Stage("prove", int64(len(b.bases.Lists)+len(b.bases.Roots)), progress.Files)
+	if b.proofs, err = closure.Prove(ctx, x, b.bases); err != nil {
+		return err
+	}
+	l, err := x.Packages()
+	if err != nil {
+		return err
+	}
+	b.unproved = closure.Unproved(l, b.proofs)
+	b.options.Progress.Done()
+	return nil
+}
+
+func showProofs(env cli.Env, proofs []closure.Proof, unproved []string) {
+	for _, p := range proofs {
+		how := "simulated"
+		if p.Installed {
+			how = "installed"
+		}
+		fmt.Fprintf(env.Stdout, "closed on %s   %s, %s\n", p.Base, cli.Count(len(p.Changes), "change"), how)
+		for _, k := range p.Kept {
+			fmt.Fprintf(env.Stderr, "warning: on %s %s %s stays as it is: %s\n", p.Base, k.ID(), k.Version, k.Why)
+		}
+	}
+	if len(proofs) > 0 && len(unproved) > 0 {
+		fmt.Fprintf(env.Stderr, "warning: no base has a use for %s: nothing is proved of them\n", strings.Join(unproved, ", "))
+	}
+}
+
+// parsePackages reads the flags of rpm and deb.
+func (b *buildFlags) parsePackages(c *cobra.Command) error {
+	p := &b.options.Packages
+	p.Conffiles = packages.Conffiles(b.conffiles)
+	given := len(b.bases.Lists)+len(b.bases.Roots) > 0
+	if f := b.options.Target.Format; f != manifest.FormatDeb && f != manifest.FormatRPM {
+		if given || b.noProof || p.Reboot || b.conffiles+b.repoKey != "" || len(p.Install)+len(p.Remove) > 0 {
+			return cli.Usage(c, "--install, --remove, --conffiles, --reboot, --repo-key and the bases are for deb and rpm")
+		}
+		return nil
+	}
+	if b.conffiles != "" && p.Conffiles != packages.Keep && p.Conffiles != packages.Replace {
+		return cli.Usage(c, "--conffiles %q: want keep or replace", b.conffiles)
+	}
+	if given == b.noProof {
+		return cli.Usage(c, "give --base FILE or --base-root DIR, so that the build can prove that nothing is missing, or else --no-closure-proof")
+	}
+	if b.repoKey == "" {
+		return nil
+	}
+	if b.options.Target.Format != manifest.FormatDeb {
+		return cli.Usage(c, "--repo-key is for deb: of rpm the packages are signed")
+	}
+	var err error
+	p.RepoKey, err = signer.FromKeyFile(b.repoKey, nil)
 	return err
 }
 
@@ -113,6 +216,9 @@ func (b *buildFlags) parse(c *cobra.Command, now time.Time) (err error) {
 		return cli.Usage(c, "--target-os %s", err)
 	}
 	b.options.Target.Format = manifest.Format(b.format)
+	if err := b.parsePackages(c); err != nil {
+		return err
+	}
 	b.options.Created = now
 	if b.created != "" {
 		if b.options.Created, err = time.Parse(time.RFC3339, b.created); err != nil {

@@ -70,7 +70,7 @@ type apt struct {
 	native   string
 	foreign  []string
 	machines int // resolved so far
-	provided map[string]stanza
+	provided map[string]Stanza
 }
 
 func (a *apt) file(name string) string { return filepath.Join(a.dir, name) }

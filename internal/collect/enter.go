@@ -21,7 +21,7 @@ func (d *dnf) enter(ctx context.Context, root string, m *Machine) error {
 	}
 	switch {
 	case m.Database != "":
-		if err := d.copyDatabase(m.Database, db); err != nil {
+		if err := CopyDatabase(m.Database, db); err != nil {
 			return err
 		}
 		res, err := d.tool(ctx, nil, d.dir, "rpm", "--dbpath="+db, "-qa", "--qf", nevraFormat)
@@ -43,16 +43,18 @@ func (d *dnf) enter(ctx context.Context, root string, m *Machine) error {
 // maxDatabaseBytes bounds a copy of rpm's database: some 100 MB on a large machine.
 const maxDatabaseBytes = 2 << 30
 
-func (d *dnf) copyDatabase(from, db string) error {
-	files := []string{from}
+// CopyDatabase copies rpm's database, one file or a directory, into a directory.
+func CopyDatabase(from, db string) error {
+	files, one := []string{from}, true
 	if info, err := os.Stat(from); err == nil && info.IsDir() {
+		one = false
 		if files, err = filepath.Glob(filepath.Join(from, "*")); err != nil {
 			return err
 		}
 	}
 	for _, name := range files {
 		to := filepath.Base(name)
-		if len(files) == 1 {
+		if one {
 			to = "rpmdb.sqlite"
 		}
 		b, err := readFile(name, maxDatabaseBytes)
@@ -60,7 +62,7 @@ func (d *dnf) copyDatabase(from, db string) error {
 			err = os.WriteFile(filepath.Join(db, to), b, 0o644)
 		}
 		if err != nil {
-			return problem.New(problem.InvalidFile, "the database %s cannot be copied", from).Because(err).WithDone("nothing was collected")
+			return problem.New(problem.InvalidFile, "the database %s cannot be copied", from).Because(err).WithDone("nothing was changed")
 		}
 	}
 	return nil

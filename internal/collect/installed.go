@@ -97,9 +97,9 @@ func isDatabase(name string) bool {
 // parseStatus reads a dpkg status file. A package that was removed and left its configuration files is not installed.
 func parseStatus(b []byte) ([]packages.Installed, error) {
 	var out []packages.Installed
-	for _, s := range stanzas(b) {
-		p := packages.Installed{Name: s.field("Package"), Arch: s.field("Architecture"), Version: s.field("Version")}
-		want, state, _ := strings.Cut(s.field("Status"), " ")
+	for _, s := range Stanzas(b) {
+		p := packages.Installed{Name: s.Field("Package"), Arch: s.Field("Architecture"), Version: s.Field("Version")}
+		want, state, _ := strings.Cut(s.Field("Status"), " ")
 		p.Held = want == "hold"
 		if f := strings.Fields(state); len(f) != 2 || f[1] == "not-installed" || f[1] == "config-files" {
 			continue
@@ -162,11 +162,12 @@ func plain(p packages.Installed) error {
 	return nil
 }
 
-// stanza is one paragraph of a file as deb822(5) describes it.
-type stanza []byte
+// Stanza is one paragraph of a file as deb822(5) describes it.
+type Stanza []byte
 
-func stanzas(b []byte) []stanza {
-	var out []stanza
+// Stanzas cuts a file into its paragraphs.
+func Stanzas(b []byte) []Stanza {
+	var out []Stanza
 	for s := range bytes.SplitSeq(b, []byte("\n\n")) {
 		if s = bytes.Trim(s, "\n"); len(s) > 0 {
 			out = append(out, s)
@@ -175,8 +176,8 @@ func stanzas(b []byte) []stanza {
 	return out
 }
 
-// field is the value of a field that has one line; empty: there is none.
-func (s stanza) field(name string) string {
+// Field is the value of a field that has one line; empty: there is none.
+func (s Stanza) Field(name string) string {
 	for line := range bytes.SplitSeq(s, []byte("\n")) {
 		if v, ok := bytes.CutPrefix(line, []byte(name+":")); ok {
 			return string(bytes.TrimSpace(v))

@@ -41,7 +41,7 @@ func (a *apt) invent(ctx context.Context, have []packages.Installed) ([]byte, er
 		}
 		if arch == "" {
 			arch = a.native
-			if like.field("Architecture") == "all" {
+			if like.Field("Architecture") == "all" {
 				arch = "all"
 			}
 		}
@@ -51,7 +51,7 @@ func (a *apt) invent(ctx context.Context, have []packages.Installed) ([]byte, er
 		}
 		fmt.Fprintf(&out, "Package: %s\nStatus: %s ok installed\nArchitecture: %s\nVersion: %s\nMaintainer: unknown\nDescription: installed\n", p.Name, want, arch, p.Version)
 		for _, f := range fields {
-			if v := like.field(f); v != "" {
+			if v := like.Field(f); v != "" {
 				fmt.Fprintf(&out, "%s: %s\n", f, v)
 			}
 		}
@@ -66,7 +66,7 @@ func (a *apt) learn(ctx context.Context) error {
 	if a.provided != nil {
 		return nil
 	}
-	a.provided = map[string]stanza{}
+	a.provided = map[string]Stanza{}
 	res, err := a.apt(ctx, a.dir, "apt-get", "indextargets", "--format", "$(FILENAME)", "Created-By: Packages")
 	if err != nil {
 		return err
@@ -77,9 +77,9 @@ func (a *apt) learn(ctx context.Context) error {
 		if err != nil {
 			return problem.New(problem.InvalidFile, "a list of packages cannot be read").Because(err).WithDone("nothing was collected")
 		}
-		for _, s := range stanzas(b) {
-			n := s.field("Package")
-			a.provided[n], a.provided[n+" "+s.field("Version")] = s, s
+		for _, s := range Stanzas(b) {
+			n := s.Field("Package")
+			a.provided[n], a.provided[n+" "+s.Field("Version")] = s, s
 		}
 	}
 	return nil
