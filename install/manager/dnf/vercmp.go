@@ -2,15 +2,14 @@ package dnf
 
 import "strings"
 
-// compare orders "EPOCH:VERSION-RELEASE"; no epoch is 0, and a release counts only where both have one, as
-// rpmVersionCompare of rpm has it.
+// compare orders "EPOCH:VERSION-RELEASE"; no epoch is 0, and no release is older than any, as rpm's rpmverCmp has it.
 func compare(a, b string) int {
 	ae, av, ar := split(a)
 	be, bv, br := split(b)
 	if c := vercmp(ae, be); c != 0 {
 		return c
 	}
-	if c := vercmp(av, bv); c != 0 || ar == "" || br == "" {
+	if c := vercmp(av, bv); c != 0 {
 		return c
 	}
 	return vercmp(ar, br)

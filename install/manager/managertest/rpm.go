@@ -1,6 +1,7 @@
 package managertest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -212,25 +213,43 @@ func rpmbuild(dir, spec string) (string, error) {
 	return found[0], nil
 }
 
-// Repo makes a repository with createrepo_c.
-func (b *RPM) Repo(t testing.TB, s Spec) *Repo {
+// BuildSpec makes a signed package of a spec file of the caller's and returns its path.
+func (b *RPM) BuildSpec(t testing.TB, spec string) string {
+	t.Helper()
+	return b.once(t, "spec "+spec, func(dir string) (string, error) {
+		file, err := rpmbuild(dir, spec)
+		if err != nil {
+			return "", err
+		}
+		return file, b.sign(t, goodKey, file)
+	})
+}
+
+// Repo makes a repository.
+func (b *RPM) Repo(t testing.TB, s Spec) *Repo { t.Helper(); return b.RepoOf(t, s) }
+
+// RepoOf makes a repository with createrepo_c that holds, beside the packages of s, those that lie at the paths; s.Roles speaks of them too.
+func (b *RPM) RepoOf(t testing.TB, s Spec, paths ...string) *Repo {
 	t.Helper()
 	r := &Repo{Spec: s, Dir: t.TempDir(), List: &packages.List{Schema: packages.Schema, Format: manifest.FormatRPM, Remove: append([]string{}, s.Remove...),
-		Keys: []string{"key.asc"}, Conffiles: s.Conffiles, Reboot: s.Reboot}}
-	if r.List.Conffiles == "" {
-		r.List.Conffiles = packages.Keep
-	}
+		Keys: []string{"key.asc"}, Conffiles: cmp.Or(s.Conffiles, packages.Keep), Reboot: s.Reboot}}
 	copyFile(t, filepath.Join(b.signer(t, goodKey), "key.asc"), filepath.Join(r.Dir, "key.asc"))
 	for _, p := range s.Packages {
-		from := b.Build(t, p)
+		paths = append(paths, b.Build(t, p))
+	}
+	for _, from := range paths {
 		file := filepath.Base(from)
 		copyFile(t, from, filepath.Join(r.Dir, file))
-		size := int64(len(p.Version) + 1 + len(p.Conffile) + p.Files*32)
-		role := s.Roles[p.Name]
-		if role == "" {
-			role = packages.Update
+		out, err := exec.CommandContext(t.Context(), "rpm", "-qp", "--nosignature", "--qf", "%{NAME} %{ARCH} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE} %{SIZE}", from).Output()
+		if err != nil {
+			t.Fatal(err)
 		}
-		r.List.Packages = append(r.List.Packages, packages.Package{Name: p.Name, Arch: "noarch", Version: p.Version, File: file, Role: role, InstalledBytes: size + p.Bytes})
+		p := packages.Package{File: file}
+		if _, err := fmt.Sscan(string(out), &p.Name, &p.Arch, &p.Version, &p.InstalledBytes); err != nil {
+			t.Fatalf("%s: %q: %v", file, out, err)
+		}
+		p.Role = cmp.Or(s.Roles[p.Name], packages.Update)
+		r.List.Packages = append(r.List.Packages, p)
 	}
 	r.List.Sort()
 	index(t, r)
@@ -311,6 +330,16 @@ func (b *RPM) Faults() []Fault {
 // Machine copies a root with a shell in it and has rpm install the packages.
 func (b *RPM) Machine(t testing.TB, root string, installed ...Package) Machine {
 	t.Helper()
+	var paths []string
+	for _, p := range installed {
+		paths = append(paths, b.Build(t, p))
+	}
+	return b.MachineOf(t, root, paths...)
+}
+
+// MachineOf is Machine with packages that lie at the paths.
+func (b *RPM) MachineOf(t testing.TB, root string, paths ...string) Machine {
+	t.Helper()
 	if root == "" {
 		root = t.TempDir()
 	}
@@ -318,12 +347,8 @@ func (b *RPM) Machine(t testing.TB, root string, installed ...Package) Machine {
 		t.Fatal(err)
 	}
 	m := &rpmMachine{root: root, bed: b}
-	if len(installed) > 0 {
-		args := []string{"--root=" + root, "--nosignature", "--nodeps", "-i"}
-		for _, p := range installed {
-			args = append(args, b.Build(t, p))
-		}
-		if err := rpmTool(root, nil, "rpm", args...); err != nil {
+	if len(paths) > 0 {
+		if err := rpmTool(root, nil, "rpm", append([]string{"--root=" + root, "--nosignature", "--nodeps", "-i"}, paths...)...); err != nil {
 			t.Fatal(err)
 		}
 	}
