@@ -6,9 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/patchmesh/patchmesh/chunker"
 	"github.com/patchmesh/patchmesh/internal/order"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/signer"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -121,6 +123,47 @@ func (s *site) fine(err error) {
 	s.t.Helper()
 	if err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+// A rollback waits for the window of the policy, says so once, and until when; one that says now does not wait.
+func TestRollbackWaitsForItsWindow(t *testing.T) {
+	s := newSite(t, 2)
+	s.installer, s.installConfig = s.realInstaller(s.members[0], "")
+	s.start(0)
+	m := s.members[0]
+	one := s.bundle("1.0", 1, map[string][]byte{"f": []byte("one\n")})
+	two := s.bundle("2.0", 2, map[string][]byte{"f": []byte("two\n")})
+	for i, b := range []*chunker.Bundle{one, two} {
+		s.give(0, b, uint64(i+1))
+		s.await(0, "installed", func(st status.Node) bool {
+			return st.Phase == status.Installed && st.Installed[0].Checksum == b.Digest
+		})
+	}
+	p := s.puppet(s.members[1].key, "n01")
+	se := p.dial(m.id, m.addr)
+	day := time.Now().UTC().Add(72 * time.Hour)
+	text := fmt.Sprintf("apiVersion: patchmgmt.io/v1\nkind: PatchPolicy\nmetadata: {name: all}\nspec:\n  bundleRef: {name: app, version: \"2.0\", checksum: %q}\n"+
+		"  targets: {selector: {matchLabels: {role: pos}}}\n  schedule: {maintenanceWindow: \"%.3s 02:00-04:00\", timezone: UTC}\n", two.Digest, day.Weekday())
+	shut := s.sign(s.operator, must(must(policy.NewDocument([]byte(text), 3, s.now)).Encode()))
+	se.Send(&wire.Docs{Entries: []wire.DocEntry{entry(wire.DocPolicy, "all", 3, shut)}})
+	p.await("a question", func() bool { return len(heard[*wire.GetDoc](p)) > 0 })
+	se.Send(&wire.Doc{Kind: wire.DocPolicy, Doc: shut.Doc, Sig: shut.Sig})
+	s.await(0, "told of the window", func(st status.Node) bool { return desired(st) == 3 })
+
+	tell(p, se, 5, s.order(s.operator, two, order.Rollback, 5, nil))
+	st := s.await(0, "waiting", func(st status.Node) bool { return strings.Contains(st.Order, "WindowClosed") })
+	if st.Phase != status.Installed || s.current(m, "f") != "two\n" {
+		t.Errorf("it did not wait: %+v", st)
+	}
+	s.await(0, "said", func(status.Node) bool { return strings.Contains(s.said(0), "2.0 Installed deferred WindowClosed 5") })
+	if n := strings.Count(s.said(0), "WindowClosed 5"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	tell(p, se, 6, s.order(s.operator, two, order.Rollback, 6, func(o *order.Order) { o.Now = true }))
+	s.await(0, "back", func(st status.Node) bool { return st.Phase == status.RolledBack && st.Order == "" })
+	if got := s.current(m, "f"); got != "one\n" {
+		t.Errorf("%q in force", got)
 	}
 }
 
