@@ -158,7 +158,9 @@ func (in *Installer) with(f func(*session) Result) Result {
 		r := f(s)
 		r.Recovered = s.recovered
 		if b := s.ledger.Bundle(r.Bundle); r.Bundle != "" {
-			r.Installed = b.Current
+			if b.Current != nil && b.Current.Installed() { // an older executor only laid repositories out
+				r.Installed = b.Current
+			}
 			if len(b.Previous) > 0 {
 				r.Previous = &b.Previous[0]
 			}
@@ -359,7 +361,7 @@ func (s *session) refuse(err error) Result {
 	case problem.ChecksumMismatch, problem.ChunkCorrupt, problem.IndexInvalid:
 		r.Outcome, r.Exit, r.Phase = VerificationFailure, ExitChecksum, status.Quarantined
 	case problem.SignatureInvalid, problem.ManifestInvalid, problem.SequenceTooOld, problem.TargetMismatch,
-		problem.InvalidPolicy, problem.InvalidOrder, problem.OrderTooOld, problem.UnsupportedField, problem.Denied:
+		problem.InvalidPolicy, problem.InvalidWindow, problem.InvalidOrder, problem.OrderTooOld, problem.UnsupportedField, problem.Denied:
 		r.Outcome, r.Exit, r.Phase = VerificationFailure, ExitSignature, status.Quarantined
 	case problem.InstallFailed:
 		r.Reason = ReasonUnusable

@@ -547,6 +547,9 @@ func bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
+// maxFindings bounds what a result lists: the log has the rest.
+const maxFindings = 50
+
 // packagesOf begins a transaction of packages.
 func (s *session) packagesOf(p *policy.Policy) (journal.Packages, error) {
 	id := make([]byte, 4)
@@ -574,7 +577,10 @@ func (s *session) withPatch(t journal.Transaction, r Result) Result {
 	if t.Packages.ID == "" || p == nil {
 		return r
 	}
-	r.Changes, r.Kept, r.Findings, r.Snapshot, r.Reboot = p.changes, p.kept, p.findings, t.Packages.Snapshot, t.Packages.Reboot
+	r.Changes, r.Kept, r.Snapshot, r.Reboot = p.changes, p.kept, t.Packages.Snapshot, t.Packages.Reboot
+	for _, f := range p.findings[:min(len(p.findings), maxFindings)] {
+		r.Findings = append(r.Findings, clip(f))
+	}
 	r.Seconds = int64(max(0, s.Now().Sub(t.New.Since)) / time.Second)
 	r.Log, r.Next = p.said, s.nextTry()
 	return r

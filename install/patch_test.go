@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/install/health"
@@ -267,4 +268,51 @@ func TestPackagesWait(t *testing.T) {
 			t.Errorf("it was copied again: %v", err)
 		}
 	})
+}
+
+// Windows, blackouts and a zone that nobody knows keep an install from starting, whatever asks for it; a rollback by a
+// person starts at any time.
+func TestSchedule(t *testing.T) {
+	at := func(day, hour int) func() time.Time {
+		return func() time.Time { return time.Date(2026, 11, day, hour, 30, 0, 0, time.UTC) }
+	}
+	const windows = "  schedule: {maintenanceWindow: \"Tue 02:00-04:00\", timezone: %s%s}\n"
+	for name, c := range map[string]struct {
+		now      func() time.Time
+		zone     string // of the site
+		spec     string
+		want     string
+		nextHour int // UTC; 0: none
+	}{
+		"open":             {now: at(24, 2), spec: fmt.Sprintf(windows, "UTC", ""), want: done},
+		"closed":           {now: at(24, 5), spec: fmt.Sprintf(windows, "UTC", ""), want: "deferred 1 Deferred WindowClosed ", nextHour: 2},
+		"too little left":  {now: at(24, 3), spec: fmt.Sprintf(windows, "UTC", ", startCutoffMinutes: 45"), want: "deferred 1 Deferred WindowClosed ", nextHour: 2},
+		"blackout":         {now: at(24, 2), spec: fmt.Sprintf(windows, "UTC", ", blackouts: [{from: 2026-11-20, to: 2026-11-30, reason: Black Friday}]"), want: "deferred 1 Deferred Blackout ", nextHour: 2},
+		"the site's zone":  {now: at(24, 8), zone: "America/Chicago", spec: fmt.Sprintf(windows, "site", ""), want: done},
+		"the site's night": {now: at(24, 2), zone: "America/Chicago", spec: fmt.Sprintf(windows, "site", ""), want: "deferred 1 Deferred WindowClosed ", nextHour: 8},
+		"no zone":          {now: at(24, 2), spec: fmt.Sprintf(windows, "site", ""), want: "deferred 1 Deferred ClockUnsure "},
+		"overdue":          {now: at(28, 5), spec: fmt.Sprintf(windows, "UTC", ", deadline: {after: 7d, action: RunAnytime}"), want: done},
+		"not yet overdue":  {now: at(26, 5), spec: fmt.Sprintf(windows, "UTC", ", deadline: {after: 7d, action: RunAnytime}"), want: "deferred 1 Deferred WindowClosed ", nextHour: 2},
+		"overdue, alert":   {now: at(28, 5), spec: fmt.Sprintf(windows, "UTC", ", deadline: {after: 7d, action: Alert}"), want: "deferred 1 Deferred WindowClosed ", nextHour: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := installtest.New(t, nil)
+			b.Config.Timezone = c.zone
+			one, two := b.Bundle(t, spec("1", 1)), b.Bundle(t, spec("2", 2))
+			want(t, apply(t, b, one, installtest.Want{}), done)
+			in := installer(b)
+			in.Now = c.now
+			r := in.Apply(t.Context(), b.Request(t, two, installtest.Want{Revision: 2, Spec: c.spec}))
+			want(t, r, c.want)
+			if (c.nextHour != 0) != (r.Next != nil) || r.Next != nil && r.Next.Hour() != c.nextHour {
+				t.Errorf("next try %v, want hour %d", r.Next, c.nextHour)
+			}
+			if r.Outcome == install.Success {
+				in = installer(b)
+				in.Now = at(25, 12)
+				want(t, in.Rollback(t.Context(), "pos"), "success 0 Installed RolledBackByOperator ")
+			}
+			inForce(t, b, one, two)
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -131,6 +132,24 @@ func (r Result) WriteText(w io.Writer) error {
 	}
 	if r.Installed != nil {
 		fmt.Fprintf(&b, "\n  in force: %s, sequence %d", r.Installed.Version, r.Installed.Sequence)
+	}
+	for _, c := range r.Changes {
+		fmt.Fprintf(&b, "\n  changed: %s %s -> %s", c.ID(), cmp.Or(c.From, "nothing"), cmp.Or(c.To, "gone"))
+	}
+	for _, k := range r.Kept {
+		fmt.Fprintf(&b, "\n  left alone: %s %s, %s", k.ID(), k.Version, k.Why)
+	}
+	for _, f := range r.Findings {
+		fmt.Fprintf(&b, "\n  found: %s", f)
+	}
+	if r.Snapshot != "" {
+		fmt.Fprintf(&b, "\n  snapshot: %s", r.Snapshot)
+	}
+	for _, why := range r.Reboot {
+		fmt.Fprintf(&b, "\n  needs a start of the machine: %s", why)
+	}
+	if r.Next != nil {
+		fmt.Fprintf(&b, "\n  next try: %s", r.Next.UTC().Format(time.RFC3339))
 	}
 	if r.Recovered != "" {
 		fmt.Fprintf(&b, "\n  recovered: %s", r.Recovered)

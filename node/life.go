@@ -12,12 +12,12 @@ import (
 // Life is where a node stands with one bundle name: a pure state machine, persisted in state.json before its
 // actions are carried out.
 //
-//	Pending -> Staging -> Staged -> Installing -> Installed
-//	              |          |          |-> RolledBack | InstallFailed
-//	              v          v          v
-//	         Quarantined  Deferred(reason, next attempt) -> Installing …
+//	Pending -> Staging -> Staged -> Scheduled -> Installing -> Installed
+//	              |          |          |            |-> RolledBack | InstallFailed
+//	              v          v          v            v
+//	         Quarantined    Deferred(reason, next attempt) -> Installing …
 //
-// A final phase holds until the target's checksum changes: what was rolled back is not tried again by itself.
+// Without a schedule in the policy Scheduled is left out; schedule.go says when it is left. A final phase holds until the target's checksum changes: what was rolled back is not tried again by itself.
 type Life struct {
 	Target    *status.Desired       `json:"target,omitempty"`
 	Phase     status.Phase          `json:"phase"`
@@ -32,6 +32,11 @@ type Life struct {
 	Snapshot  string                `json:"snapshot,omitempty"` // of the machine before the last install
 	Reboot    string                `json:"reboot,omitempty"`   // why the machine has to be started again
 	Order     uint64                `json:"order,omitempty"`    // the operator's order that brought the phase about
+	Asked     time.Time             `json:"asked"`              // since when the target is asked for, by the clock of the site
+	Window    *slot                 `json:"window,omitempty"`   // the window to install in
+	Missed    int                   `json:"missed,omitempty"`   // windows that passed since Asked
+
+	waiting bool // Next is the schedule's, and the schedule says when it is over
 
 	answer *install.Result // what the executor said, until it is reported
 }
@@ -43,6 +48,8 @@ type targetFacts struct {
 	staged   bool           // every chunk on disk and synced
 	bad      error          // the signed index breaks a rule
 	noRoom   *problem.Error // the bundle is not begun
+
+	downgrade bool // the policy allows an older sequence
 }
 
 // Waits between attempts.
@@ -74,9 +81,14 @@ func (l *Life) aim(t *status.Desired) bool {
 	}
 	newChecksum := t == nil || l.Target == nil || t.Checksum != l.Target.Checksum
 	l.Target = t
+	l.Window = nil
 	if !newChecksum {
+		if l.waiting {
+			l.Next = time.Time{}
+		}
 		return true // another policy or revision asks for the same: what happened still holds
 	}
+	l.Asked, l.Missed, l.waiting = time.Time{}, 0, false
 	l.Tries, l.Next, l.Outcome, l.Code, l.Detail, l.Order = 0, time.Time{}, "", "", "", 0
 	switch {
 	case t == nil && l.Installed != nil:
@@ -95,13 +107,17 @@ func (l *Life) aim(t *status.Desired) bool {
 // decades, and a restart may have put right what was waited for.
 func (l *Life) resume() { l.Next = time.Time{} }
 
-// step moves on as far as the facts allow.
-func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
+// step moves on as far as the facts and the schedule allow.
+func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 	before := *l
 	defer func() {
 		v.changed = v.changed || before.Phase != l.Phase || before.Reason != l.Reason || before.Code != l.Code
 	}()
 	if l.Target == nil || Final(l.Phase) {
+		return v
+	}
+	if l.watch(w) {
+		v.changed = true
 		return v
 	}
 	if f == nil {
@@ -120,7 +136,7 @@ func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
 	case !m.Target.Matches(f.machine):
 		l.refuse(now, "TargetMismatch", problem.TargetMismatch)
 		return v
-	case l.Installed != nil && m.Sequence < l.Installed.Sequence:
+	case l.Installed != nil && m.Sequence < l.Installed.Sequence && !f.downgrade:
 		l.refuse(now, "SequenceTooOld", problem.SequenceTooOld)
 		return v
 	}
@@ -144,7 +160,15 @@ func (l *Life) step(now time.Time, f *targetFacts) (v verdict) {
 		v.changed = true
 		return v
 	case status.Staged, status.Scheduled, status.Deferred, status.Installing:
-		// Installing: the daemon was restarted meanwhile; the installer is safe to run twice.
+		// Installing: the daemon was restarted meanwhile. The installer is safe to run twice: what it has started it
+		// finishes, at any time, and it starts nothing outside the window.
+		if l.Phase != status.Installing && !l.may(w) {
+			l.wait(now, w)
+			return v
+		}
+		if l.waiting {
+			l.waiting, l.Next = false, time.Time{}
+		}
 		if now.Before(l.Next) {
 			return v
 		}
@@ -166,7 +190,7 @@ func (l *Life) refuse(now time.Time, reason string, code problem.Code) {
 // found notes what the installer says is in force, whatever became of the request.
 func (l *Life) found(r install.Result) {
 	i := r.Installed
-	if i == nil || i.Format != manifest.FormatFiles { // a repository that was laid out is not installed
+	if i == nil {
 		return
 	}
 	if l.Installed != nil && l.Installed.Checksum != i.Checksum {
@@ -183,5 +207,12 @@ func (l *Life) finish(now time.Time, r install.Result) {
 	l.Phase, l.Reason, l.Code, l.Outcome = r.Phase, r.Reason, r.Code, string(r.Outcome)
 	if !Final(l.Phase) {
 		l.Next = now.Add(min(retryMost, retryFirst<<min(max(l.Tries-1, 0), 10)))
+		if r.Next != nil && r.Next.After(now) {
+			if l.Next = *r.Next; l.Next.After(now.Add(mostNext)) {
+				l.Next = now.Add(mostNext)
+			}
+		}
+		return
 	}
+	l.Window, l.Missed = nil, 0
 }

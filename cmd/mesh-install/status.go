@@ -42,8 +42,15 @@ func printStatus(c command, cfg install.Config, stdout, stderr io.Writer) int {
 	if err := w.Flush(); err != nil {
 		fmt.Fprintf(stderr, "mesh-install: status: %v\n", err)
 	}
+	for _, k := range st.Installed.Snapshots() {
+		fmt.Fprintf(stdout, "snapshot: %s, of %s", k.Name, k.Taken.UTC().Format(time.RFC3339))
+		if !k.Until.IsZero() {
+			fmt.Fprintf(stdout, ", until %s", k.Until.UTC().Format(time.DateOnly))
+		}
+		fmt.Fprintln(stdout)
+	}
 	if st.Open != nil {
-		fmt.Fprintf(stdout, "open: %s %s before %s; the next run goes on\n", st.Open.New.Bundle, st.Open.New.Version, st.Open.Step)
+		fmt.Fprintf(stdout, "open: %s %s at %s, try %d; the next run goes on\n", st.Open.New.Bundle, st.Open.New.Version, st.Open.Step, st.Open.Attempt)
 	}
 	if st.Damage != "" {
 		fmt.Fprintf(stdout, "damage: %s\n", st.Damage)
