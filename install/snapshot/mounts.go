@@ -163,13 +163,13 @@ func (s Scope) excludes(p string) bool {
 // elsewhere names the places of the system that do not lie on the file system, or subvolume, of the root: a snapshot of
 // that alone would not keep them.
 func elsewhere(ms []Mount, s Scope) ([]string, error) {
-	top, err := device(s.Root)
+	top, err := deviceOf(s.Root)
 	if err != nil {
 		return nil, err
 	}
 	out := parts(ms, s)
 	for _, p := range []string{"/boot", "/etc", "/opt", "/usr", "/usr/local", "/var", "/var/lib", "/var/lib/apt", "/var/lib/dnf", "/var/lib/dpkg", "/var/lib/rpm", "/var/cache", "/var/opt"} {
-		dev, err := device(path.Join(s.Root, p))
+		dev, err := deviceOf(path.Join(s.Root, p))
 		if err == nil && dev != top && !s.excludes(p) && !readOnly(ms, path.Join(s.Root, p)) {
 			out = append(out, p)
 		}
@@ -183,8 +183,8 @@ func readOnly(ms []Mount, p string) bool {
 	return ok && m.Point == p && slices.Contains(m.Options, "ro")
 }
 
-// device is the file system that a path itself lies on; a link is not followed.
-func device(p string) (uint64, error) {
+// deviceOf is the file system that a path itself lies on; a link is not followed.
+func deviceOf(p string) (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(p, &st); err != nil {
 		return 0, &os.PathError{Op: "stat", Path: p, Err: err}
