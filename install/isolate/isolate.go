@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -97,7 +98,12 @@ func (w Worker) Run(ctx context.Context) (int, error) {
 	werr := cmd.Wait()
 	close(ended)
 	stop()
+	// Whoever else may hold the worker's end of the pipe has nothing to ask.
+	_ = toParent.SetReadDeadline(time.Now())
 	gerr := group.Wait()
+	if errors.Is(gerr, os.ErrDeadlineExceeded) {
+		gerr = nil
+	}
 	var exit *exec.ExitError
 	if errors.As(werr, &exit) {
 		if st, ok := exit.Sys().(syscall.WaitStatus); ok && st.Signaled() {
@@ -177,6 +183,9 @@ type Outside struct{ replies, requests *os.File }
 
 // Parent returns the way to the parent.
 func Parent() (*Outside, error) {
+	// The way out is the worker's alone: what it starts does not inherit it.
+	syscall.CloseOnExec(fdReplies)
+	syscall.CloseOnExec(fdRequests)
 	// Only a descriptor that does not block can be closed under a read that waits.
 	if err := syscall.SetNonblock(fdReplies, true); err != nil {
 		return nil, fmt.Errorf("pipe from the parent: %w", err)

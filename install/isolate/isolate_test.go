@@ -8,7 +8,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,6 +67,19 @@ func worker(outside, why string, args []string) int {
 	case "speak": // anything but the known form
 		os.NewFile(4, "requests").WriteString(args[1])
 		io.Copy(io.Discard, os.NewFile(3, "replies"))
+	case "leave": // something behind that has the worker's pipes
+		cmd := exec.Command("/bin/sleep", "1000")
+		cmd.ExtraFiles = []*os.File{os.NewFile(3, "replies"), os.NewFile(4, "requests")}
+		if err := cmd.Start(); err == nil {
+			fmt.Println("left", cmd.Process.Pid)
+		}
+	case "pass": // what a program started by the worker has open
+		if _, err := isolate.Parent(); err != nil {
+			fmt.Println(err)
+		}
+		cmd := exec.Command("/bin/ls", "/proc/self/fd")
+		cmd.Stdout = os.Stdout
+		cmd.Run()
 	case "hang":
 		os.NewFile(3, "replies").Read(make([]byte, 1))
 	}
@@ -208,6 +224,35 @@ func TestEnd(t *testing.T) {
 	var killed *isolate.SignalError
 	if !errors.As(err, &killed) {
 		t.Errorf("%v", err)
+	}
+}
+
+// What the worker leaves behind does not hold up its parent, even with the worker's end of the pipes in its hands.
+func TestLeftBehind(t *testing.T) {
+	out, code, err := run(t, t.Context(), false, "leave")
+	var pid int
+	for l := range strings.Lines(out) {
+		if n, err := fmt.Sscanf(l, "left %d", &pid); err == nil && n == 1 {
+			defer syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	if err != nil || code != 7 || pid == 0 {
+		t.Fatalf("%d, %v\n%s", code, err, out)
+	}
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Errorf("nothing was left behind: %v", err)
+	}
+}
+
+// What the worker starts has no way to the parent.
+func TestWayOutIsNotInherited(t *testing.T) {
+	out, code, err := run(t, t.Context(), false, "pass")
+	if err != nil || code != 7 {
+		t.Fatalf("%d, %v\n%s", code, err, out)
+	}
+	fds := strings.Fields(out[strings.Index(out, "\n"):]) // after what it says of itself; 3 is the directory that ls reads
+	if !slices.Contains(fds, "3") || slices.Contains(fds, "4") {
+		t.Errorf("open in a child: %q", fds)
 	}
 }
 
