@@ -136,7 +136,7 @@ func TestLife(t *testing.T) {
 				case tn.result != nil:
 					l.finish(now, *tn.result)
 				default:
-					v = l.step(now, tn.facts)
+					v = l.step(now, tn.facts, nil)
 				}
 				if l.Phase != tn.phase || l.Reason != tn.reason || v.install != tn.install {
 					t.Fatalf("turn %d: %s (%s), install %v; want %s (%s), install %v", i, l.Phase, l.Reason, v.install, tn.phase, tn.reason, tn.install)

@@ -28,7 +28,7 @@ func (n *Node) loop(ctx context.Context) error {
 	t := time.NewTicker(tickActive)
 	defer t.Stop()
 	fast := true
-	n.calm = time.Now()
+	n.calm, n.showed = time.Now(), reading{n.cfg.now().Round(0), time.Now()}
 	n.expect()
 	n.retarget()
 	n.readResults()
@@ -83,6 +83,7 @@ func (n *Node) tick() {
 	n.watchSeeder(now)
 	n.giveBack(now)
 	n.watchSilence(now)
+	n.showOverdue()
 	if n.dirty && !n.saving && now.Sub(n.saved) >= saveEvery {
 		n.saving = true
 		n.save(func(error) { n.saving = false })

@@ -84,7 +84,9 @@ type Node struct {
 	byName     map[string]*statement
 	seederS    *xfer.Session
 	seederDocs shelf
-	reportsTo  peer.ID // where our reports were last sent
+	seederAt   reading
+	timings    map[string]timed // by bundle name
+	reportsTo  peer.ID          // where our reports were last sent
 	contacts   map[peer.ID]*contact
 	where      map[string]where // peers.json
 	busy       bool             // the installer runs
@@ -102,6 +104,7 @@ type Node struct {
 	wanSaid    wanWord
 	mine       status.Node
 	told       time.Time // when mine was last sent to neighbours
+	showed     reading   // what our clock showed when they last heard of it
 	looked     time.Time // when it was last looked at
 	flushing   bool      // chunks are being made durable
 	collecting bool      // chunks that nobody needs are being removed
@@ -125,6 +128,8 @@ type neighbour struct {
 	docs     shelf
 	relaying map[uint64]time.Time // its reports that we have handed on and that are not acknowledged
 	said     uint64               // number of its last statement
+	spoke    bool                 // there was one
+	clock    reading
 
 	news      map[manifest.Digest][]uint32 // chunks that it has not heard we hold
 	newsSince time.Time                    // since when; zero: it waits for them
@@ -148,7 +153,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	n := &Node{cfg: cfg, log: log, d: dir(cfg.State), do: make(chan func(), 256), disk: newDisk(), pend: newPending(),
 		policies: map[string]*heldPolicy{}, orders: map[uint64]*heldOrder{}, bundles: map[manifest.Digest]*heldBundle{}, docs: map[manifest.Digest]heldDoc{},
 		asked: map[manifest.Digest]time.Time{}, news: map[manifest.Digest][]uint32{}, nb: map[peer.ID]*neighbour{},
-		byName: map[string]*statement{}, contacts: map[peer.ID]*contact{}, manners: map[peer.ID]*manners{}, alarms: map[problem.Code]alarm{}}
+		byName: map[string]*statement{}, timings: map[string]timed{}, contacts: map[peer.ID]*contact{}, manners: map[peer.ID]*manners{}, alarms: map[problem.Code]alarm{}}
 	n.leaving.may, n.leaving.end = make(chan struct{}), make(chan struct{})
 	defer func() {
 		if err != nil {
@@ -228,7 +233,7 @@ func (n *Node) listen() error {
 	}
 	n.adopt(nil)
 	n.host, err = xfer.New(xfer.Config{Key: n.key, Site: n.e.Site, Name: n.e.Node, Software: build.Software("meshd"), Listen: listenPeer.String(),
-		Limits: xfer.NodeLimits(), Allow: n.admit, AllowDial: n.allowDial, Toll: n.toll, Handler: n, Logger: n.log})
+		Limits: xfer.NodeLimits(), Now: n.cfg.now, Allow: n.admit, AllowDial: n.allowDial, Toll: n.toll, Handler: n, Logger: n.log})
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (n *Node) SessionUp(s *xfer.Session) {
 	n.post(func() {
 		s.SetActive(n.active)
 		if s.Peer() == n.seeder {
-			n.seederS, n.seederDocs = s, shelf{}
+			n.seederS, n.seederDocs, n.seederAt = s, shelf{}, readingOf(s.Hello().Clock)
 			n.polled(s)
 			n.step(swarm.WANUp{})
 			return
@@ -38,7 +38,7 @@ func (n *Node) SessionUp(s *xfer.Session) {
 		if !n.comes(s) {
 			return
 		}
-		nb := &neighbour{s: s, name: n.nameOf(s.Peer()), relaying: map[uint64]time.Time{}}
+		nb := &neighbour{s: s, name: n.nameOf(s.Peer()), relaying: map[uint64]time.Time{}, clock: readingOf(s.Hello().Clock)}
 		n.nb[s.Peer()] = nb
 		c := n.contact(s.Peer())
 		c.hurry()
@@ -48,8 +48,7 @@ func (n *Node) SessionUp(s *xfer.Session) {
 		for _, b := range n.list() {
 			n.sendHave(nb, b)
 		}
-		m := n.mine
-		s.Send(&wire.Status{Node: m})
+		s.Send(n.saying())
 		n.step(swarm.PeerUp{Peer: swarm.Peer(s.Peer().String()), Role: n.roleOf(s.Peer())})
 		holder, split := n.sw.Near()
 		s.Send(&wire.Uplink{Holder: string(holder), Split: split})

@@ -241,7 +241,9 @@ func (n *Node) live() {
 			if l.Target == nil || l.Phase == status.Installing && n.busy || n.forbidden(l) {
 				break
 			}
-			v := l.step(time.Now(), n.targetFacts(l))
+			watched := l.Window
+			v := l.step(time.Now(), n.targetFacts(l), n.timing(name, l))
+			n.dirty = n.dirty || l.Window != watched
 			if !v.changed {
 				break
 			}
@@ -277,7 +279,11 @@ func (n *Node) targetFacts(l *Life) *targetFacts {
 	if b == nil {
 		return nil
 	}
-	return &targetFacts{manifest: b.m, machine: n.facts, staged: b.staged, bad: b.bad, noRoom: b.noRoom}
+	f := &targetFacts{manifest: b.m, machine: n.facts, staged: b.staged, bad: b.bad, noRoom: b.noRoom}
+	if p := n.policies[l.Target.Policy]; p != nil && p.p != nil {
+		f.downgrade = p.p.Downgrade
+	}
+	return f
 }
 
 // lifeChanged persists a phase and reports it; then does something about it, if anything.

@@ -41,6 +41,7 @@ func (n *Node) describe() status.Node {
 	if show != nil {
 		st.Phase, st.Reason, st.Code, st.Detail, st.Desired = show.Phase, show.Reason, string(show.Code), show.Detail, show.Target
 		st.Snapshot, st.Reboot = show.Snapshot, show.Reboot
+		st.Missed = show.Missed
 		if !Final(show.Phase) && !show.Next.IsZero() {
 			at := show.Next.UTC().Truncate(time.Second)
 			st.NextAttempt = &at
@@ -88,7 +89,7 @@ func (n *Node) tellNeighbours() {
 			n.rec.Status++
 			n.dirty = true
 			st.Seq, st.At = n.rec.Status, n.cfg.now().UTC()
-			n.mine = st
+			n.mine, n.showed = st, reading{n.cfg.now().Round(0), now}
 			self := n.statement(n.e.Node)
 			self.st, self.fresh = st, true
 			for _, nb := range n.nb {
@@ -96,6 +97,7 @@ func (n *Node) tellNeighbours() {
 			}
 		}
 	}
+	n.tellClock(now)
 	n.tellSeeder(false)
 }
 
@@ -147,8 +149,9 @@ func (n *Node) onStatus(s *xfer.Session, m *wire.Status) {
 	if m.Seq < nb.said { // counted by session: a node that was set up anew begins anew
 		return
 	}
-	nb.said = m.Seq
-	st.st, st.heard, st.fresh = m.Node, time.Now(), true
+	nb.clock = reading{m.At, time.Now()}
+	st.st, st.heard, st.fresh = m.Node, time.Now(), st.fresh || !nb.spoke || m.Seq > nb.said // or only the clock is news
+	nb.said, nb.spoke = m.Seq, true
 }
 
 // site is the site as this node sees it.

@@ -38,7 +38,7 @@ func tryFor(t *testing.T, long time.Duration, why deferral) (changes, reports, d
 	note(start)
 	for now := start; now.Sub(start) < long; now = now.Add(time.Second) {
 		for range 4 {
-			v := l.step(now, &targetFacts{manifest: m, machine: facts, staged: true})
+			v := l.step(now, &targetFacts{manifest: m, machine: facts, staged: true}, nil)
 			if !v.changed {
 				break
 			}

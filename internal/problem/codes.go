@@ -42,6 +42,7 @@ const (
 	Timeout           Code = "E3302"
 	Busy              Code = "E3303"
 	NeedsAttention    Code = "E3304"
+	InstallOverdue    Code = "E3305"
 	DiskFull          Code = "E4101"
 	QuotaExceeded     Code = "E4102"
 	StoreDamaged      Code = "E4103"
@@ -101,6 +102,7 @@ func init() {
 	page(Timeout, ExitTimeout, "time ran out", "The condition did not come true in the time given.")
 	page(Busy, ExitUnreachable, "the other side asks to come back later", "It serves as many requests as it may at the moment. Programs wait and try again by themselves.")
 	page(NeedsAttention, ExitDegraded, "somebody has to look at a node", "At least one node is silent, was rolled back, failed to install or is quarantined. The answer that was printed is complete; the exit status is there for scripts.")
+	page(InstallOverdue, ExitDegraded, "an install is overdue", "The bundle has been asked for longer than the policy's schedule.deadline, or more windows have passed than its maxDeferrals. The node's reason says what stood in the way. It goes on trying: in its windows, or, if the policy's deadline.action is RunAnytime, outside them too.")
 	page(DiskFull, ExitFailure, "no space left", "The file system is full. What was already verified is kept and the work resumes when there is space.")
 	page(QuotaExceeded, ExitFailure, "the store's quota is used up", "Everything in the store is needed by a staged or installed bundle, so nothing was removed. Raise the quota.")
 	page(StoreDamaged, ExitVerification, "the store has damage", "Chunks that no longer match their identity were found. They are dropped and fetched again.")

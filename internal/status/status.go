@@ -47,6 +47,7 @@ type Node struct {
 	Snapshot    string          `json:"snapshot,omitempty"` // of the machine before the last install, in the provider's words
 	Reboot      string          `json:"reboot,omitempty"`   // why the machine has to be started again, at most MaxReboot bytes
 	Order       string          `json:"order,omitempty"`    // an operator's order that is not carried out yet, and why it waits
+	Missed      int             `json:"missed,omitempty"`   // maintenance windows that have passed without an install of Desired
 	Desired     *Desired        `json:"desired,omitempty"`
 	Installed   []InstalledItem `json:"installed"`
 	Transfer    Transfer        `json:"transfer"`

@@ -102,6 +102,7 @@ type Hello struct {
 	Site     string `json:"site"`
 	Name     string `json:"name"` // node name, or "seeder"
 	Software string `json:"software"`
+	Clock    int64  `json:"clock,omitempty"` // what the sender's clock shows, in Unix milliseconds; 0: not said
 }
 
 // Ping asks for a Pong with the same nonce: liveness and round-trip time.

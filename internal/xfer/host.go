@@ -56,9 +56,10 @@ const (
 
 // Config of a Host. Key, Name, Listen, Limits, Allow and Handler are required.
 type Config struct {
-	Key      crypto.PrivKey // Ed25519
-	Site     string         // said in Hello; empty for a seeder
-	Name     string         // said in Hello
+	Key      crypto.PrivKey   // Ed25519
+	Site     string           // said in Hello; empty for a seeder
+	Name     string           // said in Hello
+	Now      func() time.Time // the clock that Hello tells of; nil: time.Now
 	Software string
 	Listen   string // host:port; port 0 lets the system choose
 	// Congestion is the congestion control by which accepted connections send, as the kernel names it: "bbr". Empty, or
