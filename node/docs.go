@@ -87,6 +87,7 @@ func (n *Node) load() error {
 	for _, l := range n.rec.Lives {
 		l.resume()
 	}
+	n.rec.rebooted(bootID())
 	n.loadOrders()
 	n.loadContacts()
 	n.loadStrikes()

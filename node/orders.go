@@ -9,7 +9,6 @@ import (
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/order"
-	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -136,7 +135,7 @@ func (n *Node) forbidden(l *Life) bool {
 
 // mayGoBack says whether the policy that asks for the bundle lets what runs be changed now. Without a policy there is no
 // window to wait for.
-func (n *Node) mayGoBack(l *Life, now time.Time) window.Verdict {
+func (n *Node) mayGoBack(l *Life) window.Verdict {
 	if l.Target == nil {
 		return window.Verdict{Start: true}
 	}
@@ -144,15 +143,14 @@ func (n *Node) mayGoBack(l *Life, now time.Time) window.Verdict {
 	if p == nil || p.p == nil {
 		return window.Verdict{Reason: reasonUnreadable, Text: "the policy on disk cannot be read; it is asked for again"}
 	}
-	site, err := policy.LoadZone(n.inForce.Load().r.Timezone)
-	if err != nil {
-		site = nil
+	w := timingOf(p.p.Schedule, n.cfg.now(), n.skew(), n.siteZone())
+	switch {
+	case w == nil:
+		return window.Verdict{Start: true}
+	case w.unsure != "":
+		return window.Verdict{Reason: window.Reason(w.unsure), Text: w.detail}
 	}
-	v, err := p.p.Schedule.Decide(now, site)
-	if err != nil {
-		return window.Verdict{Reason: "ZoneUnknown", Text: err.Error()}
-	}
-	return v
+	return w.verdict
 }
 
 // carryOut asks the executor to do what orders say, one at a time, each in its own time. A rollback of what is in force
@@ -166,11 +164,10 @@ func (n *Node) carryOut() {
 		}
 		l := n.rec.Lives[name]
 		if o.Kind == order.Rollback && !o.Now && l != nil && l.Installed != nil && l.Installed.Checksum == o.Checksum {
-			clock := n.cfg.now()
-			if v := n.mayGoBack(l, clock); !v.Start {
+			if v := n.mayGoBack(l); !v.Start {
 				wait := retryMost // a policy, or a clock, may change
 				if !v.Next.IsZero() {
-					wait = min(wait, max(0, v.Next.Sub(clock)))
+					wait = min(wait, max(0, v.Next.Sub(n.cfg.now())))
 				}
 				if e.wait(now, now.Add(wait), string(v.Reason)) {
 					r := install.Result{Outcome: install.Deferred, Reason: string(v.Reason), Detail: v.Text}
@@ -207,14 +204,20 @@ func (n *Node) carried(name string, o *order.Order, r install.Result) {
 		n.rec.Lives[name] = l
 	}
 	l.found(r)
+	if o.Kind == order.Rollback && r.Outcome == install.Success && r.Installed == nil { // there was nothing before it
+		l.Installed = nil
+	}
 	if l.Target == nil && l.Installed != nil {
 		l.Phase, l.Reason = status.Installed, "Unmanaged"
 	}
 	e := n.rec.Errands[name]
 	latest := e != nil && e.Sequence == o.Sequence
-	again := r.Outcome == install.Deferred || r.Outcome == install.RollbackFailed && r.Reason != install.ReasonNoWayBack
+	// A result that names no order is of something that stood in the way of this one.
+	again := r.Order == 0 || r.Outcome == install.Deferred || r.Outcome == install.RollbackFailed && r.Reason != install.ReasonNoWayBack
 	switch {
-	case again && latest:
+	case again && !latest: // and a newer one comes next
+		n.save(nil)
+	case again:
 		next := time.Now().Add(min(retryMost, retryFirst<<min(max(e.Tries-1, 0), 10)))
 		if r.Next != nil && r.Next.After(time.Now()) {
 			next = *r.Next
@@ -240,7 +243,11 @@ func (n *Node) settled(name string, l *Life, o *order.Order, r install.Result) {
 	back := l.Installed == nil || l.Installed.Checksum != o.Checksum
 	switch {
 	case r.Outcome != install.Success:
-		n.event(r.Code, "order %d, %s: %s: %s", o.Sequence, o, r.Reason, r.Detail)
+		code := r.Code
+		if code == "" {
+			code = problem.InstallFailed
+		}
+		n.event(code, "order %d, %s: %s: %s", o.Sequence, o, r.Reason, r.Detail)
 	case o.Kind == order.Rollback && mine && back:
 		l.Phase, l.Reason, l.Code, l.Outcome, l.Next, l.Order = status.RolledBack, r.Reason, "", string(install.RolledBack), time.Time{}, o.Sequence
 		l.note(r)
@@ -263,8 +270,14 @@ func (n *Node) reportOrder(name string, o *order.Order, r install.Result) {
 	body := status.ReportBody{Site: n.e.Site, Node: n.e.Node, Seq: n.rec.Report, Occurred: n.cfg.now().UTC(), Phase: status.Pending,
 		Outcome: string(r.Outcome), Reason: r.Reason, Code: string(r.Code), Bundle: name, Version: o.Version, Checksum: o.Checksum, Order: o.Sequence,
 		Detail: detailOf(r), Packages: r.Changes, Seconds: r.Seconds, Snapshot: r.Snapshot, Reboot: r.Reboot, Next: r.Next, Log: r.Log}
-	if r.Outcome == install.Success && o.Kind == order.Rollback {
-		body.Outcome = string(install.RolledBack)
+	if o.Kind == order.Rollback {
+		switch r.Outcome {
+		case install.Success:
+			body.Outcome = string(install.RolledBack)
+		case install.RolledBack, install.InstallFailure: // to what was in force before: the release that was to go
+			body.Outcome = string(install.RollbackFailed)
+		case install.Deferred, install.VerificationFailure, install.RollbackFailed:
+		}
 	}
 	if l := n.rec.Lives[name]; l != nil {
 		body.Phase = l.Phase

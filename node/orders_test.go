@@ -185,7 +185,7 @@ func (s *site) forgetOrders(m member) {
 // and nothing else.
 func TestOrdersThatAreNotOurs(t *testing.T) {
 	s := newSite(t, 2)
-	s.script("echo called >> called\necho '" + result(`"outcome":"success","phase":"Installed","reason":"RolledBackByOperator"`) + "'\n")
+	s.script("echo called >> called\necho '" + result(`"outcome":"success","phase":"Installed","reason":"RolledBackByOperator","order":6`) + "'\n")
 	s.start(0)
 	two := s.bundle("2.0", 2, map[string][]byte{"f": random(40, 1000)})
 	p := s.puppet(s.members[1].key, "n01")

@@ -72,7 +72,7 @@ func (l *Life) note(r install.Result) {
 	l.answer = &r
 	l.Detail = status.Clip(detailOf(r), maxDetail)
 	if r.Snapshot != "" {
-		l.Snapshot = r.Snapshot
+		l.Snapshot = status.Clip(r.Snapshot, status.MaxReboot)
 	}
 	if len(r.Reboot) > 0 || r.Phase == status.Installed && r.Reason != install.ReasonNothingToDo {
 		l.Reboot = status.Clip(strings.Join(r.Reboot, ", "), status.MaxReboot)
