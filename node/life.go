@@ -35,6 +35,7 @@ type Life struct {
 	Asked     time.Time             `json:"asked"`              // since when the target is asked for, by the clock of the site
 	Window    *slot                 `json:"window,omitempty"`   // the window to install in
 	Missed    int                   `json:"missed,omitempty"`   // windows that passed since Asked
+	Begun     bool                  `json:"begun,omitempty"`    // the installer was asked and has not answered
 
 	waiting bool // Next is the schedule's, and the schedule says when it is over
 
@@ -88,7 +89,7 @@ func (l *Life) aim(t *status.Desired) bool {
 		}
 		return true // another policy or revision asks for the same: what happened still holds
 	}
-	l.Asked, l.Missed, l.waiting = time.Time{}, 0, false
+	l.Asked, l.Missed, l.Begun, l.waiting = time.Time{}, 0, false, false
 	l.Tries, l.Next, l.Outcome, l.Code, l.Detail, l.Order = 0, time.Time{}, "", "", "", 0
 	switch {
 	case t == nil && l.Installed != nil:
@@ -160,9 +161,9 @@ func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 		v.changed = true
 		return v
 	case status.Staged, status.Scheduled, status.Deferred, status.Installing:
-		// Installing: the daemon was restarted meanwhile. The installer is safe to run twice: what it has started it
+		// Begun: the daemon was restarted meanwhile. The installer is safe to ask twice: what it has started it
 		// finishes, at any time, and it starts nothing outside the window.
-		if l.Phase != status.Installing && !l.may(w) {
+		if !l.Begun && !l.may(w) {
 			l.wait(now, w)
 			return v
 		}
@@ -175,7 +176,7 @@ func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 		l.Phase, l.Reason, l.Code, l.Detail, l.Order = status.Installing, "InstallerRunning", "", "", 0
 		l.Tries++
 		l.Next = now.Add(retryMost) // the phase's deadline: should the installer never answer
-		v.install = true
+		l.Begun, v.install, v.changed = true, true, true
 	}
 	return v
 }
@@ -204,6 +205,7 @@ func (l *Life) found(r install.Result) {
 func (l *Life) finish(now time.Time, r install.Result) {
 	l.found(r)
 	l.note(r)
+	l.Begun = false
 	l.Phase, l.Reason, l.Code, l.Outcome = r.Phase, r.Reason, r.Code, string(r.Outcome)
 	if !Final(l.Phase) {
 		l.Next = now.Add(min(retryMost, retryFirst<<min(max(l.Tries-1, 0), 10)))

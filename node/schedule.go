@@ -31,7 +31,7 @@ type slot struct {
 type timing struct {
 	now          time.Time // by the clock of the site
 	verdict      window.Verdict
-	anytime      bool   // without windows, it would let one start
+	anytime      bool   // without windows, it would let one start; known if runAnytime
 	unsure       string // why it cannot be said; then detail says more, and verdict nothing
 	detail       string
 	maxDeferrals int
@@ -52,21 +52,22 @@ func timingOf(s policy.Schedule, own time.Time, skew time.Duration, site *time.L
 		w.detail = fmt.Sprintf("the clock of this node is %s from its site's: set it", roughly(skew.Abs()))
 		return w
 	}
-	decide := func(s policy.Schedule) (window.Verdict, error) {
-		v, err := s.Decide(w.now, site)
-		if err == nil && v.Start {
-			return s.Decide(own, site)
-		}
-		return v, err
-	}
-	v, err := decide(s)
+	r, err := s.Rules(site)
 	if err != nil {
 		w.unsure, w.detail = reasonZoneUnknown, err.Error()
 		return w
 	}
-	w.verdict = v
-	if a, err := decide(s.Anytime()); err == nil {
-		w.anytime = a.Start
+	decide := func() window.Verdict {
+		v := r.Decide(w.now)
+		if v.Start {
+			return r.Decide(own)
+		}
+		return v
+	}
+	w.verdict = decide()
+	if s.RunAnytime {
+		r.Windows, r.Cutoff = nil, 0
+		w.anytime = decide().Start
 	}
 	return w
 }
@@ -95,7 +96,7 @@ func (l *Life) may(w *timing) bool {
 // watch notes which window is the one to use, and counts one that has passed. One counts for all that pass while the
 // node is off, or its clock is not to be trusted. It reports whether one was missed, which is said once.
 func (l *Life) watch(w *timing) (missed bool) {
-	if w == nil || w.unsure != "" || l.Phase == status.Installing {
+	if w == nil || w.unsure != "" || l.Begun {
 		return false
 	}
 	if l.Asked.IsZero() || l.Asked.After(w.now) {

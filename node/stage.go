@@ -241,14 +241,14 @@ func (n *Node) live() {
 			if l.Target == nil || l.Phase == status.Installing && n.busy || n.forbidden(l) {
 				break
 			}
-			watched := l.Window
+			watched, begun := l.Window, l.Begun
 			v := l.step(time.Now(), n.targetFacts(l), n.timing(name, l))
 			n.dirty = n.dirty || l.Window != watched
 			if !v.changed {
 				break
 			}
 			if v.install && n.busy { // one transaction at a time
-				l.Phase, l.Reason, l.Next, l.Tries = status.Staged, "Queued", time.Now().Add(time.Second), l.Tries-1
+				l.Phase, l.Reason, l.Next, l.Tries, l.Begun = status.Staged, "Queued", time.Now().Add(time.Second), l.Tries-1, begun
 				break
 			}
 			if !v.install {
