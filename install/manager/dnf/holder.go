@@ -15,6 +15,9 @@ import (
 	"github.com/patchmesh/patchmesh/install/manager"
 )
 
+// lockFile is dnf's own lock.
+const lockFile = "var/lib/dnf/rpmdb_lock.pid"
+
 // free says Busy when another package manager is at work.
 func (m *Manager) free() error {
 	who, err := m.Holder()
@@ -27,7 +30,7 @@ func (m *Manager) free() error {
 // Holder names who is in a transaction: dnf's own lock, a file with a process ID, and rpm's, which every program that
 // writes the database takes (yum, PackageKit, rpm itself). Both are left where they are.
 func (m *Manager) Holder() (string, error) {
-	b, err := readAtMost(m.path("var/lib/dnf/rpmdb_lock.pid"), 64)
+	b, err := readAtMost(m.path(lockFile), 64)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
@@ -57,9 +60,15 @@ func (m *Manager) Holder() (string, error) {
 	return describe(int(l.Pid)), nil
 }
 
+// alive reports whether a process is there and has not ended: one that was killed stays in the list until somebody has
+// collected it. The state stands behind the name, see proc_pid_stat(5).
 func alive(pid int) bool {
-	_, err := os.Stat(fmt.Sprintf("/proc/%d/stat", pid))
-	return err == nil
+	b, err := readAtMost(fmt.Sprintf("/proc/%d/stat", pid), 4096)
+	if err != nil {
+		return false
+	}
+	rest := b[bytes.LastIndexByte(b, ')')+1:]
+	return !bytes.HasPrefix(rest, []byte(" Z")) && !bytes.HasPrefix(rest, []byte(" X"))
 }
 
 func describe(pid int) string {

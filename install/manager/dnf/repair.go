@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/patchmesh/patchmesh/install/manager"
+	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/packages"
 )
 
@@ -70,6 +71,11 @@ func (m *Manager) sweep(ctx context.Context) error {
 func (m *Manager) Repair(ctx context.Context, o manager.Order, p manager.Plan) (manager.Output, error) {
 	var out manager.Output
 	if err := m.free(); err != nil {
+		return out, err
+	}
+	// Nobody is at work: what a dnf that was killed left is a lock that the next one would wait for as long as there is
+	// a process of that number.
+	if err := durable.Remove(m.path(lockFile)); err != nil {
 		return out, err
 	}
 	if err := m.verify(ctx, o); err != nil {

@@ -80,7 +80,9 @@ func (r ran) output() manager.Output {
 // transact runs dnf with the bundle's repository and reads what its solver answered.
 func (m *Manager) transact(ctx context.Context, o manager.Order, w wish, how mode, args ...string) (ran, error) {
 	repo := fmt.Sprintf(repository, fileURL(o.Repo))
-	main := w.rules.carried
+	if len(o.List.Remove) > 0 {
+		args = append([]string{"--allowerasing"}, args...) // what the solver would take is held to the list
+	}
 	if how == simulate {
 		persist, err := m.private("persist")
 		if err != nil {
@@ -90,7 +92,7 @@ func (m *Manager) transact(ctx context.Context, o manager.Order, w wish, how mod
 	} else {
 		args = append([]string{"--comment=patchmesh " + m.cfg.Runner.ID}, args...)
 	}
-	res, work, err := m.dnf(ctx, repo, w.exclude, main, append([]string{"--debugsolver"}, args...)...)
+	res, work, err := m.dnf(ctx, repo, w.exclude, w.rules.carried, append([]string{"--debugsolver"}, args...)...)
 	out := ran{res: res}
 	if err != nil {
 		return out, err
@@ -132,13 +134,21 @@ func (m *Manager) dnf(ctx context.Context, repo string, exclude []string, main s
 	if err != nil {
 		return tool.Result{Exit: -1}, "", err
 	}
-	// Named on the command line, these two are paths of the host, also with a root.
-	base := []string{"--config=" + filepath.Join(dir, "dnf.conf"), "--setopt=cachedir=" + filepath.Join(dir, "cache"), "--setopt=logdir=" + log}
+	base := []string{"--config=" + filepath.Join(dir, "dnf.conf"), "--setopt=cachedir=" + m.outside(filepath.Join(dir, "cache")), "--setopt=logdir=" + m.outside(log)}
 	if m.cfg.Root != "/" {
 		base = append(base, "--installroot="+m.cfg.Root, "--releasever=1")
 	}
 	res, err := m.run(ctx, tool.Command{Path: program, Args: append(base, args...), Dir: work})
 	return res, work, err
+}
+
+// outside is a path of the host as dnf is to be told it: with a root dnf puts the root before the path at first, and
+// later does not (_read_conf_file in dnf/cli/cli.py), so it has to lead to the same place either way.
+func (m *Manager) outside(path string) string {
+	if m.cfg.Root == "/" {
+		return path
+	}
+	return strings.Repeat("/..", 40) + path
 }
 
 // run runs a program, and says in the words of a Manager when it did not come to its own end.

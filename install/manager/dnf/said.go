@@ -38,7 +38,7 @@ var kinds = []struct {
 	{manager.Script, regexp.MustCompile(`(?i)scriptlet failed|error in <?\w+>? scriptlet|lua script failed|scriptlet failure`)},
 	{manager.Broken, regexp.MustCompile(`(?i)rpmdb: |database disk image is malformed|cannot open packages database|loading rpmdb|rpmdb open failed|damaged header|rpmdbNextIterator`)},
 	{manager.Untrusted, regexp.MustCompile(`GPG check FAILED|is not signed|ha(s|ve) incorrect checksum|[Cc]hecksum (doesn't|does not) match|Failed to (download|synchronize|load|parse) |repomd\.xml|is not correct\. Package|digests? .*(BAD|NOT OK)|not an rpm package`)},
-	{manager.Refused, regexp.MustCompile(`protected packages|conflicts (with|between attempted)|would result in removing|conflicts with file from`)},
+	{manager.Refused, regexp.MustCompile(`protected packages|would result in removing|conflicts (between attempted|with file from)`)},
 	{manager.Unresolved, regexp.MustCompile(`nothing provides|conflicting requests|Unable to find a match|No match for argument|Depsolve Error|is needed by|cannot install (the best|both)|filtered out by|does not belong to a distupgrade|requires .* but none`)},
 }
 

@@ -346,7 +346,7 @@ func (b *RPM) MachineOf(t testing.TB, root string, paths ...string) Machine {
 	if err := rpmTool(root, nil, "cp", "-a", b.base(t)+"/.", root); err != nil {
 		t.Fatal(err)
 	}
-	m := &rpmMachine{root: root, bed: b}
+	m := b.MachineAt(root)
 	if len(paths) > 0 {
 		if err := rpmTool(root, nil, "rpm", append([]string{"--root=" + root, "--nosignature", "--nodeps", "-i"}, paths...)...); err != nil {
 			t.Fatal(err)
@@ -354,6 +354,9 @@ func (b *RPM) MachineOf(t testing.TB, root string, paths ...string) Machine {
 	}
 	return m
 }
+
+// MachineAt is a machine whose root is there already.
+func (b *RPM) MachineAt(root string) Machine { return &rpmMachine{root: root, bed: b} }
 
 // distribution is what Debian ships as dnf.conf; others differ, none in a way that helps.
 const distribution = "[main]\ngpgcheck=True\ninstallonly_limit=3\nclean_requirements_on_remove=True\nbest=False\nskip_if_unavailable=True\n"
