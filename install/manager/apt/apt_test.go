@@ -185,7 +185,7 @@ func TestKilledAtAnyInstant(t *testing.T) {
 		Packages: []managertest.Package{next, pkg("lib", "2.0-1"), pkg("helper", "1.0-1")}, Roles: map[string]packages.Role{"helper": packages.Dependency},
 	})
 	o := repo.Order()
-	run := tool.Runner{ID: "killed-at-any-instant"}
+	run := tool.Runner{ID: fmt.Sprintf("killed-at-any-instant-%d", os.Getpid())}
 	var whole time.Duration
 	cut := 0
 	for i := -1; i < kills; i++ {

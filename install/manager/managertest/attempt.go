@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ type attempt struct {
 	findings      []string
 }
 
-// runner is one for a test, marked with its name.
+// runner is one for a test, marked with its name. The mark must be no other process's: what carries it is killed.
 func runner(t testing.TB, env ...string) tool.Runner {
 	id := strings.Map(func(r rune) rune {
 		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
@@ -31,7 +32,7 @@ func runner(t testing.TB, env ...string) tool.Runner {
 		}
 		return '-'
 	}, t.Name())
-	return tool.Runner{ID: id, Env: env}
+	return tool.Runner{ID: fmt.Sprintf("%s-%d", id, os.Getpid()), Env: env}
 }
 
 func installed(t testing.TB, m manager.Manager) []packages.Installed {

@@ -329,7 +329,11 @@ func (m *debMachine) Manager(t testing.TB, r tool.Runner) manager.Manager {
 
 func (m *debMachine) Hold(t testing.TB, name string) {
 	t.Helper()
-	output(t, m.root, "sh", "-c", `echo "$1 hold" | dpkg --root="$2" --set-selections`, "sh", name, m.root)
+	cmd := exec.Command("dpkg", "--root="+m.root, "--set-selections")
+	cmd.Stdin = strings.NewReader(name + " hold\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("hold %s: %v\n%s", name, err, out)
+	}
 }
 
 func (m *debMachine) Pin(t testing.TB, name, version string) {
@@ -391,11 +395,15 @@ func (m *debMachine) Naive(t testing.TB, repo *Repo) (int, string) {
 	write(t, conf, strings.ReplaceAll(`Dir "ROOT/"; Dir::State::status "ROOT/var/lib/dpkg/status"; Dir::Bin::dpkg "/usr/bin/dpkg"; Dir::Bin::methods "/usr/lib/apt/methods";
 DPkg::Options { "--root=ROOT"; "--force-confdef"; "--force-confold"; }; Dir::Etc::parts "ROOT/etc/apt/apt.conf.d"; APT::Sandbox::User "root"; Acquire::Languages "none";
 `, "ROOT", m.root), 0o644)
-	cmd := exec.Command("sh", "-c", "apt-get update; apt-get -y upgrade")
-	cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "APT_CONFIG=" + conf}
-	out, err := cmd.CombinedOutput()
-	if cmd.ProcessState == nil {
-		t.Fatal(err)
+	exit, said := 0, ""
+	for _, args := range [][]string{{"update"}, {"-y", "upgrade"}} { // "apt-get update; apt-get -y upgrade"
+		cmd := exec.Command("apt-get", args...)
+		cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "APT_CONFIG=" + conf}
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		exit, said = cmd.ProcessState.ExitCode(), said+string(out)
 	}
-	return cmd.ProcessState.ExitCode(), string(out)
+	return exit, said
 }

@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/patchmesh/patchmesh/install/manager"
 	"github.com/patchmesh/patchmesh/install/tool"
+	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/packages"
 )
@@ -369,7 +371,7 @@ func staleCache(t *testing.T, bed Bed) {
 	if err := os.RemoveAll(r.Dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(next.Dir, r.Dir); err != nil {
+	if err := durable.Rename(next.Dir, r.Dir); err != nil {
 		t.Fatal(err)
 	}
 	next.Dir = r.Dir
@@ -420,17 +422,19 @@ func killed(t *testing.T, bed Bed, where func(*Package, string)) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	reached := make(chan bool, 1)
-	go func() {
+	reached := false
+	var wait sync.WaitGroup
+	wait.Go(func() {
 		n, _ := f.Read(make([]byte, 1))
-		reached <- n == 1
+		reached = n == 1
 		cancel()
-	}()
+	})
 	run := runner(t)
 	back := m.Manager(t, run)
 	a := carryOut(ctx, t, back, r.Order())
 	f.Close()
-	if !<-reached {
+	wait.Wait()
+	if !reached {
 		t.Fatalf("the script was not reached: %s", a.says())
 	}
 	if a.kind() != manager.Cut || len(a.findings) == 0 {
