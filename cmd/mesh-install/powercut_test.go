@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,7 +24,7 @@ type disk struct {
 	image, mount string
 }
 
-func newDisk(t *testing.T) *disk {
+func newDisk(t *testing.T, size string) *disk {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs the right to mount: run as root")
@@ -35,7 +37,7 @@ func newDisk(t *testing.T) *disk {
 	if err := os.Mkdir(d.mount, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mkfs.ext4", "-q", "-J", "size=4", d.image, "12m").CombinedOutput(); err != nil { // small: it is copied often
+	if out, err := exec.Command("mkfs.ext4", "-q", "-J", "size=4", d.image, size).CombinedOutput(); err != nil { // small: it is copied often
 		t.Fatalf("%v %s", err, out)
 	}
 	if out, err := exec.Command("mount", "-o", "loop,commit=300", d.image, d.mount).CombinedOutput(); err != nil {
@@ -51,41 +53,50 @@ func newDisk(t *testing.T) *disk {
 
 func (d *disk) remount(t *testing.T, image string) {
 	t.Helper()
-	if err := unix.Unmount(d.mount, 0); err != nil {
+	d.off(t)
+	d.on(t, image)
+}
+
+// off unmounts it. A process that was just killed may hold it for an instant longer.
+func (d *disk) off(t *testing.T) {
+	t.Helper()
+	err := unix.Unmount(d.mount, 0)
+	for tick := time.NewTicker(10 * time.Millisecond); errors.Is(err, unix.EBUSY); <-tick.C {
+		if err = unix.Unmount(d.mount, 0); t.Context().Err() != nil {
+			break
+		}
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (d *disk) on(t *testing.T, image string) {
+	t.Helper()
 	if out, err := exec.Command("mount", "-o", "loop,commit=300", image, d.mount).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
 }
 
-// copyFile copies what is in the file now.
+// copyFile copies what is in the file now; holes stay holes.
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
-	b, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, b, 0o600); err != nil {
-		t.Fatal(err)
+	if out, err := exec.Command("cp", "--sparse=always", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
 	}
 }
 
 // powerCuts cuts the power at each of the given injections and returns what the oracle says.
 func powerCuts(t *testing.T, points func(log string) []string, always ...string) (cuts int, wrong []string) {
 	t.Helper()
-	d := newDisk(t)
+	d := newDisk(t, "12m")
 	s := upgradeOn(t, yes, func(c *install.Config) { c.Root, c.State = d.mount+"/root", d.mount+"/state" })
 	// The machine as it is before: flushed, and kept aside.
 	unix.Sync()
 	template, cut := d.image+".template", d.image+".cut"
-	if err := unix.Unmount(d.mount, 0); err != nil {
-		t.Fatal(err)
-	}
+	d.off(t)
 	copyFile(t, d.image, template)
-	if out, err := exec.Command("mount", "-o", "loop,commit=300", d.image, d.mount).CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
-	}
+	d.on(t, d.image)
 	_, _, log := s.run(t, "fsync,renameat,symlinkat", "")
 	for _, point := range points(log) {
 		work := d.image + ".work"
