@@ -16,6 +16,8 @@ import (
 
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/install/installtest"
+	"github.com/patchmesh/patchmesh/install/manager/managertest"
+	"github.com/patchmesh/patchmesh/install/preflight"
 )
 
 // nobody is the user that the daemon is here: neither root nor in any group.
@@ -220,4 +222,27 @@ func TestHostileHandoffIsNoticed(t *testing.T) {
 		}
 	}
 	t.Error("no link was ever followed: the test proves nothing")
+}
+
+// A daemon that says the machine's clock is wrong defers an install; it cannot do more by that.
+func TestSkewDefers(t *testing.T) {
+	p := newPatchBench(t, managertest.Deb(), pair("1.0-1")...)
+	two := p.bundle("2", 2, managertest.Spec{Packages: pair("2.0-1")})
+	req := p.Request(t, two, installtest.Want{})
+	req.SkewSeconds = -301
+	if r := p.installer().Apply(t.Context(), req); r.Exit != install.ExitDeferred || r.Reason != string(preflight.ClockUnsure) || p.version("demo") != "1.0-1" {
+		t.Errorf("%+v", r)
+	}
+	req.SkewSeconds = 299
+	if r := p.installer().Apply(t.Context(), req); r.Exit != install.ExitDone || p.version("demo") != "2.0-1" {
+		t.Errorf("%+v", r)
+	}
+	req.SkewSeconds = 1 << 60
+	doc, err := req.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := install.ParseRequest(doc); err == nil {
+		t.Error("a skew of ages is accepted")
+	}
 }

@@ -21,12 +21,14 @@ const (
 	defaultKeepDays = policy.DefaultSnapshotDays
 )
 
-// Providers are those that keep a machine's state, the cheapest first.
+// Providers are those that keep a machine's state, the cheapest of those that keep all of it first; Timeshift does not.
 func Providers(c Config) []snapshot.Provider {
 	dir := filepath.Join(c.State, "snapshots")
 	return []snapshot.Provider{
 		&snapshot.Btrfs{Dir: dir, Now: time.Now},
+		&snapshot.LVM{Dir: filepath.Join(dir, "lvm"), Now: time.Now},
 		&snapshot.Copy{Dir: dir, Now: time.Now},
+		&snapshot.Timeshift{Dir: filepath.Join(dir, "timeshift"), Now: time.Now},
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,6 +143,7 @@ func (s *session) preflight(ctx context.Context, p *patch, t journal.Transaction
 	for _, n := range notes {
 		s.Log.Warn("preflight", "note", n)
 	}
+	facts.Skew = time.Duration(s.request.SkewSeconds) * time.Second
 	limits := preflight.DefaultLimits()
 	limits.BatteryPercent = s.Config.Packages.BatteryPercent
 	if no := preflight.Decide(facts, limits); no != nil { // before the tools are run in vain
@@ -152,6 +154,11 @@ func (s *session) preflight(ctx context.Context, p *patch, t journal.Transaction
 		return t, err
 	}
 	plan, err := p.manager.Plan(ctx, p.order)
+	var broken *manager.Error
+	if errors.As(err, &broken) && broken.Kind == manager.Broken && s.ledger.Left(ReasonNoSnapshot) {
+		plan, err = mending(p.order.List, before), nil
+		t.Packages.Repaired = true
+	}
 	if err != nil {
 		return t, err
 	}
@@ -191,6 +198,21 @@ func (s *session) preflight(ctx context.Context, p *patch, t journal.Transaction
 	return t, nil
 }
 
+// mending is the plan for a machine that an earlier transaction without a snapshot left out of order: the tools make none
+// for it. They go forward to what the list says of what is there.
+func mending(l *packages.List, have []packages.Installed) (plan manager.Plan) {
+	for _, p := range l.Packages {
+		i := slices.IndexFunc(have, func(i packages.Installed) bool { return i.ID() == p.ID() })
+		switch {
+		case i >= 0:
+			plan.Changes = append(plan.Changes, packages.Change{Name: p.Name, Arch: p.Arch, From: have[i].Version, To: p.Version})
+		case p.Role == packages.Install:
+			plan.Changes = append(plan.Changes, packages.Change{Name: p.Name, Arch: p.Arch, To: p.Version})
+		}
+	}
+	return plan
+}
+
 // brought are the packages of a list that a plan unpacks.
 func brought(l *packages.List, plan manager.Plan) []packages.Package {
 	to := map[string]string{}
@@ -216,6 +238,9 @@ func bytesOf(ps []packages.Package) (n int64) {
 // transact lets the package manager do what was foreseen, and makes that durable: an rpm's files are not flushed by
 // those who write them.
 func (s *session) transact(ctx context.Context, p *patch, t journal.Transaction) error {
+	if t.Packages.Repaired {
+		return s.repair(ctx, p, t)
+	}
 	f, err := s.state.readForeseen(t.Packages.Foreseen)
 	if err != nil {
 		return err

@@ -14,9 +14,11 @@ import (
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/install/health"
 	"github.com/patchmesh/patchmesh/install/installtest"
+	"github.com/patchmesh/patchmesh/install/journal"
 	"github.com/patchmesh/patchmesh/install/manager/managertest"
 	"github.com/patchmesh/patchmesh/install/preflight"
 	"github.com/patchmesh/patchmesh/install/snapshot/tree"
+	"github.com/patchmesh/patchmesh/install/tool"
 	"github.com/patchmesh/patchmesh/internal/packages"
 )
 
@@ -36,8 +38,10 @@ func newPatchBench(t *testing.T, bed managertest.Bed, installed ...managertest.P
 	bed.Needs(t)
 	p := &patchBench{t: t, bed: bed}
 	p.Bench = installtest.New(t, nil)
-	if err := os.MkdirAll(p.Config.Machine, 0o755); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{"run", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(p.Config.Machine, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	p.machine = bed.Machine(t, p.Config.Machine, installed...)
 	return p
@@ -315,4 +319,95 @@ func TestSchedule(t *testing.T) {
 			inForce(t, b, one, two)
 		})
 	}
+}
+
+// Where the policy allows it, a start of the machine that the packages need comes before the question about health, and
+// the next run of the machine goes on there. One that never comes is asked for a bounded number of times.
+func TestPackagesReboot(t *testing.T) {
+	bed := managertest.Deb()
+	for _, comes := range []bool{true, false} {
+		t.Run(fmt.Sprint("comes ", comes), func(t *testing.T) {
+			t.Parallel()
+			p := newPatchBench(t, bed, pair("1.0-1")...)
+			p.Config.Health.Command = []string{"/bin/true"}
+			var asked, probed int
+			p.host.Start = func() error { asked++; return nil }
+			p.host.Well = func(context.Context, health.Check) error { probed++; return nil }
+			two := p.bundle("2", 2, managertest.Spec{Packages: pair("2.0-1"), Reboot: true})
+			r := p.apply(two)
+			want(t, r, "success 0 Installed Installed ") // without a word in the policy
+			if asked != 0 || probed != 1 || len(r.Reboot) != 1 {
+				t.Fatalf("asked %d, probed %d, %q", asked, probed, r.Reboot)
+			}
+			three := p.bundle("3", 3, managertest.Spec{Packages: pair("3.0-1"), Reboot: true})
+			want(t, p.apply(three, "  reboot: IfRequired\n"), "deferred 1 Deferred RebootPending ")
+			if asked != 1 || probed != 1 {
+				t.Fatalf("asked %d, probed %d", asked, probed)
+			}
+			for range journal.MaxReboots - 1 {
+				if comes {
+					break
+				}
+				want(t, p.installer().Recover(t.Context()), "deferred 1 Deferred RebootPending ")
+			}
+			if comes { // the journal is of another run of the machine
+				file := filepath.Join(p.Config.State, "journal.json")
+				b, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tr, err := journal.Parse(b)
+				if err != nil || tr.Step != journal.Reboot {
+					t.Fatalf("%+v, %v", tr, err)
+				}
+				tr.Packages.Boot = "another"
+				if b, err = tr.Encode(); err != nil {
+					t.Fatal(err)
+				}
+				installtest.WriteFile(t, file, b)
+			}
+			r = p.installer().Recover(t.Context())
+			want(t, r, done)
+			wantAsked := map[bool]int{true: 1, false: journal.MaxReboots}[comes]
+			if asked != wantAsked || probed != 2 || (len(r.Reboot) == 0) != comes || len(r.Changes) != 2 {
+				t.Errorf("asked %d, probed %d, reboot %q, changes %v", asked, probed, r.Reboot, r.Changes)
+			}
+			p.clean()
+		})
+	}
+}
+
+// A state to which the way back is barred, because somebody changed packages since, is reached by the older release as
+// a downgrade, with a snapshot of its own. What a person holds is left alone in all of it, and said.
+func TestPackagesRollbackAfterChange(t *testing.T) {
+	beds(t, func(t *testing.T, bed managertest.Bed) {
+		p := newPatchBench(t, bed, append(pair("1.0-1"), managertest.Package{Name: "other", Version: "1.0-1"})...)
+		two := p.bundle("2", 2, managertest.Spec{Packages: pair("2.0-1")})
+		three := p.bundle("3", 3, managertest.Spec{Packages: append(pair("3.0-1"), managertest.Package{Name: "other", Version: "3.0-1"})})
+		want(t, p.apply(two), done)
+		p.machine.Hold(t, "other")
+		r := p.apply(three)
+		want(t, r, done)
+		if len(r.Kept) != 1 || r.Kept[0].Name != "other" || p.version("other") != "1.0-1" {
+			t.Errorf("kept %+v, other %s", r.Kept, p.version("other"))
+		}
+		// Somebody does something by hand.
+		back := p.machine.Manager(t, tool.Runner{ID: "by-hand"})
+		repo := bed.Repo(t, managertest.Spec{Packages: []managertest.Package{{Name: "extra", Version: "1.0-1"}}, Roles: map[string]packages.Role{"extra": packages.Install}})
+		plan, err := back.Plan(t.Context(), repo.Order())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := back.Apply(t.Context(), repo.Order(), plan); err != nil {
+			t.Fatal(err)
+		}
+		r = p.installer().Rollback(t.Context(), "os")
+		want(t, r, "success 0 Installed RolledBackByOperator ")
+		if p.version("demo") != "2.0-1" || p.version("extra") != "1.0-1" || r.Installed == nil || r.Installed.Version != "2" {
+			t.Errorf("demo %s, extra %s, %+v", p.version("demo"), p.version("extra"), r)
+		}
+		inForce(t, p.Bench, two, three)
+		p.clean()
+		want(t, p.apply(three), "rolled_back 4 RolledBack RolledBackByOperator ")
+	})
 }

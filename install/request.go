@@ -20,6 +20,9 @@ const SchemaRequest = "patchmesh.io/install-request/v1"
 // MaxRequestBytes bounds a request file: the largest documents in base64, and some room.
 const MaxRequestBytes = 1 << 20
 
+// maxSkewSeconds is a century.
+const maxSkewSeconds = 100 * 366 * 86400
+
 // Request is what the daemon asks for. Nothing in it is believed: the documents carry their signatures, and the store
 // is a directory whose every byte is hashed. The documents are in it, rather than named by it, so that they cannot
 // change between two looks.
@@ -32,6 +35,9 @@ type Request struct {
 	Policy          []byte `json:"policy"` // policy.Document, the exact bytes
 	PolicySignature []byte `json:"policySignature"`
 	Store           string `json:"store"` // absolute path of the chunk store
+
+	// SkewSeconds is how far the clocks of the site are ahead of the machine's, as the daemon sees it. It can only defer.
+	SkewSeconds int64 `json:"skewSeconds,omitempty"`
 
 	// An operator's order, order.Order, stands alone: with it there is no manifest and no policy.
 	Order          []byte `json:"order,omitempty"`
@@ -78,6 +84,8 @@ func ParseRequest(b []byte) (Request, error) {
 		return bad(fmt.Errorf("manifest, policy and both signatures are required"))
 	case r.ID != "" && !validID(r.ID) || r.Boot != "" && !validID(r.Boot):
 		return bad(fmt.Errorf("id or boot is not one"))
+	case r.SkewSeconds < -maxSkewSeconds || r.SkewSeconds > maxSkewSeconds:
+		return bad(fmt.Errorf("skewSeconds %d is out of range", r.SkewSeconds))
 	case !filepath.IsAbs(r.Store) || filepath.Clean(r.Store) != r.Store:
 		return bad(fmt.Errorf("store %q is not a clean absolute path", r.Store))
 	}

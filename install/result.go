@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/patchmesh/patchmesh/install/journal"
 	"github.com/patchmesh/patchmesh/install/ledger"
 	"github.com/patchmesh/patchmesh/install/manager"
 	"github.com/patchmesh/patchmesh/internal/manifest"
@@ -60,8 +61,8 @@ const (
 	ReasonPlanChanged      = "PlanChanged"
 	ReasonUntrusted        = "PackageUntrusted"
 	ReasonScript           = "ScriptFailed"
-	ReasonNotAsForeseen    = "NotAsForeseen" // the tool was content, and the machine is not as it should be
-	ReasonNoSnapshot       = "NoSnapshot"    // it failed and nothing could be put back
+	ReasonNotAsForeseen    = "NotAsForeseen"    // the tool was content, and the machine is not as it should be
+	ReasonNoSnapshot       = journal.NoSnapshot // it failed and nothing could be put back
 	ReasonForgotten        = "FailuresForgotten"
 	ReasonHeldBack         = "HeldBackByOperator" // before it was ever in force
 	ReasonOrderTooOld      = "OrderTooOld"

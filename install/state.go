@@ -71,7 +71,11 @@ func lockState(dir string) (*state, error) {
 	return s, nil
 }
 
-func (s *state) close() { s.lock.Close() }
+// close gives the lock back at once, also while a program is just being started and has not closed its copy yet.
+func (s *state) close() {
+	_ = unix.Flock(int(s.lock.Fd()), unix.LOCK_UN)
+	s.lock.Close()
+}
 
 func (s *state) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)

@@ -206,6 +206,9 @@ func (t Transaction) Trial() ledger.Trial {
 		if f.Class == Deferred || f.Class == Damaged {
 			tr.Attempts--
 		}
+		if t.Packages.Touched && t.Packages.Provider == None {
+			tr.Reason, tr.Detail = NoSnapshot, f.Reason+": "+f.Detail
+		}
 	}
 	return tr
 }

@@ -18,6 +18,9 @@ const (
 // None is the Provider of a transaction without a snapshot, which the policy has to allow.
 const None = "none"
 
+// NoSnapshot is the reason of a trial that was not taken back, because nothing had been kept.
+const NoSnapshot = "NoSnapshot"
+
 // Packages is what only a transaction of packages has. What is large is in a file beside the journal.
 type Packages struct {
 	ID         string `json:"id"`         // of the transaction, of its snapshot, and the mark of its processes

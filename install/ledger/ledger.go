@@ -273,6 +273,16 @@ func (l *Ledger) DropSnapshots(keep []string) (changed bool) {
 	return changed
 }
 
+// Left reports whether the last try of any bundle ended for this reason.
+func (l *Ledger) Left(reason string) bool {
+	for _, b := range l.Bundles {
+		if b.Trial != nil && b.Trial.Reason == reason {
+			return true
+		}
+	}
+	return false
+}
+
 // Forget drops the trial of a name and reports whether there was one.
 func (l *Ledger) Forget(name string) bool {
 	if b := l.Bundles[name]; b != nil && b.Trial != nil {
