@@ -69,7 +69,7 @@ func (n *Node) handedBefore(request install.Request) (id string, same bool) {
 		return "", false
 	}
 	id = open.ID
-	open.ID = request.ID
+	open.ID, open.SkewSeconds = request.ID, request.SkewSeconds
 	a, aerr := json.Marshal(open)
 	b, berr := json.Marshal(request)
 	return id, id != "" && aerr == nil && berr == nil && bytes.Equal(a, b)

@@ -311,6 +311,7 @@ func (n *Node) install(name string) {
 
 // execute has the executor act on a request, beside the loop; then runs on the loop with its answer.
 func (n *Node) execute(request install.Request, then func(install.Result)) {
+	request.SkewSeconds = int64(n.skew() / time.Second)
 	if n.cfg.Handoff != "" {
 		n.handOver(request, then)
 		return
