@@ -98,6 +98,14 @@ func (w wish) allowed(s []step) ([]packages.Change, error) {
 	if len(wrong) > 0 {
 		return nil, &manager.Error{Kind: manager.Refused, Detail: strings.Join(wrong, "; ")}
 	}
+	for _, spec := range w.specs {
+		if !slices.ContainsFunc(after, func(p packages.Installed) bool { return nevra(p.Name, p.Version, p.Arch) == spec }) {
+			wrong = append(wrong, spec)
+		}
+	}
+	if len(wrong) > 0 {
+		return nil, &manager.Error{Kind: manager.Unresolved, Detail: "dnf leaves out " + strings.Join(wrong, ", ")}
+	}
 	return packages.Diff(before, after), nil
 }
 

@@ -7,8 +7,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/patchmesh/patchmesh/install/manager"
 	"github.com/patchmesh/patchmesh/install/manager/managertest"
@@ -475,6 +477,41 @@ func TestHistoryNamesTheTransaction(t *testing.T) {
 	said, err := exec.CommandContext(t.Context(), "dnf-3", "--installroot="+m.Root(), "--releasever=1", "history", "info", "last").CombinedOutput()
 	if err != nil || !a.good() || !strings.Contains(string(said), "patchmesh "+runner(t).ID) {
 		t.Errorf("%s, %v\n%s", a.says(), err, said)
+	}
+}
+
+// A power cut leaves dnf's lock, and the next boot gives its process ID to somebody else.
+func TestStaleLock(t *testing.T) {
+	t.Parallel()
+	bed.Needs(t)
+	m := bed.Machine(t, "", pkg("demo", "1.0-1"))
+	repo := bed.Repo(t, managertest.Spec{Packages: []managertest.Package{pkg("demo", "2.0-1")}})
+	lock := filepath.Join(m.Root(), "var/lib/dnf/rpmdb_lock.pid")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(lock), 0o755), os.WriteFile(lock, []byte(strconv.Itoa(os.Getpid())), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	back := m.Manager(t, runner(t))
+	if who, err := back.Holder(); !strings.HasPrefix(who, fmt.Sprintf("pid %d ", os.Getpid())) || err != nil {
+		t.Errorf("a lock that is held: %q, %v", who, err)
+	}
+	ago := time.Now().Add(-1000 * time.Hour)
+	if err := os.Chtimes(lock, ago, ago); err != nil {
+		t.Fatal(err)
+	}
+	control := exec.CommandContext(t.Context(), "dnf-3", "--installroot="+m.Root(), "--releasever=1", "-y", "--nogpgcheck", "--setopt=exit_on_lock=1", "install", repo.Dir+"/demo-2.0-1.noarch.rpm")
+	if said, err := control.CombinedOutput(); control.ProcessState.ExitCode() != 200 {
+		t.Errorf("the control: dnf ends with %v\n%s", err, said)
+	}
+	if err := os.Chtimes(lock, ago, ago); err != nil {
+		t.Fatal(err)
+	}
+	if who, err := back.Holder(); who != "" || err != nil {
+		t.Errorf("a lock of before the boot: %q, %v", who, err)
+	}
+	a := carryOut(t, m, repo.Order())
+	t.Logf("CASE|rpm: lock left by a power cut|200|%s", a.says())
+	if !a.good() {
+		t.Error(a.says())
 	}
 }
 

@@ -134,6 +134,8 @@ func TestRules(t *testing.T) {
 		{conf: "[main]\nincludepkgs=lib*", p: packages.Package{Name: "demo", Version: "2.0-1", Arch: "noarch"}, want: manager.KeptPinned},
 		{conf: "[main]\nincludepkgs=d?mo", p: packages.Package{Name: "demo", Version: "2.0-1", Arch: "noarch"}},
 		{conf: "[main]\nexcludepkgs=[!a]emo", p: packages.Package{Name: "demo", Version: "2.0-1", Arch: "noarch"}, want: manager.KeptPinned},
+		{conf: "[main]\nexcludepkgs=demo\nexcludepkgs=lib", p: packages.Package{Name: "demo", Version: "2.0-1", Arch: "noarch"}, want: manager.KeptPinned},
+		{conf: "[main]\nexcludepkgs=demo-${releasever}", p: packages.Package{Name: "demo", Version: "2.0-1", Arch: "noarch"}, want: manager.KeptPinned},
 		{conf: "[main]\nexcludepkgs=*", p: packages.Package{Name: "demo", Version: "2.0-1", Arch: "noarch"}, want: manager.KeptPinned},
 	} {
 		main := parseMain([]byte(c.conf))

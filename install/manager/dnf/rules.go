@@ -121,14 +121,20 @@ func parseMain(b []byte) map[string]string {
 		k, v, ok := strings.Cut(line, "=")
 		if key = ""; section == "main" && ok {
 			key = strings.TrimSpace(k)
+			if strings.HasPrefix(key, "exclude") && out[key] != "" {
+				v = out[key] + " " + v // said twice, both count
+			}
 			out[key] = strings.TrimSpace(v)
 		}
 	}
 	return out
 }
 
+// variable is one of dnf's ("Repo variables" in dnf.conf(5)). What it stands for is not known here: anything.
+var variable = regexp.MustCompile(`\$\{?\w+\}?`)
+
 func list(s string) []string {
-	return strings.FieldsFunc(s, func(c rune) bool { return c == ',' || c == ' ' || c == '\t' })
+	return strings.FieldsFunc(variable.ReplaceAllString(s, "*"), func(c rune) bool { return c == ',' || c == ' ' || c == '\t' })
 }
 
 // parseLocks reads a list of the versionlock plugin: a pattern that says which versions of a package are allowed, or

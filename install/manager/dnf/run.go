@@ -90,6 +90,9 @@ func (m *Manager) transact(ctx context.Context, o manager.Order, w wish, how mod
 		}
 		args = append([]string{"--setopt=persistdir=" + persist, "--setopt=tsflags=test"}, args...)
 	} else {
+		if err := m.dropStaleLock(); err != nil {
+			return ran{}, err
+		}
 		args = append([]string{"--comment=patchmesh " + m.cfg.Runner.ID}, args...)
 	}
 	res, work, err := m.dnf(ctx, repo, w.exclude, w.rules.carried, append([]string{"--debugsolver"}, args...)...)
