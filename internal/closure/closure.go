@@ -29,6 +29,7 @@ import (
 	"github.com/patchmesh/patchmesh/install/manager/apt"
 	"github.com/patchmesh/patchmesh/install/manager/dnf"
 	"github.com/patchmesh/patchmesh/install/tool"
+	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/packages"
 	"github.com/patchmesh/patchmesh/internal/problem"
@@ -92,7 +93,7 @@ func Unproved(l *packages.List, proofs []Proof) (names []string) {
 func prove(ctx context.Context, b *chunker.Bundle, l *packages.List, base string, from func(context.Context, *bed, string) error) (proof Proof, err error) {
 	// Not in the system's temporary directory: a root is as large as a system, and the disk that holds the bundle is
 	// meant for much.
-	dir, err := os.MkdirTemp(filepath.Dir(b.Dir), ".prove-*")
+	dir, err := os.MkdirTemp(filepath.Dir(b.Dir), durable.TempPrefix+"prove-*")
 	if err != nil {
 		return proof, err
 	}
@@ -105,7 +106,7 @@ func prove(ctx context.Context, b *chunker.Bundle, l *packages.List, base string
 		return proof, err
 	}
 	d := &bed{root: filepath.Join(dir, "root"), private: filepath.Join(dir, "private"), list: l,
-		run: tool.Runner{ID: "prove-" + strings.TrimPrefix(filepath.Base(dir), ".prove-")}}
+		run: tool.Runner{ID: strings.TrimPrefix(filepath.Base(dir), durable.TempPrefix)}}
 	if err := errors.Join(os.Mkdir(d.private, 0o700), from(ctx, d, base)); err != nil {
 		return proof, err
 	}

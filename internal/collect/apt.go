@@ -365,7 +365,7 @@ func (a *apt) download(ctx context.Context, dir string, ps []packages.Package) e
 		if err != nil {
 			return err
 		}
-		if res.Exit != 0 || strings.Contains(string(res.Both), "cannot be authenticated") {
+		if res.Exit != 0 || strings.Contains(said(res), "cannot be authenticated") {
 			return downloadProblem(res)
 		}
 		for i := range batch {

@@ -51,6 +51,11 @@ func fleet(t *testing.T) *archive {
 func TestApt(t *testing.T) {
 	t.Parallel()
 	a := fleet(t)
+	t.Run("collects", func(t *testing.T) { aptCollects(t, a) })
+	t.Run("refuses", func(t *testing.T) { aptRefuses(t, a) })
+}
+
+func aptCollects(t *testing.T, a *archive) {
 	base := []string{"till 1.0; Depends: tilllib (= 1.0)", "tilllib 1.0", "escpos 1.0; Provides: printer-driver", "same 1.0"}
 	status := dpkgStatus(t, base...)
 	list := write(t, filepath.Join(t.TempDir(), "list"), "till\t1.0\ntilllib\t1.0\nescpos 1.0\nsame:all 1.0 ii \nlaser 1.0 rc \nnever\n")
@@ -125,6 +130,25 @@ func TestApt(t *testing.T) {
 			t.Error("nothing to do, and a directory was made")
 		}
 	})
+	t.Run("nothing to do", func(t *testing.T) {
+		o := a.options(dpkgStatus(t, "same 1.0"))
+		if r := collectApt(t, o); len(r.Packages)+len(r.Kept) != 0 {
+			t.Errorf("%+v", r)
+		}
+		if _, err := os.Lstat(o.Dest); err == nil {
+			t.Error("a directory was made")
+		}
+	})
+	t.Run("held", func(t *testing.T) {
+		o := a.options(write(t, filepath.Join(t.TempDir(), "list"), "till 1.0 hi \nlaser 0.9 hi \n"))
+		if r := collectApt(t, o); len(r.Packages) != 0 || !cmp.Equal(r.Kept, []string{"laser", "till"}) {
+			t.Errorf("%+v", r)
+		}
+		o.Only = []string{"laser"} // by name it is collected: the hold is the machine's own affair
+		if diff := cmp.Diff([]string{"update laser:all 0.9 -> 1.0"}, shown(collectApt(t, o))); diff != "" {
+			t.Error(diff)
+		}
+	})
 	t.Run("removal", func(t *testing.T) {
 		o := a.options(dpkgStatus(t, "same 1.0"))
 		o.Only = []string{"clash"}
@@ -139,22 +163,8 @@ func TestApt(t *testing.T) {
 	})
 }
 
-func TestAptNothingToDo(t *testing.T) {
-	t.Parallel()
-	a := fleet(t)
-	o := a.options(dpkgStatus(t, "same 1.0"))
-	if r := collectApt(t, o); len(r.Packages)+len(r.Kept) != 0 {
-		t.Errorf("%+v", r)
-	}
-	if _, err := os.Lstat(o.Dest); err == nil {
-		t.Error("a directory was made")
-	}
-}
-
 // Whatever goes wrong has a name, and leaves nothing behind.
-func TestAptRefuses(t *testing.T) {
-	t.Parallel()
-	a := fleet(t)
+func aptRefuses(t *testing.T, a *archive) {
 	status := dpkgStatus(t, "till 1.0", "tilllib 1.0", "escpos 1.0; Provides: printer-driver")
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -162,7 +172,7 @@ func TestAptRefuses(t *testing.T) {
 	}
 	closed.Close()
 	web := httptest.NewServer(http.FileServer(http.Dir(a.dir)))
-	defer web.Close()
+	t.Cleanup(web.Close)
 	other := newArchive(t)
 	spoiled := func(t *testing.T, file string, change func([]byte) []byte) string {
 		dir := filepath.Join(t.TempDir(), "archive")
@@ -221,6 +231,7 @@ func TestAptRefuses(t *testing.T) {
 		{"exists", func(t *testing.T, o *Options) { o.Dest = t.TempDir() }, problem.AlreadyExists, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			o := a.options(status)
 			c.change(t, &o)
 			_, err := Run(t.Context(), o)

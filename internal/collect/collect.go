@@ -144,6 +144,7 @@ func (w work) collect(ctx context.Context, b backend, machines []Machine, conten
 	}
 	ps := u.packages()
 	if len(ps) == 0 {
+		o.Progress.Done()
 		return &Result{Kept: u.kept}, nil
 	}
 	o.Progress.Stage("download", int64(len(ps)), progress.Files)

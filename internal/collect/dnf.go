@@ -232,14 +232,14 @@ func (d *dnf) solve(ctx context.Context, root, list string, question []string) (
 		return nil, err
 	}
 	if res.Exit != 0 {
-		switch said := string(res.Both); {
-		case saysUntrusted.MatchString(said), saysChecksum.MatchString(said), saysUnreachable.MatchString(said), saysNoRelease.MatchString(said):
+		switch text := said(res); {
+		case saysUntrusted.MatchString(text), saysChecksum.MatchString(text), saysUnreachable.MatchString(text), saysNoRelease.MatchString(text):
 			return nil, updateProblem(res)
 		}
 		return nil, resolveProblem(list, res)
 	}
 	b, err := readFile(answer, 16<<20)
-	if errors.Is(err, fs.ErrNotExist) && strings.Contains(string(res.Both), "Nothing to do") {
+	if errors.Is(err, fs.ErrNotExist) && strings.Contains(said(res), "Nothing to do") {
 		return nil, nil
 	}
 	if err != nil {

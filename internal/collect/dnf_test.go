@@ -108,6 +108,11 @@ func rpmFleet(t *testing.T) *vendor {
 func TestDnf(t *testing.T) {
 	t.Parallel()
 	v := rpmFleet(t)
+	t.Run("collects", func(t *testing.T) { dnfCollects(t, v) })
+	t.Run("refuses", func(t *testing.T) { dnfRefuses(t, v) })
+}
+
+func dnfCollects(t *testing.T, v *vendor) {
 	base := []string{"till-1-1", "tilllib-1-1", "escpos-1-1", "same-1-1"}
 	database := v.database(base...)
 	list := write(t, filepath.Join(t.TempDir(), "list"), strings.Join(base, ".noarch\n")+".noarch\ngpg-pubkey-1-2.(none)\n")
@@ -164,9 +169,8 @@ func TestDnf(t *testing.T) {
 	})
 }
 
-func TestDnfRefuses(t *testing.T) {
-	t.Parallel()
-	v := rpmFleet(t)
+// Whatever goes wrong has a name, and leaves nothing behind.
+func dnfRefuses(t *testing.T, v *vendor) {
 	database := v.database("till-1-1", "tilllib-1-1", "escpos-1-1", "same-1-1")
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -174,7 +178,7 @@ func TestDnfRefuses(t *testing.T) {
 	}
 	closed.Close()
 	web := httptest.NewServer(http.FileServer(http.Dir(v.dir)))
-	defer web.Close()
+	t.Cleanup(web.Close)
 	unsigned := newVendor(t)
 	unsigned.rpm(unsigned.dir, "till", "2")
 	command(t, unsigned.dir, nil, "createrepo_c", "--quiet", ".")
@@ -206,6 +210,7 @@ func TestDnfRefuses(t *testing.T) {
 		{"list of something else", func(o *Options) { o.Installed = []string{write(t, filepath.Join(t.TempDir(), "x"), "Dear all,\n")} }, problem.InvalidFile, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			o := v.options(database)
 			c.change(&o)
 			_, err := Run(t.Context(), o)

@@ -111,7 +111,7 @@ func (d *dnf) stubs(ctx context.Context, root, db string, have []packages.Instal
 		return err
 	}
 	if res.Exit != 0 {
-		return fmt.Errorf("rpm: list of installed packages: exit status %d: %s", res.Exit, complaints(string(res.Both)))
+		return fmt.Errorf("rpm: list of installed packages: exit status %d: %s", res.Exit, complaints(said(res)))
 	}
 	return nil
 }

@@ -20,25 +20,29 @@ var (
 	saysUnknown     = regexp.MustCompile(`(?m)(?:Unable to locate package |No match for argument: |Package '?)([^\s']+)(?:'? has no installation candidate)?$`)
 )
 
+// said is all that a program said. The two streams stand one after the other: as they came, a line of one could end in
+// the middle of a line of the other.
+func said(res tool.Result) string { return string(res.Stdout) + "\n" + string(res.Stderr) }
+
 // updateProblem says what was wrong with the sources; nil: nothing.
 func updateProblem(res tool.Result) error {
-	said := string(res.Both)
-	lines := complaints(said)
+	text := said(res)
+	lines := complaints(text)
 	if res.Exit == 0 && !saysNoRelease.MatchString(lines) {
 		return nil
 	}
 	p := problem.New(problem.InvalidFile, "the sources cannot be used: %s", lines)
 	switch {
-	case saysUnreachable.MatchString(said):
+	case saysUnreachable.MatchString(text):
 		p = problem.New(problem.SourceUnreachable, "a source cannot be reached: %s", lines).WithNext("check the network and the proxy (http_proxy)")
-	case saysChecksum.MatchString(said):
+	case saysChecksum.MatchString(text):
 		p = problem.New(problem.ChecksumMismatch, "a source is damaged, or changes just now: %s", lines).WithNext("try again in a while")
-	case saysUntrusted.MatchString(said):
+	case saysUntrusted.MatchString(text):
 		p = problem.New(problem.SignatureInvalid, "a source has no good signature: %s", lines).
 			WithNext("give the distribution's key with signed-by or --key, from a place you trust")
-	case saysNoRelease.MatchString(said):
+	case saysNoRelease.MatchString(text):
 		p = problem.New(problem.NotFound, "a source has no such release, component or architecture: %s", lines).WithNext("correct the source")
-	case saysMalformed.MatchString(said):
+	case saysMalformed.MatchString(text):
 		p = problem.New(problem.Usage, "a source is not understood: %s", lines)
 	}
 	return p.WithDone("nothing was collected")
@@ -46,28 +50,27 @@ func updateProblem(res tool.Result) error {
 
 // resolveProblem says why no answer was found for a list.
 func resolveProblem(list string, res tool.Result) error {
-	said := string(res.Both)
-	if m := saysUnknown.FindStringSubmatch(said); m != nil {
+	text := said(res)
+	if m := saysUnknown.FindStringSubmatch(text); m != nil {
 		return unknownName(m[1])
 	}
-	return problem.New(problem.NotClosed, "%s: the sources do not resolve: %s", list, complaints(said)).
+	return problem.New(problem.NotClosed, "%s: the sources do not resolve: %s", list, complaints(text)).
 		WithDone("nothing was collected").WithNext("complete the list or the sources, or name fewer packages with --only")
 }
 
 // downloadProblem says why packages did not come.
 func downloadProblem(res tool.Result) error {
 	if res.Exit == 0 {
-		return problem.New(problem.SignatureInvalid, "packages cannot be authenticated: %s", complaints(string(res.Both))).WithDone("nothing was collected")
+		return problem.New(problem.SignatureInvalid, "packages cannot be authenticated: %s", complaints(said(res))).WithDone("nothing was collected")
 	}
-	err := updateProblem(res)
-	return err
+	return updateProblem(res)
 }
 
 // complaints are the lines in which a tool speaks of what is wrong, at most ten.
-func complaints(said string) string {
+func complaints(text string) string {
 	var out []string
 	unmet := false
-	for line := range strings.Lines(said) {
+	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, " \n")
 		unmet = unmet && strings.HasPrefix(line, " ") || strings.Contains(line, "unmet dependencies")
 		if len(out) < 10 && (unmet && strings.HasPrefix(line, " ") || strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "W: ") || strings.HasPrefix(strings.ToLower(line), "error") ||
@@ -76,7 +79,7 @@ func complaints(said string) string {
 		}
 	}
 	if len(out) == 0 {
-		lines := strings.Split(strings.TrimSpace(said), "\n")
+		lines := strings.Split(strings.TrimSpace(text), "\n")
 		out = lines[max(0, len(lines)-3):]
 	}
 	return strings.Join(out, "; ")
