@@ -2,7 +2,7 @@ package problem
 
 import "slices"
 
-// Code is a stable identifier: E, then a class digit (1 input, 2 verification, 3 reachability, 4 storage,
+// Code is a stable identifier: E, or W for a warning, then a class digit (1 input, 2 verification, 3 reachability, 4 storage,
 // 5 install, 9 internal), then three digits. A code is never reused for something else.
 type Code string
 
@@ -16,6 +16,8 @@ const (
 	InvalidProfile    Code = "E1103"
 	InvalidOrder      Code = "E1104"
 	InvalidWindow     Code = "E1107"
+	WindowSkipped     Code = "W1204"
+	WindowShort       Code = "W1205"
 	PolicyConflict    Code = "E1112"
 	NameTaken         Code = "E1201"
 	TokenInvalid      Code = "E1202"
@@ -76,6 +78,8 @@ func init() {
 	page(InvalidProfile, ExitUsage, "a WAN profile is not valid", "The profile does not have the form that \"meshctl site wan --help\" shows, or a number in it is out of range. The message names the place. The profile that was before stays in force.")
 	page(InvalidOrder, ExitUsage, "an order is not valid", "A rollback or a retry was ordered with a document that breaks a rule. The message names it. No node acts on it.")
 	page(InvalidWindow, ExitUsage, "a maintenance window cannot be read", "A window is days and hours: \"Tue 02:00-04:00\", \"Mon-Fri 22:00-02:00\", \"Sat,Sun 00:00-24:00\", \"Daily 03:00-04:00\"; several are joined by ';'. The policy that was in force before stays in force: a window that cannot be read is neither no window nor an open one.")
+	page(WindowSkipped, ExitOK, "a window is skipped", "Where clocks go forward, an hour does not exist on that day, and a window inside it does not either. It is skipped: the next one is used. If that is one too few, move it by an hour, or add another.")
+	page(WindowShort, ExitOK, "a window is short on one day", "Where clocks go forward, a window loses the hour that does not exist on that day. Installs that start in it have less time; what has started finishes.")
 	page(PolicyConflict, ExitConflict, "two policies want different things", "Two policies select the same node for the same bundle name. The node keeps what it has until one of them changes.")
 	page(NameTaken, ExitConflict, "the name is taken", "Another node or site already has this name. Nothing was changed. Choose another name, or remove the old one first.")
 	page(TokenInvalid, ExitDenied, "the join token is not valid", "A join token works once, for one site, until it expires. Ask for a new one with: meshctl site token SITE")

@@ -61,18 +61,24 @@ func (r *Rules) Decide(now time.Time) Verdict {
 	return v
 }
 
-// Upcoming lists the next spans in which an install may start, the one that is open first.
+// Upcoming lists the next spans in which an install may start, the one that is open first. As in a Verdict, Opens and
+// Closes may be zero.
 func (r *Rules) Upcoming(now time.Time, n int) (out []Span) {
 	for range n {
 		s, unlimited, ok := r.find(now)
 		if !ok {
 			break
 		}
-		out = append(out, s)
+		now = s.Closes
+		if unlimited[0] {
+			s.Opens = time.Time{}
+		}
 		if unlimited[1] {
+			s.Closes = time.Time{}
+		}
+		if out = append(out, s); unlimited[1] {
 			break
 		}
-		now = s.Closes
 	}
 	return out
 }
