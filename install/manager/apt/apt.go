@@ -49,12 +49,20 @@ func (m *Manager) path(name string) string { return filepath.Join(m.c.Root, name
 
 // run runs apt-get or one of its relatives with the private configuration.
 func (m *Manager) run(ctx context.Context, name string, args ...string) (tool.Result, error) {
-	return m.c.Runner.Run(ctx, tool.Command{Path: name, Args: args, Env: []string{"APT_CONFIG=" + m.file("apt.conf")}})
+	return m.c.Runner.Run(ctx, tool.Command{Path: name, Args: args, Env: []string{"APT_CONFIG=" + m.file("apt.conf"), m.forUCF()}})
 }
 
 // dpkg runs dpkg on the machine's database.
 func (m *Manager) dpkg(ctx context.Context, args ...string) (tool.Result, error) {
-	return m.c.Runner.Run(ctx, tool.Command{Path: "dpkg", Args: append(m.dpkgRoot(), args...)})
+	return m.c.Runner.Run(ctx, tool.Command{Path: "dpkg", Args: append(m.dpkgRoot(), args...), Env: []string{m.forUCF()}})
+}
+
+// forUCF says the same as forConffiles to the scripts of packages that keep their configuration with ucf(1).
+func (m *Manager) forUCF() string {
+	if m.ready.List != nil && m.ready.List.Conffiles == packages.Replace {
+		return "UCF_FORCE_CONFFNEW=YES"
+	}
+	return "UCF_FORCE_CONFFOLD=YES"
 }
 
 func (m *Manager) dpkgRoot() []string {

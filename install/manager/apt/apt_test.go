@@ -107,6 +107,23 @@ func TestOddVersions(t *testing.T) {
 	}
 }
 
+// Packages that keep their configuration with ucf are told the same as dpkg.
+func TestConffilesByScript(t *testing.T) {
+	t.Parallel()
+	bed := managertest.Deb()
+	bed.Needs(t)
+	for conffiles, want := range map[packages.Conffiles]string{packages.Keep: "YES/\n", packages.Replace: "/YES\n"} {
+		m := bed.Machine(t, "", pkg("demo", "1.0-1"))
+		next := pkg("demo", "2.0-1")
+		next.Post = `echo "$UCF_FORCE_CONFFOLD/$UCF_FORCE_CONFFNEW" > /told`
+		repo := bed.Repo(t, managertest.Spec{Packages: []managertest.Package{next}, Conffiles: conffiles})
+		upgrade(t, m.Manager(t, tool.Runner{ID: "by-script"}), repo.Order())
+		if got, err := os.ReadFile(filepath.Join(m.Root(), "told")); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", conffiles, got, err)
+		}
+	}
+}
+
 // A key of the list must lie in the repository, and be a key.
 func TestKeys(t *testing.T) {
 	t.Parallel()

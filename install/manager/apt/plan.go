@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/patchmesh/patchmesh/install/manager"
@@ -40,13 +41,12 @@ func choose(o manager.Order, have []packages.Installed, native string, known map
 	for _, p := range differing(o.List, have, native) {
 		old, there := find(have, p.Name, p.Arch, native)
 		older := there && compare(p.Version, old.Version) < 0
-		pol := known[identity(p.Name, p.Arch, native)]
 		switch {
 		case there && old.Held:
 			kept = append(kept, manager.Kept{Installed: old, Why: manager.KeptHeld})
 		case older && !o.AllowDowngrade:
 			kept = append(kept, manager.Kept{Installed: old, Why: manager.KeptNewer})
-		case !older && pol.candidate != p.Version && slices.Contains(pol.versions, p.Version):
+		case known[identity(p.Name, p.Arch, native)].against(p.Version, old.Version, older):
 			if !there {
 				old = packages.Installed{Name: p.Name, Arch: p.Arch}
 			}
@@ -62,7 +62,14 @@ func choose(o manager.Order, have []packages.Installed, native string, known map
 // preferences.
 type policy struct {
 	candidate string
-	versions  []string
+	priority  map[string]int // by version
+}
+
+// against reports whether the preferences say no to a version that the repository holds: by a negative priority, by
+// choosing another, or, where it is to go back, by one above 1000 for what is installed (apt_preferences(5)).
+func (p policy) against(version, installed string, back bool) bool {
+	priority, known := p.priority[version]
+	return known && (priority < 0 || !back && p.candidate != version || back && p.priority[installed] > 1000)
 }
 
 // policies asks apt for those of some packages, by identity.
@@ -110,7 +117,15 @@ func parsePolicy(text, native string) map[string]policy {
 		if v, ok := strings.CutPrefix(line, "  Candidate: "); ok {
 			p.candidate = v
 		} else if len(line) > 5 && (strings.HasPrefix(line, " *** ") || strings.HasPrefix(line, "     ") && line[5] != ' ') {
-			p.versions = append(p.versions, strings.Fields(line[5:])[0])
+			if f := strings.Fields(line[5:]); len(f) == 2 {
+				n, err := strconv.Atoi(f[1])
+				if p.priority == nil {
+					p.priority = map[string]int{}
+				}
+				if err == nil {
+					p.priority[f[0]] = n
+				}
+			}
 		}
 		out[id] = p
 	}

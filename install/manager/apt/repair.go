@@ -54,13 +54,15 @@ func (m *Manager) configurePending(ctx context.Context, o manager.Order) (manage
 	return out, nil
 }
 
-// outstanding are the packages of a plan that are not there as they should be.
+// outstanding are the packages of a plan that are not there as they should be. What a person has held since, or brought
+// to a newer version, and is whole, is left.
 func outstanding(o manager.Order, p manager.Plan, have []packages.Installed) []packages.Package {
 	var out []packages.Package
 	for _, l := range o.List.Packages {
 		planned := slices.ContainsFunc(p.Changes, func(c packages.Change) bool { return c.Name == l.Name && c.Arch == l.Arch && c.To == l.Version })
 		done := slices.ContainsFunc(have, func(i packages.Installed) bool {
-			return i.Name == l.Name && i.Arch == l.Arch && i.Version == l.Version && i.State == ""
+			newer := compare(i.Version, l.Version) > 0 && !o.AllowDowngrade
+			return i.Name == l.Name && i.Arch == l.Arch && i.State == "" && (i.Version == l.Version || i.Held || newer)
 		})
 		if planned && !done {
 			out = append(out, l)

@@ -25,16 +25,26 @@ var signs = []struct {
 	{manager.Untrusted, []string{"Hash Sum mismatch", "unexpected size", "is not signed", "signatures couldn't be verified", "signatures were invalid", "not signed by",
 		"GPG error", "could not be authenticated", "There were unauthenticated packages", "Clearsigned file isn't valid", "does not have a Release file", "Splitting up",
 		"No good signature", "Insufficient information available to perform this download securely", "Unable to find expected entry"}},
+	{manager.Script, []string{"script subprocess returned error exit status", "script subprocess was killed", "subprocess returned error exit status"}},
 	{manager.Unresolved, []string{"unmet dependencies", "Unable to correct problems", "Unable to locate package", "was not found", "has no installation candidate", "File not found",
 		"Unable to correct dependencies", "dependency problems"}},
-	{manager.Script, []string{"script subprocess returned error exit status", "script subprocess was killed", "subprocess returned error exit status"}},
 	{manager.Cut, []string{"received signal", "exited unexpectedly", "received a segmentation fault"}},
 }
 
-// classify makes an error of what a program said that ended with a status other than 0.
+// classify makes an error of what a program said that ended with a status other than 0. What scripts print counts only
+// where neither apt nor dpkg gave a reason.
 func classify(res tool.Result) *manager.Error {
-	text := string(res.Both)
-	e := &manager.Error{Kind: manager.Tool, Detail: detail(res), Exit: res.Exit, Log: tail(res.Both)}
+	lines := reasons(res)
+	text := strings.Join(lines, "\n")
+	if text == "" {
+		text = string(res.Both)
+		lines = []string{lastLine(res.Both)}
+	}
+	const most = 6
+	if len(lines) > most {
+		lines = append(lines[:most], "…")
+	}
+	e := &manager.Error{Kind: manager.Tool, Detail: strings.Join(lines, "; "), Exit: res.Exit, Log: tail(res.Both)}
 	for _, s := range signs {
 		if slices.ContainsFunc(s.words, func(w string) bool { return strings.Contains(text, w) }) {
 			e.Kind = s.kind
@@ -47,9 +57,9 @@ func classify(res tool.Result) *manager.Error {
 	return e
 }
 
-// detail picks the lines that name the trouble: the packages under "unmet dependencies", and errors, each with the line
+// reasons are the lines that name the trouble: the packages under "unmet dependencies", and errors, each with the line
 // that says why.
-func detail(res tool.Result) string {
+func reasons(res tool.Result) []string {
 	out := unmet(string(res.Stdout))
 	lines := strings.Split(string(res.Stderr), "\n")
 	for i, line := range lines {
@@ -61,14 +71,7 @@ func detail(res tool.Result) string {
 		}
 		out = append(out, strings.TrimSpace(line))
 	}
-	const most = 6
-	if len(out) > most {
-		out = append(out[:most], "…")
-	}
-	if len(out) == 0 {
-		return lastLine(res.Both)
-	}
-	return strings.Join(out, "; ")
+	return out
 }
 
 // unmet are the lines below "The following packages have unmet dependencies:", which are indented.
@@ -86,7 +89,7 @@ func unmet(text string) []string {
 
 // says reports a line in which apt or dpkg itself, not a script, speaks of an error.
 func says(line string) bool {
-	return strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "dpkg: error") || strings.HasPrefix(line, "dpkg-deb: error")
+	return strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "dpkg: error") || strings.HasPrefix(line, "dpkg: unrecoverable") || strings.HasPrefix(line, "dpkg-deb: error")
 }
 
 // complaints are the lines that speak of an error although the status was 0. A warning of apt counts when it is about

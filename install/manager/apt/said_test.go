@@ -124,11 +124,33 @@ libc6:i386:
         500 file:/var/lib/mesh-install/apt/repo ./ Packages
 `
 	want := map[string]policy{
-		"bash:amd64": {candidate: "5.2.15-2+b13", versions: []string{"5.2.15-2+b13", "5.2.15-2+b8"}},
-		"libc6:i386": {candidate: "(none)", versions: []string{"2.36-9"}},
+		"bash:amd64": {candidate: "5.2.15-2+b13", priority: map[string]int{"5.2.15-2+b13": 500, "5.2.15-2+b8": 100}},
+		"libc6:i386": {candidate: "(none)", priority: map[string]int{"2.36-9": -1}},
 	}
 	if diff := cmp.Diff(want, parsePolicy(said, "amd64"), cmp.AllowUnexported(policy{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestPolicyAgainst(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		p    policy
+		back bool
+		want bool
+	}{
+		{"chosen", policy{"2", map[string]int{"1": 100, "2": 500}}, false, false},
+		{"not chosen", policy{"1", map[string]int{"1": 1001, "2": 500}}, false, true},
+		{"never", policy{"1", map[string]int{"1": 100, "2": -1}}, false, true},
+		{"not there", policy{"1", map[string]int{"1": 100}}, false, false},
+		{"back", policy{"1", map[string]int{"1": 100, "2": 500}}, true, false},
+		{"back to what may never be", policy{"1", map[string]int{"1": 100, "2": -1}}, true, true},
+		{"back from what is nailed down", policy{"1", map[string]int{"1": 1001, "2": 500}}, true, true},
+	} {
+		if got := c.p.against("2", "1", c.back); got != c.want {
+			t.Errorf("%s: %t", c.name, got)
+		}
 	}
 }
 
@@ -199,6 +221,8 @@ func TestClassify(t *testing.T) {
 		{"", "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem. \n", 100, manager.Broken, "E: dpkg was interrupted"},
 		{"The following packages have unmet dependencies:\n demo : Depends: absent\n        Depends: other\n", "E: Unable to correct problems, you have held broken packages.\n", 100, manager.Unresolved, "demo : Depends: absent; Depends: other; E: Unable"},
 		{"Setting up\n", "dpkg: error processing package demo (--configure):\n installed demo package post-installation script subprocess returned error exit status 1\nErrors were encountered while processing:\n demo\n", 100, manager.Script, "dpkg: error processing package demo (--configure): installed demo"},
+		{"", "cat: /etc/x: File not found, no space\ndpkg: error processing package demo (--configure):\n installed demo package post-installation script subprocess returned error exit status 1\ndpkg: error processing package lib (--configure):\n dependency problems - leaving unconfigured\n", 100, manager.Script, "dpkg: error processing package demo"},
+		{"", "dpkg: unrecoverable fatal error, aborting:\n unable to flush /var/lib/dpkg/updates/tmp.i after padding: No space left on device\n", 100, manager.Space, "dpkg: unrecoverable"},
 		{"", "E: Sub-process /usr/bin/dpkg received signal 9\n", 100, manager.Cut, "E: Sub-process"},
 		{"", "", -1, manager.Cut, ""},
 		{"", "surprise\n", 1, manager.Tool, "surprise"},

@@ -98,7 +98,7 @@ func cases() []testCase {
 		{name: "nothing to do", installed: at(two, "demo", "lib"), spec: Spec{Packages: at(two, "demo", "lib")}},
 		{
 			name: "script after fails", installed: old, late: true, kind: manager.Script, lies: both[1:],
-			spec: Spec{Packages: with(at(two, "demo", "lib"), func(p *Package) { p.Post = "exit 1" })},
+			spec: Spec{Packages: []Package{{Name: "demo", Version: two, Post: "exit 1"}, {Name: "lib", Version: two, Depends: []string{"demo"}}}},
 		},
 		{
 			name: "script before fails", installed: old, late: true, kind: manager.Script,
