@@ -137,7 +137,7 @@ func (s set) alive() error {
 
 // The calls that change something, and the rest.
 var (
-	changing = []string{"renameat", "renameat2", "unlinkat", "linkat", "symlinkat", "mkdirat", "mknodat", "fsync", "syncfs", "setxattr", "lsetxattr", "removexattr", "chmod", "fchmodat", "fchownat", "utimensat", "pwrite64", "ftruncate"}
+	changing = []string{"renameat", "renameat2", "unlinkat", "linkat", "symlinkat", "mkdirat", "mknodat", "fsync", "sync_file_range", "syncfs", "setxattr", "lsetxattr", "removexattr", "chmod", "fchmodat", "fchownat", "utimensat", "pwrite64", "ftruncate"}
 	others   = []string{"openat", "statx", "getdents64", "pread64", "readlinkat", "llistxattr", "lgetxattr", "ioctl", "lseek", "close"}
 )
 

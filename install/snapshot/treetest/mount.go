@@ -74,3 +74,27 @@ func NewMount(t testing.TB, kind, point, data string) {
 		}
 	})
 }
+
+// Free is the space that is left, flushed, in bytes.
+func (d *Disk) Free(t testing.TB) int64 {
+	t.Helper()
+	d.Sync(t)
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.Mount, &st); err != nil {
+		t.Fatal(err)
+	}
+	return int64(st.Bfree) * int64(st.Bsize) //nolint:unconvert // other types on other platforms
+}
+
+// Sync flushes it, and no other.
+func (d *Disk) Sync(t testing.TB) {
+	t.Helper()
+	f, err := os.Open(d.Mount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		t.Fatal(err)
+	}
+}
