@@ -31,7 +31,7 @@ type Config struct {
 	ReserveBytes int64             `yaml:"reserveBytes"` // stay free on the file system of Root
 	Health       HealthConfig      `yaml:"health"`
 	Machine      string            `yaml:"machine"`  // root of the machine whose packages are installed
-	Timezone     string            `yaml:"timezone"` // of the site, an IANA name: what "site" means in a policy's schedule
+	Timezone     string            `yaml:"timezone"` // of the site, an IANA name: what "site" means in a policy's schedule; empty: by the site's roster
 	Hooks        string            `yaml:"hooks"`    // directory of the programs that have a say, see preflight.Hooks
 	Reboot       RebootConfig      `yaml:"reboot"`
 	Snapshot     SnapshotConfig    `yaml:"snapshot"`

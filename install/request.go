@@ -18,7 +18,7 @@ import (
 const SchemaRequest = "patchmesh.io/install-request/v1"
 
 // MaxRequestBytes bounds a request file: the largest documents in base64, and some room.
-const MaxRequestBytes = 1 << 20
+const MaxRequestBytes = 2 << 20
 
 // maxSkewSeconds is a century.
 const maxSkewSeconds = 100 * 366 * 86400
@@ -39,6 +39,10 @@ type Request struct {
 	// SkewSeconds is how far the clocks of the site are ahead of the machine's, as the daemon sees it. It can only defer.
 	SkewSeconds int64 `json:"skewSeconds,omitempty"`
 
+	// The site's roster, signed, which knows the zone that "timezone: site" in a policy's schedule means.
+	Roster          []byte `json:"roster,omitempty"`
+	RosterSignature []byte `json:"rosterSignature,omitempty"`
+
 	// An operator's order, order.Order, stands alone: with it there is no manifest and no policy.
 	Order          []byte `json:"order,omitempty"`
 	OrderSignature []byte `json:"orderSignature,omitempty"`
@@ -47,6 +51,12 @@ type Request struct {
 // NewRequest builds a request.
 func NewRequest(manifest, policy trust.Signed, store string) Request {
 	return Request{Schema: SchemaRequest, Manifest: manifest.Doc, Signature: manifest.Sig, Policy: policy.Doc, PolicySignature: policy.Sig, Store: store}
+}
+
+// WithRoster adds the site's roster.
+func (r Request) WithRoster(s trust.Signed) Request {
+	r.Roster, r.RosterSignature = s.Doc, s.Sig
+	return r
 }
 
 // NewOrderRequest builds a request that carries out an operator's order.
@@ -82,6 +92,8 @@ func ParseRequest(b []byte) (Request, error) {
 		return bad(fmt.Errorf("an order stands alone, with its signature"))
 	case !ordered && (len(r.Manifest) == 0 || len(r.Signature) == 0 || len(r.Policy) == 0 || len(r.PolicySignature) == 0):
 		return bad(fmt.Errorf("manifest, policy and both signatures are required"))
+	case (len(r.Roster) == 0) != (len(r.RosterSignature) == 0):
+		return bad(fmt.Errorf("a roster comes with its signature"))
 	case r.ID != "" && !validID(r.ID) || r.Boot != "" && !validID(r.Boot):
 		return bad(fmt.Errorf("id or boot is not one"))
 	case r.SkewSeconds < -maxSkewSeconds || r.SkewSeconds > maxSkewSeconds:

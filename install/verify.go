@@ -26,8 +26,9 @@ type verified struct {
 	revision uint64
 	health   journal.Health
 	wanted   *policy.Policy
-	created  time.Time // of the policy
-	signed   time.Time // newest time that the signatures vouch for
+	created  time.Time      // of the policy
+	site     *time.Location // by the roster in the request; nil: not known
+	signed   time.Time      // newest time that the signatures vouch for
 }
 
 // verify checks everything that can be said from the two signed documents, what is remembered, and the machine. It
@@ -51,7 +52,7 @@ func verify(c Config, set *trust.Set, l *ledger.Ledger, facts manifest.Facts, bu
 	if err != nil {
 		return v, err
 	}
-	v.wanted, v.created = p, created
+	v.wanted, v.created, v.site = p, created, siteZone(c, set, at, r)
 	v.policy, v.revision, v.signed = d.Name, d.Revision, trust.Floor(v.signed, created)
 	if d.Deleted {
 		return v, problem.New(problem.InvalidPolicy, "policy %s is withdrawn", d.Name).WithDone("nothing was changed")

@@ -50,6 +50,7 @@ type site struct {
 	installConfig                string
 	handoff                      string
 	undefended                   []status.StrikeKind // what the nodes do without
+	schedule                     string              // of the policies: "{maintenanceWindow: ...}"
 }
 
 type member struct {
@@ -234,6 +235,9 @@ func (s *site) policy(b *chunker.Bundle, revision uint64) trust.Signed {
 	s.t.Helper()
 	text := fmt.Sprintf("apiVersion: patchmgmt.io/v1\nkind: PatchPolicy\nmetadata: {name: all}\nspec:\n  bundleRef: {name: app, version: %q, checksum: %q}\n  targets: {selector: {matchLabels: {role: pos}}}\n",
 		b.Manifest.Version, b.Digest)
+	if s.schedule != "" {
+		text += "  schedule: " + s.schedule + "\n"
+	}
 	return s.sign(s.operator, must(must(policy.NewDocument([]byte(text), revision, s.now)).Encode()))
 }
 

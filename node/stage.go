@@ -14,6 +14,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -306,7 +307,11 @@ func (n *Node) install(name string) {
 			Detail: "the policy or the manifest on disk cannot be read; it is asked for again"})
 		return
 	}
-	n.execute(install.NewRequest(b.s, p.s, n.d.path("chunks")), func(r install.Result) { n.installed(name, target, r) })
+	request := install.NewRequest(b.s, p.s, n.d.path("chunks"))
+	if f := n.inForce.Load(); f != nil && p.p != nil && p.p.Schedule.Zone == policy.ZoneSite {
+		request = request.WithRoster(f.s)
+	}
+	n.execute(request, func(r install.Result) { n.installed(name, target, r) })
 }
 
 // execute has the executor act on a request, beside the loop; then runs on the loop with its answer.

@@ -37,6 +37,7 @@ var allowed = []string{
 	"github.com/patchmesh/patchmesh/internal/packages",
 	"github.com/patchmesh/patchmesh/internal/policy",
 	"github.com/patchmesh/patchmesh/internal/problem",
+	"github.com/patchmesh/patchmesh/internal/roster", // the time zone of the site
 	"github.com/patchmesh/patchmesh/internal/status",
 	"github.com/patchmesh/patchmesh/internal/trust",
 	"github.com/patchmesh/patchmesh/internal/wall",
