@@ -227,7 +227,7 @@ func (a *apt) resolve(ctx context.Context, m *Machine) ([]packages.Package, []st
 	args := []string{"-o", "Dir::State::status=" + name, "--simulate"}
 	named := sorted(append(slices.Clone(a.o.Only), a.o.Install...))
 	for _, n := range named {
-		if !packages.Word(n) || strings.HasSuffix(n, "-") || strings.HasSuffix(n, "+") && !slices.Contains([]string{"g++", "c++"}, n) {
+		if !packages.Word(n) || strings.HasSuffix(n, "-") { // which is an order to remove it
 			return nil, nil, problem.New(problem.Usage, "%q is no package name that apt takes", n)
 		}
 	}

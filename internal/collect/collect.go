@@ -44,9 +44,9 @@ type Options struct {
 
 // Result is what was collected.
 type Result struct {
-	Packages []Package
-	Kept     []string // updates that the solver left out because a package would have to go, or is held
-	Bytes    int64    // of the package files
+	Packages []Package `json:"packages"`
+	Kept     []string  `json:"kept"`  // updates that the solver left out because a package would have to go, or is held
+	Bytes    int64     `json:"bytes"` // of the package files
 }
 
 // Package is one that was collected.
@@ -145,7 +145,7 @@ func (w work) collect(ctx context.Context, b backend, machines []Machine, conten
 	ps := u.packages()
 	if len(ps) == 0 {
 		o.Progress.Done()
-		return &Result{Kept: u.kept}, nil
+		return &Result{Packages: []Package{}, Kept: sorted(u.kept)}, nil
 	}
 	o.Progress.Stage("download", int64(len(ps)), progress.Files)
 	if err := b.download(ctx, content, ps); err != nil {
@@ -163,7 +163,7 @@ func (w work) collect(ctx context.Context, b backend, machines []Machine, conten
 	if err := os.WriteFile(filepath.Join(content, packages.FileName), raw, 0o644); err != nil {
 		return nil, err
 	}
-	r := &Result{Kept: u.kept}
+	r := &Result{Kept: sorted(u.kept)}
 	for _, p := range ps {
 		info, err := os.Stat(filepath.Join(content, p.File))
 		if err != nil {
