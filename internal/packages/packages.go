@@ -34,9 +34,9 @@ type Role string
 
 // The roles.
 const (
-	Update     Role = "update"     // where it is installed already, in whatever version
+	Update     Role = "update"     // where it is installed already, in whatever version, and where another package of the bundle needs it
 	Install    Role = "install"    // on every node
-	Dependency Role = "dependency" // where another package of the bundle needs it
+	Dependency Role = "dependency" // only where another package of the bundle needs it
 )
 
 // Conffiles says what becomes of a configuration file that was edited on the machine and differs in the new package.

@@ -116,6 +116,10 @@ func cases() []testCase {
 			},
 		},
 		{
+			name: "new dependency that is an update elsewhere", installed: old, lies: deb, want: map[string]string{"demo": two, "helper": one},
+			spec: Spec{Packages: append(with(at(two, "demo"), func(p *Package) { p.Depends = []string{"helper = 1.0-1"} }), at(one, "helper")...)},
+		},
+		{
 			name: "dependency that nothing needs", installed: old, want: map[string]string{"demo": two},
 			spec: Spec{Packages: append(at(two, "demo"), at(one, "helper")...), Roles: map[string]packages.Role{"helper": packages.Dependency}},
 		},
