@@ -220,6 +220,7 @@ func TestUsersAndDirectories(t *testing.T) {
 		{"a stranger takes a lock", app, app, "touch run/meshd/locks/y", false},
 		{"a stranger takes the socket's place", app, app, "rm -f run/meshd/meshd.sock", false},
 		{"the daemon reads the executor's answers", meshd, groups["meshd"], "ls var/lib/mesh-install", true},
+		{"a node joins", meshd, groups["meshd"], "touch var/lib/meshd/identity.key", true},
 		{"the daemon writes them", meshd, groups["meshd"], "touch var/lib/mesh-install/results.json", false},
 		{"the daemon writes a hook", meshd, groups["meshd"], "touch etc/meshd/hooks.d/10-x", false},
 		{"the daemon writes the keys that the executor trusts", meshd, groups["meshd"], "touch etc/meshd/trust.json", false},

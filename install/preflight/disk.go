@@ -98,7 +98,7 @@ func (d Disk) Look(ctx context.Context) ([]Space, error) {
 // together reports whether what packages write to is all one file system.
 func (d Disk) together() (bool, error) {
 	first := ""
-	for _, dir := range []string{"usr", "etc", "var", "boot", "boot/efi", "opt", "lib", "usr/local", "var/lib", "var/cache", "var/log", "srv"} {
+	for _, dir := range []string{"usr", "lib", "etc", "var", "var/lib", "var/cache", "boot", "opt"} {
 		_, fsys, err := holding(filepath.Join(d.Root, dir))
 		if err != nil {
 			return false, err
