@@ -505,6 +505,7 @@ func (n *Node) takePolicy(s trust.Signed) (accepted bool, err error) {
 	n.policies[d.Name] = &heldPolicy{d, p, s}
 	n.rec.Policies[d.Name], n.dirty = d.Revision, true
 	n.retryUnreadable()
+	n.hurryErrands()
 	n.log.Info("policy", "name", d.Name, "revision", d.Revision, "deleted", d.Deleted)
 	n.retarget()
 	n.refreshDocs()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/patchmesh/patchmesh/install"
@@ -28,7 +29,8 @@ type errand struct {
 	Sequence uint64    `json:"sequence"`
 	Done     bool      `json:"done"`
 	Tries    int       `json:"tries"`
-	Next     time.Time `json:"next"`             // when it is tried again
+	Next     time.Time `json:"next"`             // when it is looked at again
+	Opens    time.Time `json:"opens,omitzero"`   // when it may be carried out, as far as is known
 	Reason   string    `json:"reason,omitempty"` // why it waits
 	Told     time.Time `json:"told"`             // when that was reported
 }
@@ -55,9 +57,7 @@ func (n *Node) loadOrders() {
 	}); err != nil {
 		n.log.Error("an order on disk is not used; it is asked for again", "err", err)
 	}
-	for _, e := range n.rec.Errands {
-		e.Next = time.Time{} // see Life.resume
-	}
+	n.hurryErrands() // see Life.resume
 	n.assign()
 }
 
@@ -115,6 +115,13 @@ func (n *Node) assign() {
 	}
 }
 
+// hurryErrands looks at every errand at once: what it waits for may be another thing now.
+func (n *Node) hurryErrands() {
+	for _, e := range n.rec.Errands {
+		e.Next = time.Time{}
+	}
+}
+
 // open is the order about a bundle name that is not carried out yet, nil when there is none.
 func (n *Node) open(name string) (*errand, *order.Order) {
 	e := n.rec.Errands[name]
@@ -169,6 +176,7 @@ func (n *Node) carryOut() {
 				if !v.Next.IsZero() {
 					wait = min(wait, max(0, v.Next.Sub(n.cfg.now())))
 				}
+				e.Opens = v.Next
 				if e.wait(now, now.Add(wait), string(v.Reason)) {
 					r := install.Result{Outcome: install.Deferred, Reason: string(v.Reason), Detail: v.Text}
 					if !v.Next.IsZero() {
@@ -182,14 +190,15 @@ func (n *Node) carryOut() {
 		}
 		n.busy = true
 		e.Tries++
-		e.Next = now.Add(retryMost)
+		e.Next, e.Opens = now.Add(retryMost), time.Time{}
+		request := install.NewOrderRequest(n.orders[o.Sequence].s, n.d.path("chunks"))
 		n.save(func(err error) {
 			if err != nil { // not on disk, so not done
 				n.busy = false
 				e.Next = time.Now().Add(retryFirst)
 				return
 			}
-			n.execute(install.NewOrderRequest(n.orders[o.Sequence].s, n.d.path("chunks")), func(r install.Result) { n.carried(name, o, r) })
+			n.execute(request, func(r install.Result) { n.carried(name, o, r) })
 		})
 		return
 	}
@@ -222,6 +231,9 @@ func (n *Node) carried(name string, o *order.Order, r install.Result) {
 		if r.Next != nil && r.Next.After(time.Now()) {
 			next = *r.Next
 		}
+		if most := time.Now().Add(mostNext); next.After(most) {
+			next = most
+		}
 		r.Next = &next
 		if e.wait(time.Now(), next, r.Reason) {
 			n.reportOrder(name, o, r)
@@ -239,19 +251,22 @@ func (n *Node) carried(name string, o *order.Order, r install.Result) {
 
 // settled: the order is carried out, or it never will be.
 func (n *Node) settled(name string, l *Life, o *order.Order, r install.Result) {
-	mine := l.Target != nil && l.Target.Checksum == o.Checksum
 	back := l.Installed == nil || l.Installed.Checksum != o.Checksum
+	if r.Reason == install.ReasonCarriedOut && o.Kind == order.Rollback && back { // before we were started again
+		r.Reason = install.ReasonOperator
+	}
+	r.Detail = strings.TrimSpace(fmt.Sprintf("order %d: %s\n%s", o.Sequence, o.Reason, r.Detail))
+	mine := l.Target != nil && l.Target.Checksum == o.Checksum
 	switch {
 	case r.Outcome != install.Success:
 		code := r.Code
 		if code == "" {
 			code = problem.InstallFailed
 		}
-		n.event(code, "order %d, %s: %s: %s", o.Sequence, o, r.Reason, r.Detail)
+		n.event(code, "the %s was not carried out: %s: %s", o, r.Reason, r.Detail)
 	case o.Kind == order.Rollback && mine && back:
 		l.Phase, l.Reason, l.Code, l.Outcome, l.Next, l.Order = status.RolledBack, r.Reason, "", string(install.RolledBack), time.Time{}, o.Sequence
 		l.note(r)
-		l.Detail = status.Clip(fmt.Sprintf("order %d: %s", o.Sequence, o.Reason), maxDetail)
 		n.lifeChanged(name, l, nil)
 		return
 	case o.Kind == order.Retry && mine && Final(l.Phase) && l.Phase != status.Installed:
@@ -270,7 +285,7 @@ func (n *Node) reportOrder(name string, o *order.Order, r install.Result) {
 	body := status.ReportBody{Site: n.e.Site, Node: n.e.Node, Seq: n.rec.Report, Occurred: n.cfg.now().UTC(), Phase: status.Pending,
 		Outcome: string(r.Outcome), Reason: r.Reason, Code: string(r.Code), Bundle: name, Version: o.Version, Checksum: o.Checksum, Order: o.Sequence,
 		Detail: detailOf(r), Packages: r.Changes, Seconds: r.Seconds, Snapshot: r.Snapshot, Reboot: r.Reboot, Next: r.Next, Log: r.Log}
-	if o.Kind == order.Rollback {
+	if o.Kind == order.Rollback && r.Reason != install.ReasonCarriedOut {
 		switch r.Outcome {
 		case install.Success:
 			body.Outcome = string(install.RolledBack)
@@ -297,8 +312,12 @@ func (n *Node) standing() string {
 			continue
 		}
 		line := fmt.Sprintf("order %d: %s", o.Sequence, o)
+		at := e.Next
+		if !e.Opens.IsZero() {
+			at = e.Opens
+		}
 		if e.Reason != "" {
-			line += fmt.Sprintf(" waits: %s, until %s", e.Reason, e.Next.UTC().Format(time.RFC3339))
+			line += fmt.Sprintf(" waits: %s, until %s", e.Reason, at.UTC().Format(time.RFC3339))
 		}
 		if out != "" {
 			out += "; "
