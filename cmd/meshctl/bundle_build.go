@@ -145,7 +145,7 @@ func (b *buildFlags) run(c *cobra.Command, env cli.Env) error {
 
 // prove is what "bundle build" does before a bundle gets its name.
 func (b *buildFlags) prove(ctx context.Context, x *chunker.Bundle) (err error) {
-	b.options.Progress.Stage("prove", int64(len(b.bases.Lists)+len(b.bases.Roots)), progress.Files)
+	b.options.Progress.Stage("prove", 0, progress.Files)
 	if b.proofs, err = closure.Prove(ctx, x, b.bases); err != nil {
 		return err
 	}
