@@ -69,7 +69,7 @@ func (p *patchBench) cut(b *installtest.Bundle, spec ...string) {
 const die = "kill -9 $(cat /run/pid); sleep 60"
 
 func TestPackagesCut(t *testing.T) {
-	beds(t, func(t *testing.T, bed managertest.Bed) {
+	debFirst(t, func(t *testing.T, bed managertest.Bed) {
 		for _, where := range []string{"pre", "post"} {
 			t.Run(where, func(t *testing.T) {
 				p := newPatchBench(t, bed, pair("1.0-1")...)
@@ -113,7 +113,7 @@ func TestPackagesCut(t *testing.T) {
 // what cannot be is said.
 func TestPackagesNoSnapshot(t *testing.T) {
 	const none = "    snapshot: {provider: none, required: false}\n"
-	beds(t, func(t *testing.T, bed managertest.Bed) {
+	debFirst(t, func(t *testing.T, bed managertest.Bed) {
 		p := newPatchBench(t, bed, pair("1.0-1")...)
 		ps := pair("2.0-1")
 		ps[0].Post = "if test -e /tmp/once; then exit 0; fi; touch /tmp/once; " + die
@@ -144,7 +144,7 @@ func TestPackagesNoSnapshot(t *testing.T) {
 // Whatever became of the bundle, the way back needs only the snapshot; and where that is gone too, the transaction ends
 // all the same, and says so.
 func TestPackagesDamagedWayBack(t *testing.T) {
-	beds(t, func(t *testing.T, bed managertest.Bed) {
+	debFirst(t, func(t *testing.T, bed managertest.Bed) {
 		for name, c := range map[string]struct {
 			damage func(*patchBench)
 			want   string

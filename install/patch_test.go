@@ -115,6 +115,16 @@ func (p *patchBench) clean() {
 	}
 }
 
+// debFirst runs a test for deb, and in the long form for rpm.
+func debFirst(t *testing.T, f func(*testing.T, managertest.Bed)) {
+	if os.Getenv("PATCHMESH_LONG") != "" {
+		beds(t, f)
+		return
+	}
+	t.Parallel()
+	f(t, managertest.Deb())
+}
+
 func beds(t *testing.T, f func(*testing.T, managertest.Bed)) {
 	t.Run("deb", func(t *testing.T) { t.Parallel(); f(t, managertest.Deb()) })
 	t.Run("rpm", func(t *testing.T) {
@@ -220,7 +230,7 @@ func TestPackagesFail(t *testing.T) {
 // What speaks against an install before anything is touched only defers it, counts for nothing, and what was copied
 // stays for the next try.
 func TestPackagesWait(t *testing.T) {
-	beds(t, func(t *testing.T, bed managertest.Bed) {
+	debFirst(t, func(t *testing.T, bed managertest.Bed) {
 		p := newPatchBench(t, bed, pair("1.0-1")...)
 		p.keep()
 		two := p.bundle("2", 2, managertest.Spec{Packages: pair("2.0-1")})
@@ -380,7 +390,7 @@ func TestPackagesReboot(t *testing.T) {
 // A state to which the way back is barred, because somebody changed packages since, is reached by the older release as
 // a downgrade, with a snapshot of its own. What a person holds is left alone in all of it, and said.
 func TestPackagesRollbackAfterChange(t *testing.T) {
-	beds(t, func(t *testing.T, bed managertest.Bed) {
+	debFirst(t, func(t *testing.T, bed managertest.Bed) {
 		p := newPatchBench(t, bed, append(pair("1.0-1"), managertest.Package{Name: "other", Version: "1.0-1"})...)
 		two := p.bundle("2", 2, managertest.Spec{Packages: pair("2.0-1")})
 		three := p.bundle("3", 3, managertest.Spec{Packages: append(pair("3.0-1"), managertest.Package{Name: "other", Version: "3.0-1"})})

@@ -62,7 +62,7 @@ func (s *scene) dirs() []string { return []string{s.bench.Config.Root, s.bench.C
 func (s *scene) again(t *testing.T, verb string) install.Result {
 	t.Helper()
 	in := &install.Installer{
-		Config: s.bench.Config, Host: installtest.Host{Well: s.well}, Isolation: "none: test", Built: installtest.Created, Now: time.Now,
+		Config: s.bench.Config, Host: installtest.Host{Well: s.well}, Providers: install.Providers(s.bench.Config), Isolation: "none: test", Built: installtest.Created, Now: time.Now,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	switch verb {
@@ -83,7 +83,7 @@ func (s *scene) run(t *testing.T, trace, inject string) (exit int, result instal
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "trace")
-	args := []string{"-f", "-qq", "-o", file, "-e", "trace=" + trace}
+	args := []string{"-f", "-b", "execve", "-qq", "-o", file, "-e", "trace=" + trace} // programs that it starts are let go
 	for line := range strings.Lines(inject) {
 		args = append(args, "-e", "inject="+strings.TrimSpace(line))
 	}
