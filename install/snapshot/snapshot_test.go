@@ -171,7 +171,10 @@ func TestCopy(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		treetest.New(t, filepath.Join(disk, "lower"), 9).Fill(40)
+		if err := os.Mkdir(filepath.Join(disk, "lower/usr"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		treetest.New(t, filepath.Join(disk, "lower/usr"), 9).Fill(40)
 		root := filepath.Join(disk, "root")
 		treetest.NewMount(t, "overlay", root, "lowerdir="+disk+"/lower,upperdir="+disk+"/upper,workdir="+disk+"/work")
 		newBench(t, root, &snapshot.Copy{Dir: filepath.Join(disk, "snapshots"), Now: later}).conform(t)
@@ -271,5 +274,49 @@ func TestExcludeChanged(t *testing.T) {
 	b.restore(t, "one")
 	if got, err := os.ReadFile(filepath.Join(b.scope.Root, "home/letter")); string(got) != "mine" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// What is tried on the overlay does not reach the machine, and nothing is left of it.
+func TestOverlay(t *testing.T) {
+	treetest.Need(t, programs)
+	root, memory := t.TempDir(), filepath.Join(t.TempDir(), "memory")
+	treetest.NewMount(t, "tmpfs", memory, "")
+	m := treetest.New(t, root, 5)
+	m.Fill(60)
+	scope := snapshot.Scope{Root: root}
+	before := treetest.Manifest(t, root)
+	for range 2 { // the second as after a crash: the first was not discarded
+		merged, discard, err := snapshot.Overlay(t.Context(), scope, filepath.Join(memory, "try"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = discard() })
+		if diff := cmp.Diff(before, treetest.Manifest(t, merged)); diff != "" {
+			t.Fatalf("the overlay shows another machine:\n%s", diff)
+		}
+		treetest.New(t, merged, 6).Damage(60)
+		if treetest.Manifest(t, merged) == before {
+			t.Fatal("nothing was tried")
+		}
+		if diff := cmp.Diff(before, treetest.Manifest(t, root)); diff != "" {
+			t.Fatalf("what was tried reached the machine:\n%s", diff)
+		}
+	}
+	_, discard, err := snapshot.Overlay(t.Context(), scope, filepath.Join(memory, "try"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(discard(), discard()); err != nil {
+		t.Error(err)
+	}
+	if es, err := os.ReadDir(filepath.Join(memory, "try")); len(es) > 0 || err != nil {
+		t.Errorf("left are %d names, %v", len(es), err)
+	}
+	if _, _, err := snapshot.Overlay(t.Context(), scope, filepath.Join(filepath.Dir(memory), "here")); err == nil {
+		t.Error("a layer on the machine's own file system is accepted")
+	}
+	if diff := cmp.Diff(before, treetest.Manifest(t, root)); diff != "" {
+		t.Errorf("in the end:\n%s", diff)
 	}
 }

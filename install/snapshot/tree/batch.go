@@ -23,6 +23,7 @@ type op struct {
 	fd        int    // of the temporary file, to flush it; -1: nothing to flush
 	lead      *inode // make tmp first, as one more name of what this kept inode became
 	swap      bool   // what is there is of another kind: one of the two is a directory
+	path      string // of name, from the top
 	flags     uint32 // set them afterwards
 	wasFlags  uint32 // of what is there
 }
@@ -33,6 +34,9 @@ type batch struct {
 	ops   []op
 	bytes int64
 	spare func() string // makes a temporary name
+
+	// clear removes a name with all below it, and says whether nothing is left.
+	clear func(d *dir, name, path string) (gone bool, err error)
 }
 
 // flush makes what was staged durable, then puts it in place, in order. What the disk had no room for is dropped and
@@ -146,11 +150,8 @@ func (b *batch) link(o *op) error {
 // exchange puts tmp in the place of name, and what was there under tmp, or another temporary name, where it is removed later.
 func (b *batch) exchange(o *op) error {
 	err := durable.ExchangeAt(o.d.fd, o.tmp, o.name)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // in two steps, for file systems that know no better
-		if err := durable.RenameAt(o.d.fd, o.name, b.spare()); err != nil {
-			return err
-		}
-		err = durable.RenameAt(o.d.fd, o.tmp, o.name)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EXDEV) {
+		err = b.exchangeSlowly(o)
 	}
 	if err != nil {
 		return err
@@ -176,4 +177,20 @@ func unlocked(d *dir, f func() error) error {
 		return err
 	}
 	return f()
+}
+
+// exchangeSlowly does it in several steps, for file systems that know no better. overlayfs does not even rename
+// directories of its lower layer: what is there is removed.
+func (b *batch) exchangeSlowly(o *op) error {
+	err := durable.RenameAt(o.d.fd, o.name, b.spare())
+	if errors.Is(err, unix.EXDEV) {
+		var gone bool
+		if gone, err = b.clear(o.d, o.name, o.path); err == nil && !gone {
+			err = unix.ENOTEMPTY
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return durable.RenameAt(o.d.fd, o.tmp, o.name)
 }

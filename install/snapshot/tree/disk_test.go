@@ -214,3 +214,26 @@ func TestPowerLossIsNoticed(t *testing.T) {
 		}
 	}
 }
+
+// overlayfs exchanges and renames no directory of its lower layer.
+func TestRestoreOverlay(t *testing.T) {
+	treetest.Need(t, programs)
+	disk := filepath.Join(t.TempDir(), "disk")
+	treetest.NewMount(t, "tmpfs", disk, "")
+	s := set{t, disk}
+	s.before()
+	want := digest(t, s.p(""), tree.Options{})
+	kept := filepath.Join(disk, "kept")
+	if _, err := tree.Copy(t.Context(), s.p(""), kept, tree.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	s.after()
+	s.do(os.Rename(s.p(""), filepath.Join(disk, "lower")), os.Mkdir(filepath.Join(disk, "upper"), 0o755), os.Mkdir(filepath.Join(disk, "work"), 0o755))
+	treetest.NewMount(t, "overlay", s.p(""), "lowerdir="+disk+"/lower,upperdir="+disk+"/upper,workdir="+disk+"/work")
+	if _, err := tree.Restore(t.Context(), kept, s.p(""), recorded(time.Time{})); err != nil {
+		t.Fatal(err)
+	}
+	if got := digest(t, s.p(""), tree.Options{}); got != want {
+		t.Errorf("%q", differences(t, kept, s.p(""), recorded(time.Time{})))
+	}
+}

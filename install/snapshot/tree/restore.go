@@ -65,7 +65,7 @@ func Restore(ctx context.Context, kept, machine string, o Options) (Stats, error
 // pass puts back, then removes and makes the directories' metadata good.
 func (r *putter) pass(ctx context.Context, a *dir, last bool) (err error) {
 	r.noRoom, r.last, r.links = 0, last, newLinks()
-	r.batch = batch{top: r.top, links: r.links, spare: r.temp}
+	r.batch = batch{top: r.top, links: r.links, spare: r.temp, clear: r.removeAll}
 	err = r.engine.run(ctx, a, r.top, r)
 	noRoom, ferr := r.flush(err)
 	r.noRoom += noRoom
@@ -169,7 +169,7 @@ func (r *putter) leave(n *node) error {
 	if n.at == n.name {
 		return nil
 	}
-	return r.stage(op{d: n.b, tmp: n.at, name: n.name, fd: -1, swap: true}, 0)
+	return r.stage(op{d: n.b, tmp: n.at, name: n.name, path: n.path, fd: -1, swap: true}, 0)
 }
 
 // mkdir makes a directory, under another name if there is something of another kind.
@@ -237,7 +237,7 @@ func (r *putter) mend(n *node, m *meta) error {
 
 // replace stages what was kept, to take the place of what is there.
 func (r *putter) replace(n *node, m *meta) error {
-	p := op{d: n.b, tmp: r.temp(), name: n.at, fd: -1, flags: m.flags}
+	p := op{d: n.b, tmp: r.temp(), name: n.at, path: n.path, fd: -1, flags: m.flags}
 	if n.inB {
 		p.wasFlags = n.ib.flags
 		p.swap = n.ib.isDir()

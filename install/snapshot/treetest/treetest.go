@@ -285,7 +285,7 @@ func (m *Maker) damage() {
 		if p := m.pick(isDir); p != m.Top {
 			to := m.name(m.free(m.Top))
 			m.free(p)
-			m.do(ignore(os.Rename(p, to), unix.EINVAL))
+			m.do(ignore(os.Rename(p, to), unix.EINVAL, unix.EXDEV)) // into itself; a directory of overlayfs's lower layer
 			if _, err := os.Lstat(p); err != nil {
 				m.do(os.Symlink(to, p))
 			}
