@@ -58,8 +58,11 @@ bench: build ## against the bounds and against rsync, curl, BitTorrent, UFTP, on
 	@scripts/setup bench
 	TMPDIR=$(BENCH_DIR) $(GO) run ./internal/bench -bin $(BIN) -runs $(RUNS) -size $(SIZE) -only '$(ONLY)' $(BENCH_OUT)
 
-crash-test: build ## kill the store and the installer at every file system call (needs strace)
-	PATCHMESH_LONG=1 $(GO) run ./scripts/testsum -run 'Crash|AtEveryCall|PowerLoss' -timeout 40m ./...
+# CUTS is for each format. In memory: a cut takes two flushes of a whole machine.
+CUTS ?= 500
+crash-test: build ## kill store, snapshots and installer at every file system call, then real transactions at CUTS instants (root, strace; an hour)
+	PATCHMESH_LONG=1 $(GO) run ./scripts/testsum -run 'Crash|AtEveryCall|PowerLoss' -skip CrashPackagesAtRandom -timeout 40m ./...
+	PATCHMESH_CUTS=$(CUTS) $(GO) test -count=1 -v -run CrashPackagesAtRandom -timeout 4h ./cmd/mesh-install
 
 install-test: setup ## Debian's own updates collected, closed, staged, installed offline into a real root and taken back to the byte (root, mirrors)
 	@scripts/setup vm

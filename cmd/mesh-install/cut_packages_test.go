@@ -220,7 +220,7 @@ func TestCrashPackagesAtRandom(t *testing.T) {
 		ended, during, again, bad := map[string]int{}, map[journal.Step]int{}, 0, 0
 		for k := range n {
 			s.fresh()
-			power := k%2 == 0
+			power := k%4 != 3
 			what := fmt.Sprintf("seed %d, cut %d, power %t", seed, k, power)
 			during[s.cut(power, time.Duration(lot.Int64N(int64(s.takes))), "apply", "--request", s.request)]++
 			for lot.IntN(4) == 0 {
