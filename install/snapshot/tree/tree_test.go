@@ -95,7 +95,7 @@ func digest(t testing.TB, top string, o tree.Options) string {
 // Compare and Digest see the same as they do.
 func TestRestore(t *testing.T) {
 	treetest.Need(t, programs)
-	seeds := uint64(12)
+	seeds := uint64(8)
 	if os.Getenv("PATCHMESH_LONG") != "" {
 		seeds = 1000
 	}
