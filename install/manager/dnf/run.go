@@ -74,7 +74,8 @@ type ran struct {
 }
 
 func (r ran) output() manager.Output {
-	return manager.Output{Exit: r.res.Exit, Log: tail(r.res.Both), Complain: complaints(r.res.Both)}
+	// Each stream by itself: where both are mixed, one may break in upon a line of the other.
+	return manager.Output{Exit: r.res.Exit, Log: tail(r.res.Both), Complain: append(complaints(r.res.Stderr), complaints(r.res.Stdout)...)}
 }
 
 // transact runs dnf with the bundle's repository and reads what its solver answered.

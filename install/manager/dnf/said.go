@@ -46,7 +46,7 @@ var kinds = []struct {
 func failure(res tool.Result) *manager.Error {
 	e := &manager.Error{Kind: manager.Tool, Detail: excerpt(res), Exit: res.Exit, Log: tail(res.Both)}
 	for _, k := range kinds {
-		if k.re.Match(res.Both) {
+		if k.re.Match(res.Stderr) || k.re.Match(res.Stdout) {
 			e.Kind = k.kind
 			break
 		}
