@@ -119,7 +119,7 @@ func (m *Manager) prepare(ctx context.Context, o manager.Order) error {
 	if err != nil {
 		return cut(err, res)
 	}
-	if res.Exit == 0 && len(complaints(res)) == 0 {
+	if res.Exit == 0 && len(unread(res)) == 0 {
 		m.ready = o
 		return nil
 	}

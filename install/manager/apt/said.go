@@ -92,14 +92,22 @@ func says(line string) bool {
 	return strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "dpkg: error") || strings.HasPrefix(line, "dpkg: unrecoverable") || strings.HasPrefix(line, "dpkg-deb: error")
 }
 
-// complaints are the lines that speak of an error although the status was 0. A warning of apt counts when it is about
-// what it could not read.
+// unread are the lines that say that apt could not read all of a repository, whatever its status.
+func unread(res tool.Result) []string {
+	return linesOf(res.Stderr, "E: ", "W: Failed to fetch", "W: Some index files failed", "W: GPG error", "W: An error occurred")
+}
+
+// complaints are the lines in which apt or dpkg says that a package failed, whatever the status. The words are long,
+// because a script may say "E: …" of what does not matter.
 func complaints(res tool.Result) []string {
+	return linesOf(res.Stderr, "dpkg: error processing ", "E: Sub-process ", "E: Failed to fetch ")
+}
+
+func linesOf(b []byte, beginnings ...string) []string {
 	var out []string
-	for line := range strings.Lines(string(res.Stderr)) {
-		line = strings.TrimRight(line, " \n")
-		if says(line) || strings.HasPrefix(line, "W: ") && (strings.Contains(line, "Failed to fetch") || strings.Contains(line, "index files failed") || strings.Contains(line, "GPG error")) {
-			out = append(out, line)
+	for line := range strings.Lines(string(b)) {
+		if slices.ContainsFunc(beginnings, func(p string) bool { return strings.HasPrefix(line, p) }) {
+			out = append(out, strings.TrimSpace(line))
 		}
 	}
 	return out

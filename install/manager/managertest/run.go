@@ -502,7 +502,7 @@ func clocks(t *testing.T, bed Bed) {
 // chattyScript: what a script prints does not make a failure of a success.
 func chattyScript(t *testing.T, bed Bed) {
 	m, r := testCase{installed: at(one, "demo"), spec: Spec{
-		Packages: with(at(two, "demo"), func(p *Package) { p.Post = "echo Error: no space left, failed >&2; exit 0" }),
+		Packages: with(at(two, "demo"), func(p *Package) { p.Post = "echo Error: No space left on device >&2; echo E: failed >&2; exit 0" }),
 	}}.scene(t, bed)
 	a := carryOut(t.Context(), t, m.Manager(t, runner(t)), r.Order())
 	if !a.good() {
