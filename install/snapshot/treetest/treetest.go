@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/patchmesh/patchmesh/internal/durable"
 )
 
 // Need skips a test that cannot make owners and devices here, or lacks a program.
@@ -269,7 +271,7 @@ func (m *Maker) damage() {
 		}
 	case 3: // replaced by rename, as dpkg and rpm do
 		if p := m.free(m.pick(isFile)); p != "" {
-			m.do(errors.Join(os.WriteFile(p+"+", m.content(), 0o755), os.Rename(p+"+", p)))
+			m.do(errors.Join(os.WriteFile(p+"+", m.content(), 0o755), durable.RenameAt(unix.AT_FDCWD, p+"+", p)))
 		}
 	case 4: // other content, same size and time
 		if p := m.free(m.pick(func(fi fs.FileInfo) bool { return isFile(fi) && fi.Size() > 0 })); p != "" {
@@ -285,7 +287,7 @@ func (m *Maker) damage() {
 		if p := m.pick(isDir); p != m.Top {
 			to := m.name(m.free(m.Top))
 			m.free(p)
-			m.do(ignore(os.Rename(p, to), unix.EINVAL, unix.EXDEV)) // into itself; a directory of overlayfs's lower layer
+			m.do(ignore(durable.RenameAt(unix.AT_FDCWD, p, to), unix.EINVAL, unix.EXDEV)) // into itself; a directory of overlayfs's lower layer
 			if _, err := os.Lstat(p); err != nil {
 				m.do(os.Symlink(to, p))
 			}
@@ -306,7 +308,7 @@ func (m *Maker) damage() {
 			if out, err := exec.Command("cp", "-a", "--", p, p+"+").CombinedOutput(); err != nil {
 				m.T.Fatalf("%v %s", err, out)
 			}
-			m.do(os.Rename(p+"+", p))
+			m.do(durable.RenameAt(unix.AT_FDCWD, p+"+", p))
 		}
 	case 12:
 		m.time(m.free(m.pick(func(fs.FileInfo) bool { return true })))
