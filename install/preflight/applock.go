@@ -126,6 +126,9 @@ func parseLine(b []byte) (line, error) {
 		}
 		l.who, l.pid = who, n
 	}
+	if l.who == "" {
+		return line{}, errors.New("it does not say who")
+	}
 	return l, nil
 }
 

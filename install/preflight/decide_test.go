@@ -91,6 +91,7 @@ func FuzzLock(f *testing.F) {
 	f.Add([]byte("@1795226460 till:811 card batch\nmore"))
 	f.Add([]byte("2026-11-21T02:01:00Z t"))
 	f.Add([]byte("\xff\x00 a:b"))
+	f.Add([]byte("@1797000000 :1"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, err := parseLine(b)
 		k, _ := judge("f", l, err, now, nil, func(int, time.Time) bool { return true }, now)
