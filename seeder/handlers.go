@@ -42,6 +42,7 @@ func (s *Seeder) routes() http.Handler {
 	handle("GET", api.PathSite, s.getSite)
 	handle("GET", api.PathSiteWAN, s.getSiteWAN)
 	handle("PUT", api.PathSiteWAN, s.putSiteWAN)
+	handle("PUT", api.PathSiteZone, s.putSiteZone)
 	handle("POST", api.PathTokens, s.postToken)
 	handle("DELETE", api.PathNode, func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, s.removeNode(r.Context(), r.PathValue("site"), r.PathValue("node"))
@@ -103,6 +104,14 @@ func (s *Seeder) putSiteWAN(w http.ResponseWriter, r *http.Request) (any, error)
 		return nil, err
 	}
 	return s.setWAN(r.Context(), r.PathValue("site"), q)
+}
+
+func (s *Seeder) putSiteZone(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q api.SiteZone
+	if err := api.ReadJSON(w, r, api.MaxBody, &q); err != nil {
+		return nil, err
+	}
+	return s.setTimezone(r.Context(), r.PathValue("site"), q)
 }
 
 func (s *Seeder) postToken(w http.ResponseWriter, r *http.Request) (any, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/enrol"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/roster"
 	"github.com/patchmesh/patchmesh/internal/wanprofile"
@@ -27,15 +28,12 @@ const (
 )
 
 func (s *Seeder) createSite(ctx context.Context, q api.SiteSpec) (api.SiteInfo, error) {
-	if q.Timezone == "" {
-		q.Timezone = "UTC"
-	}
 	if !manifest.ValidName(q.Name) {
 		return api.SiteInfo{}, problem.New(problem.Usage, "site name %.80q: want lower-case letters, digits, . _ -, at most 64", q.Name)
 	}
-	zone, err := time.LoadLocation(q.Timezone)
-	if err != nil || q.Timezone == "Local" || len(q.Timezone) > 64 {
-		return api.SiteInfo{}, problem.New(problem.Usage, "time zone %.80q is not known", q.Timezone).WithNext("use a name like America/Chicago")
+	zone, err := zoneOf(q.Timezone)
+	if err != nil {
+		return api.SiteInfo{}, err
 	}
 	if q.CapBytesPerSecond != 0 && (q.CapBytesPerSecond < wanprofile.MinRate || q.CapBytesPerSecond > wanprofile.MaxRate) {
 		return api.SiteInfo{}, problem.New(problem.Usage, "a cap of %d bytes per second: want at least %s", q.CapBytesPerSecond, wanprofile.FormatRate(wanprofile.MinRate))
@@ -65,6 +63,38 @@ func (s *Seeder) siteList(ctx context.Context) ([]api.SiteInfo, error) {
 	return out, err
 }
 
+// zoneOf finds a site's time zone. A site without one counts its days in UTC; policies do not take it for that.
+func zoneOf(name string) (*time.Location, error) {
+	if name == "" {
+		return time.UTC, nil
+	}
+	zone, err := policy.LoadZone(name)
+	if err != nil {
+		return nil, problem.New(problem.Usage, "time zone %.80q is not known", name).WithNext("use a name like America/Chicago")
+	}
+	return zone, nil
+}
+
+// setTimezone gives a site another time zone, for its WAN profile and in its roster.
+func (s *Seeder) setTimezone(ctx context.Context, name string, q api.SiteZone) (api.SiteZone, error) {
+	zone, err := zoneOf(q.Timezone)
+	if err != nil {
+		return q, err
+	}
+	s.profiles.Lock()
+	defer s.profiles.Unlock()
+	if err := s.db.SetTimezone(ctx, name, q.Timezone, s.now()); err != nil {
+		return q, err
+	}
+	site, err := s.db.Site(ctx, name)
+	if err != nil {
+		return q, err
+	}
+	s.pace.set(name, site.WAN, zone)
+	s.log.Info("time zone of a site", "site", name, "timezone", site.Timezone)
+	return api.SiteZone{Timezone: site.Timezone}, s.publish(ctx, name)
+}
+
 // setWAN puts another WAN profile in force, at once.
 func (s *Seeder) setWAN(ctx context.Context, name string, d wanprofile.Document) (wanprofile.Document, error) {
 	p, err := d.Profile()
@@ -80,7 +110,7 @@ func (s *Seeder) setWAN(ctx context.Context, name string, d wanprofile.Document)
 	if err != nil {
 		return d, err
 	}
-	zone, err := time.LoadLocation(site.Timezone)
+	zone, err := zoneOf(site.Timezone)
 	if err != nil {
 		return d, fmt.Errorf("time zone of site %s: %w", name, err)
 	}

@@ -156,6 +156,9 @@ func TestWithSeeder(t *testing.T) {
 	}{
 		{"status", 0, `FLEET   0 nodes in 0 sites`, ""},
 		{"site create store-1 --timezone America/Chicago --wan-cap 6Mbit", 0, `site store-1 created`, ""},
+		{"site timezone store-1 Mars/Olympus", 2, "", `E1001.*time zone "Mars/Olympus" is not known`},
+		{"site timezone store-1 America/Denver", 0, `site store-1 is in America/Denver`, ""},
+		{"site timezone store-1 America/Chicago", 0, `site store-1 is in America/Chicago`, ""},
 		{"site create store-1", 6, ``, `E1201.*store-1`},
 		{"site create Store!", 2, ``, `E1\d\d\d.*Store!`},
 		{"site list", 0, `store-1 +0 +America/Chicago +6 Mbit/s`, ""},

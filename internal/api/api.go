@@ -28,6 +28,7 @@ const (
 	PathSites        = "/api/v1/sites"
 	PathSite         = "/api/v1/sites/{site}"
 	PathSiteWAN      = "/api/v1/sites/{site}/wan"
+	PathSiteZone     = "/api/v1/sites/{site}/timezone"
 	PathTokens       = "/api/v1/sites/{site}/tokens"
 	PathNode         = "/api/v1/sites/{site}/nodes/{node}"
 	PathEnrol        = "/api/v1/enrol"
@@ -59,8 +60,13 @@ const (
 // SiteSpec asks for a new site.
 type SiteSpec struct {
 	Name              string `json:"name"`
-	Timezone          string `json:"timezone"`          // IANA name; empty is UTC
+	Timezone          string `json:"timezone"`          // IANA name; empty: not known, and what a policy says in the time zone of the site does not begin
 	CapBytesPerSecond int64  `json:"capBytesPerSecond"` // of the site's link, overhead included; 0: no cap
+}
+
+// SiteZone is a site's time zone, an IANA name.
+type SiteZone struct {
+	Timezone string `json:"timezone"`
 }
 
 // SiteInfo is a site as the list shows it.

@@ -97,6 +97,11 @@ func (c *Client) PutSiteWAN(ctx context.Context, site string, d wanprofile.Docum
 	return ask[wanprofile.Document](ctx, &c.caller, call{method: http.MethodPut, path: fill(PathSiteWAN, site), repeat: true}, d)
 }
 
+// PutSiteZone gives a site another time zone.
+func (c *Client) PutSiteZone(ctx context.Context, site, zone string) (SiteZone, error) {
+	return ask[SiteZone](ctx, &c.caller, call{method: http.MethodPut, path: fill(PathSiteZone, site), repeat: true}, SiteZone{zone})
+}
+
 // CreateToken makes a join token for one node.
 func (c *Client) CreateToken(ctx context.Context, site string, s TokenSpec) (TokenReply, error) {
 	return ask[TokenReply](ctx, &c.caller, call{method: http.MethodPost, path: fill(PathTokens, site)}, s)

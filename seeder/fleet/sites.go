@@ -64,6 +64,21 @@ func (s *Store) SetWAN(ctx context.Context, name string, p wanprofile.Profile) e
 	})
 }
 
+// SetTimezone gives a site another time zone and its nodes a roster that says so.
+func (s *Store) SetTimezone(ctx context.Context, name, zone string, now time.Time) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		site, err := readSite(ctx, tx, name)
+		if err != nil || site.Timezone == zone {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE sites SET timezone = ? WHERE name = ?`, zone, name); err != nil {
+			return err
+		}
+		_, err = s.bumpRoster(ctx, tx, name, now)
+		return err
+	})
+}
+
 func ruleLines(p wanprofile.Profile) string { return strings.Join(p.Document().Rules, "\n") }
 
 // Sites lists the sites in the order of their names.
