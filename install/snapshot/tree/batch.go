@@ -21,6 +21,7 @@ type op struct {
 	d         *dir
 	tmp, name string
 	fd        int    // of the temporary file, to flush it; -1: nothing to flush
+	is        *inode // the kept inode, if it has other names that are to be linked to this one
 	lead      *inode // make tmp first, as one more name of what this kept inode became
 	swap      bool   // what is there is of another kind: one of the two is a directory
 	path      string // of name, from the top
@@ -63,6 +64,9 @@ func (b *batch) flush() (full int, err error) {
 			err := again(func() error { return flush(o.fd) })
 			if isFull(err) {
 				full++
+				if o.is != nil {
+					delete(b.links.leader, *o.is)
+				}
 				if err := unix.Unlinkat(o.d.fd, o.tmp, 0); err != nil {
 					return full, o.d.err("unlink", o.tmp, err)
 				}
@@ -90,16 +94,16 @@ func (b *batch) flush() (full int, err error) {
 	return full, nil
 }
 
-// send starts the writing of a file. It only saves time: wait and fsync report what went wrong.
-func send(fd int) error {
-	_ = unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE)
-	return nil
+// send starts the writing of a file, wait waits for it. An error is reported once, so it must not be lost here.
+func send(fd int) error { return syncRange(fd, unix.SYNC_FILE_RANGE_WRITE) }
+
+func wait(fd int) error {
+	return syncRange(fd, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
 }
 
-// wait waits for what send started. An error is reported once, so it must not be lost here.
-func wait(fd int) error {
-	err := unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
+func syncRange(fd, how int) error {
+	err := unix.SyncFileRange(fd, 0, 0, how)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) { // it only saves time: the flush comes anyway
 		return nil
 	}
 	return err
@@ -131,7 +135,11 @@ func (b *batch) place(o *op) error {
 
 // link makes the temporary name one more name of the leader.
 func (b *batch) link(o *op) error {
-	p, name, err := b.top.parent(b.links.leader[*o.lead].path)
+	lead, ok := b.links.leader[*o.lead]
+	if !ok { // it found no room
+		return unix.ENOSPC
+	}
+	p, name, err := b.top.parent(lead.path)
 	if err != nil {
 		return err
 	}

@@ -263,7 +263,9 @@ func (r *putter) replace(n *node, m *meta) error {
 		return err
 	}
 	if m.linked() {
-		r.links.leader[m.id()] = leader{n.b.join(n.at), i.id()}
+		id := m.id()
+		p.is = &id
+		r.links.leader[id] = leader{n.b.join(n.at), i.id()}
 	}
 	return r.stage(p, written)
 }
