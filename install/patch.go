@@ -316,11 +316,12 @@ func (s *session) judge(ctx context.Context, p *patch, t journal.Transaction) (j
 	if err != nil {
 		return t, err
 	}
-	plan := f.Plan
+	plan, before := f.Plan, f.Before
 	if t.Packages.Repaired { // what came of it was not foreseen: what the list allows is what counts
-		plan.Changes = packages.Diff(f.Before, after)
+		before = once(before)
+		plan.Changes = packages.Diff(before, after)
 	}
-	p.findings = manager.Judge(f.Before, after, p.order.List, plan, p.order.AllowDowngrade)
+	p.findings = manager.Judge(before, after, p.order.List, plan, p.order.AllowDowngrade)
 	p.findings = append(append(p.findings, audit...), p.complain...)
 	if len(p.findings) > 0 {
 		return t, &findingsError{p.findings}
@@ -339,6 +340,17 @@ func (s *session) judge(ctx context.Context, p *patch, t journal.Transaction) (j
 	t.Packages.Reboot = t.Packages.Reboot[:min(len(t.Packages.Reboot), journal.MaxReasons)]
 	t.Packages.Boot = bootID()
 	return t, nil
+}
+
+// once leaves out, of packages that are not in order, what is there a second time: a transaction that was cut may have
+// left the old version beside the new one.
+func once(ps []packages.Installed) (out []packages.Installed) {
+	for _, p := range ps {
+		if p.State == "" || !slices.ContainsFunc(out, func(q packages.Installed) bool { return q.ID() == p.ID() }) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // errRebootPending says that the machine was asked to start again.

@@ -18,7 +18,29 @@ func KillLeft(ctx context.Context, id string) (int, error) {
 	if id == "" {
 		return 0, nil
 	}
-	return killAll(ctx, 0, id)
+	n, err := killAll(ctx, 0, id)
+	if err != nil {
+		return n, err
+	}
+	return n, awaitExits(ctx)
+}
+
+// awaitExits waits for every process that is ending now: such a one shows its mark no longer, and holds its locks still.
+func awaitExits(ctx context.Context) error {
+	ps, err := processes("")
+	if err != nil {
+		return err
+	}
+	for _, p := range ps {
+		for now, ok := p, p.exiting; ok && now.exiting && now.start == p.start; now, ok = look(p.pid, "") {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("process %d does not end: %w", p.pid, ctx.Err())
+			case <-time.After(2 * time.Millisecond):
+			}
+		}
+	}
+	return nil
 }
 
 // killSession kills what a program began. A process that does not die within the time is left to KillLeft.
@@ -59,7 +81,11 @@ type process struct {
 	pid, parent, session int
 	start                string // when it was started, in ticks; with pid it is nobody else
 	marked               bool
+	exiting              bool
 }
+
+// flagExiting is PF_EXITING of the kernel's include/linux/sched.h.
+const flagExiting = 0x4
 
 // family are those that carry the mark, those of the leader's session, and all that descend from them: a script may
 // empty its environment, but not choose its parent.
@@ -127,6 +153,8 @@ func look(pid int, id string) (process, bool) {
 	p := process{pid: pid, start: string(f[19])}
 	p.parent, _ = strconv.Atoi(string(f[1]))
 	p.session, _ = strconv.Atoi(string(f[3]))
+	flags, _ := strconv.ParseUint(string(f[6]), 10, 64)
+	p.exiting = flags&flagExiting != 0
 	if id != "" {
 		env, _ := os.ReadFile(dir + "/environ") // a process of the kernel has none
 		for v := range bytes.SplitSeq(env, []byte{0}) {

@@ -17,9 +17,6 @@ import (
 	"github.com/patchmesh/patchmesh/internal/durable"
 )
 
-// lockFile is dnf's own lock.
-const lockFile = "var/lib/dnf/rpmdb_lock.pid"
-
 // free says Busy when another package manager is at work.
 func (m *Manager) free() error {
 	who, err := m.Holder()
@@ -64,8 +61,6 @@ func (m *Manager) Holder() (string, error) {
 	return describe(int(l.Pid)), nil
 }
 
-// alive reports whether a process is there and has not ended: one that was killed stays in the list until somebody has
-// collected it. The state stands behind the name, see proc_pid_stat(5).
 // dnfHolder is who holds dnf's lock; 0: nobody. dnf takes any process with that ID for the holder, so a power cut in a
 // transaction locks it out when the next boot gives the ID to somebody else: who began after the file was written did
 // not write it.
@@ -104,13 +99,16 @@ func (m *Manager) dropStaleLock() error {
 // ticksPerSecond is USER_HZ, in which Linux tells all programs its times.
 const ticksPerSecond = 100
 
-// begin is when a process began; false: there is none.
+// begin is when a process began; false: there is none, or it has ended and only waits to be collected.
 func begin(pid int) (time.Time, bool) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return time.Time{}, false
 	}
 	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(f) > 0 && (f[0] == "Z" || f[0] == "X") {
+		return time.Time{}, false
+	}
 	system, err := os.ReadFile("/proc/stat")
 	if err != nil || len(f) < 20 {
 		return time.Time{}, true

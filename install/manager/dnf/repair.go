@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/patchmesh/patchmesh/install/manager"
-	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/packages"
 )
 
@@ -70,12 +69,7 @@ func (m *Manager) sweep(ctx context.Context) error {
 // done and nothing in the database says so; older versions beside it go; then comes what is left of the order.
 func (m *Manager) Repair(ctx context.Context, o manager.Order, p manager.Plan) (manager.Output, error) {
 	var out manager.Output
-	if err := m.free(); err != nil {
-		return out, err
-	}
-	// Nobody is at work: what a dnf that was killed left is a lock that the next one would wait for as long as there is
-	// a process of that number.
-	if err := durable.Remove(m.path(lockFile)); err != nil {
+	if err := m.dropStaleLock(); err != nil {
 		return out, err
 	}
 	if err := m.verify(ctx, o); err != nil {
