@@ -10,9 +10,10 @@ import (
 
 // The clock that windows are judged by is the node's own, corrected by what its neighbours' clocks show.
 const (
-	maxSkew    = 5 * time.Minute // a correction beyond it means that nobody knows what time it is
-	clockEvery = time.Hour       // how often neighbours hear of a clock that nothing else is said about
-	clockStep  = 5 * time.Second // they hear at once of one that was set by more
+	maxSkew    = 5 * time.Minute  // a correction beyond it means that nobody knows what time it is
+	clockEvery = time.Hour        // how often neighbours hear of a clock that nothing else is said about
+	clockStep  = 5 * time.Second  // they hear at once of one that was set by more
+	clockGrace = 30 * time.Second // how long a daemon that was started waits for two neighbours that there should be
 )
 
 // reading is what somebody else's clock showed when we heard of it.
@@ -54,6 +55,12 @@ func skew(own time.Time, neighbours []time.Time, seeder time.Time) time.Duration
 		return ahead[m]
 	}
 	return ahead[m-1]/2 + ahead[m]/2
+}
+
+// tooEarly: the daemon was started just now and has not heard the neighbours that could say that its clock is wrong.
+func (n *Node) tooEarly(now time.Time) bool {
+	f := n.inForce.Load()
+	return len(n.nb) < 2 && f != nil && len(f.r.Nodes) > 2 && now.Sub(n.began) < clockGrace
 }
 
 // skew of the clocks of those with whom there is a session now: what was heard before may be from before a sleep.

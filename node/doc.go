@@ -3,8 +3,8 @@
 //
 // One goroutine, the loop in loop.go, owns all mutable state: the swarm, the documents, the phases, the neighbours'
 // statements. Sessions, the installer, the local API and gossip hand it functions to run (post) and never touch its
-// state. What must be decided is decided in pure code: node/swarm (chunks, uplink), life.go (phases), dial.go (whom
-// to dial when). What must survive is written before it is acted on, through internal/durable.
+// state. What must be decided is decided in pure code: node/swarm (chunks, uplink), life.go (phases), schedule.go (when an
+// install may start), clock.go (what time it is in the site), dial.go (whom to dial when). What must survive is written before it is acted on, through internal/durable.
 //
 // Files below Config.State, each written atomically by the loop unless said otherwise:
 //

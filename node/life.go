@@ -163,6 +163,9 @@ func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 	case status.Staged, status.Scheduled, status.Deferred, status.Installing:
 		// Begun: the daemon was restarted meanwhile. The installer is safe to ask twice: what it has started it
 		// finishes, at any time, and it starts nothing outside the window.
+		if !l.Begun && w != nil && w.early {
+			return v
+		}
 		if !l.Begun && !l.may(w) {
 			l.wait(now, w)
 			return v

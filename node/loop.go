@@ -28,6 +28,7 @@ func (n *Node) loop(ctx context.Context) error {
 	t := time.NewTicker(tickActive)
 	defer t.Stop()
 	fast := true
+	n.began = time.Now()
 	n.calm, n.showed = time.Now(), reading{n.cfg.now().Round(0), time.Now()}
 	n.expect()
 	n.retarget()

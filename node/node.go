@@ -104,6 +104,7 @@ type Node struct {
 	wanSaid    wanWord
 	mine       status.Node
 	told       time.Time // when mine was last sent to neighbours
+	began      time.Time // of the loop
 	showed     reading   // what our clock showed when they last heard of it
 	looked     time.Time // when it was last looked at
 	flushing   bool      // chunks are being made durable

@@ -34,6 +34,7 @@ type timing struct {
 	anytime      bool   // without windows, it would let one start; known if runAnytime
 	unsure       string // why it cannot be said; then detail says more, and verdict nothing
 	detail       string
+	early        bool // it cannot be said yet: nothing starts and nothing is counted
 	maxDeferrals int
 	deadline     time.Duration
 	runAnytime   bool
@@ -96,7 +97,7 @@ func (l *Life) may(w *timing) bool {
 // watch notes which window is the one to use, and counts one that has passed. One counts for all that pass while the
 // node is off, or its clock is not to be trusted. It reports whether one was missed, which is said once.
 func (l *Life) watch(w *timing) (missed bool) {
-	if w == nil || w.unsure != "" || l.Begun {
+	if w == nil || w.unsure != "" || w.early || l.Begun {
 		return false
 	}
 	if l.Asked.IsZero() || l.Asked.After(w.now) {
@@ -189,6 +190,9 @@ func (n *Node) timing(name string, l *Life) *timing {
 	t, ok := n.timings[name]
 	if !ok || t.of != p || now.Sub(t.at) >= timingLasts {
 		t = timed{of: p, at: now, w: timingOf(p.p.Schedule, n.cfg.now(), n.skew(), n.siteZone())}
+		if t.w != nil {
+			t.w.early = n.tooEarly(now)
+		}
 		n.timings[name] = t
 	}
 	return t.w

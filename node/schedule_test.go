@@ -27,6 +27,7 @@ type diary struct {
 	schedule policy.Schedule
 	staged   bool
 	off      bool
+	early    bool // the neighbours' clocks are not heard yet
 	skew     time.Duration // of the site's clocks against ours
 	takes    time.Duration // of an install
 	answer   func(now time.Time) install.Result
@@ -87,6 +88,9 @@ func (d *diary) until(end string) *diary {
 		for range 4 {
 			facts.staged = d.staged
 			w := timingOf(d.schedule, d.now, d.skew, nil)
+			if w != nil {
+				w.early = d.early
+			}
 			v := d.life.step(d.now, facts, w)
 			if !v.changed {
 				break
@@ -289,6 +293,16 @@ func TestClockUnsure(t *testing.T) {
 	d.staged, d.skew = true, 6*time.Minute
 	d.until("2026-11-24 03:00").skew = time.Minute
 	d.until("2026-11-24 12:00").want("Tue 01:00 Staged Complete", "Tue 01:00 Deferred ClockUnsure", "Tue 03:00 Installing InstallerRunning", "Tue 03:05 Installed Installed")
+}
+
+// A daemon that has not heard its neighbours' clocks yet waits for them in silence; then it may, or it may not.
+func TestClocksNotHeardYet(t *testing.T) {
+	for skew, want := range map[time.Duration]string{0: "Tue 03:00 Installing InstallerRunning", time.Hour: "Tue 03:00 Deferred ClockUnsure"} {
+		d := newDiary(t, newYork, "2026-11-24 02:30", tuesday)
+		d.staged, d.early = true, true
+		d.until("2026-11-24 03:00").early, d.skew = false, skew
+		d.until("2026-11-24 03:01").want("Tue 02:30 Staged Complete", want)
+	}
 }
 
 // A site's clock that is off by less can shorten a window and never opens one by itself.
