@@ -27,7 +27,7 @@ type diary struct {
 	schedule policy.Schedule
 	staged   bool
 	off      bool
-	early    bool // the neighbours' clocks are not heard yet
+	early    bool          // the neighbours' clocks are not heard yet
 	skew     time.Duration // of the site's clocks against ours
 	takes    time.Duration // of an install
 	answer   func(now time.Time) install.Result
