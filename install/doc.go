@@ -1,5 +1,6 @@
 // Package install is the executor: it verifies a bundle itself, lays its files out beside those in force, switches
-// to them by one rename, asks whether the machine is healthy, and commits or goes back. It is what mesh-install runs,
+// to them by one rename, or has the machine's package manager install them, asks whether the machine is healthy, and
+// commits or goes back. It is what mesh-install runs,
 // as root, one shot for each request. It fetches nothing, schedules nothing, and trusts neither the daemon that calls
 // it nor the chunk store it reads.
 //
@@ -15,6 +16,24 @@
 //  7. "commit": installed.json names the new release and the floor rises. "prune": old releases go.
 //  8. Or "undo": current names the old release again, and "discard": the new one goes, the failure is remembered.
 //  9. The journal is removed.
+//
+// # Packages
+//
+// A bundle of packages changes the machine itself, so there is more between 5 and 6:
+//
+//   - "preflight": power, room, locks, what the package manager would do, and last the hooks. A no is a deferral: nothing
+//     was touched, it counts for nothing, and what was copied stays for the next try.
+//   - "snapshot": the state of the machine is kept, all but Config.Snapshot.Exclude, STATE and ROOT.
+//   - "transact": the package manager does what it foresaw, and what it says goes to STATE/log/ID.log. Every process that
+//     it starts is marked with the transaction's ID; the next run kills what a killed one has left.
+//   - "verify": versions, states and marks are compared one by one, and the exit status of no tool is believed.
+//   - "reboot": where packages need it and the policy allows it. The next run of the machine goes on with the question
+//     about health.
+//   - "undo" puts the snapshot back, in place and to the byte. Where the policy does without a snapshot there is only
+//     the way forward, "repair", and what that cannot mend is said.
+//
+// STATE/foreseen.json holds plan and packages from before while a transaction is open; STATE/manager is the package
+// manager's private directory.
 //
 // Before each step the journal says that it comes; each step may be done twice. [Installer] belongs to one goroutine.
 package install

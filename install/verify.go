@@ -91,6 +91,10 @@ func healthOf(c Config, p *policy.Policy) (journal.Health, error) {
 	if p.Rollback.HealthCheckURL != "" {
 		h.URL, h.TimeoutSeconds = p.Rollback.HealthCheckURL, p.Rollback.HealthTimeoutSeconds
 	}
+	if h.HoldSeconds >= h.TimeoutSeconds { // the machine's own limit leaves no time for what the policy asks
+		h.TimeoutSeconds = p.Rollback.HealthTimeoutSeconds
+	}
+	h.IntervalSeconds = min(h.IntervalSeconds, h.TimeoutSeconds)
 	if err := checkOf("", h).Validate(); err != nil {
 		return h, problem.New(problem.UnsupportedField, "policy %s: the health check cannot be asked", p.Name).Because(err).WithDone("nothing was changed")
 	}

@@ -22,8 +22,8 @@ func (s *site) realInstaller(m member, health string) (command []string, config 
 		}
 	}
 	cfg := filepath.Join(s.dir, m.name+"-install.yaml")
-	text := fmt.Sprintf("root: %s\nstate: %s\ntrust: %s\nreserveBytes: 0\nfacts: {os: debian, release: \"12\", arch: amd64}\n",
-		s.root(m), filepath.Join(s.dir, m.name+"-installer"), filepath.Join(m.state, "trust.json"))
+	text := fmt.Sprintf("root: %s\nstate: %s\ntrust: %s\nmachine: %s\nreserveBytes: 0\nfacts: {os: debian, release: \"12\", arch: amd64}\n",
+		s.root(m), filepath.Join(s.dir, m.name+"-installer"), filepath.Join(m.state, "trust.json"), filepath.Join(s.dir, m.name+"-machine"))
 	if health != "" {
 		text += fmt.Sprintf("health: {command: [%s], timeoutSeconds: 2}\n", health)
 	}

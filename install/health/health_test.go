@@ -161,3 +161,32 @@ func FuzzParseURL(f *testing.F) {
 		}
 	})
 }
+
+// Well for a moment is not well for a while: a service that answers every third question with an error never holds, and
+// one that stays well does, however ill it was at first.
+func TestHold(t *testing.T) {
+	var tries int
+	var ill func(n int) bool
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if tries++; ill(tries) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer srv.Close()
+	r := Runner{Pause: time.Millisecond}
+	c := Check{URL: srv.URL, Timeout: time.Second, Hold: 500 * time.Millisecond}
+	ill = func(n int) bool { return n%3 == 0 }
+	var no *UnhealthyError
+	if err := r.Probe(t.Context(), c); !errors.As(err, &no) {
+		t.Errorf("now and then ill: %v", err)
+	}
+	c.Hold = 0
+	if err := r.Probe(t.Context(), c); err != nil { // the positive control: once is enough, and it passes
+		t.Errorf("without holding: %v", err)
+	}
+	c.Hold, c.Timeout, tries = 20*time.Millisecond, time.Minute, 0
+	ill = func(n int) bool { return n <= 5 }
+	if err := r.Probe(t.Context(), c); err != nil || tries < 7 {
+		t.Errorf("well from the sixth on: %v after %d", err, tries)
+	}
+}

@@ -69,7 +69,7 @@ func (s *Seeder) join(ctx context.Context, site, name string, flags []string) (*
 		strings.TrimSpace(string(token))); err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf("root: %s\nstate: %s\ntrust: %s\nreserveBytes: 0\n", n.Root, filepath.Join(dir, "install"), filepath.Join(n.State, "trust.json"))
+	config := fmt.Sprintf("root: %s\nstate: %s\ntrust: %s\nmachine: %s\nreserveBytes: 0\n", n.Root, filepath.Join(dir, "install"), filepath.Join(n.State, "trust.json"), filepath.Join(dir, "machine"))
 	return n, os.WriteFile(n.install, []byte(config), 0o644)
 }
 
