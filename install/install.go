@@ -194,8 +194,13 @@ func (s *session) recover(ctx context.Context) (Result, bool) {
 		return newResult(Success, ExitDone, status.Installed, ReasonNothingToDo), true
 	}
 	s.Log.Info("journal found", "step", t.Step, "bundle", t.New.Bundle, "version", t.New.Version)
-	if _, err := tool.KillLeft(ctx, t.Packages.ID); err != nil { // they would go on changing what is put right now
-		return s.refuse(err), false
+	switch t.Step {
+	case journal.Preflight, journal.Transact, journal.Repair, journal.Verify: // the tools that were at work then may still be
+		if _, err := tool.KillLeft(ctx, t.Packages.ID); err != nil {
+			return s.refuse(err), false
+		}
+	case journal.Stage, journal.Snapshot, journal.Switch, journal.Reboot, journal.Check, journal.Commit, journal.Prune, journal.Undo, journal.Discard, journal.Close:
+		// What a script has started and left running is a service now.
 	}
 	was, next := t.Step, journal.Resume(*t, bootID())
 	if err := s.state.writeJournal(next); err != nil { // a try that cannot be counted is not made
