@@ -214,7 +214,7 @@ func parseSteps(text, native string) ([]step, error) {
 			}
 			s.to, s.arch = f[0], strings.Trim(f[len(f)-1], "[]")
 		}
-		if s.name == "" || s.remove && s.from == "" {
+		if s.name == "" || s.arch == "" || s.remove && s.from == "" {
 			return nil, fmt.Errorf("line %q of apt-get -s is not understood", strings.TrimSpace(line))
 		}
 		out = append(out, s)
