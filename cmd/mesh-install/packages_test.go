@@ -29,7 +29,7 @@ func onMachine(t *testing.T, bed managertest.Bed, installed ...managertest.Packa
 }
 
 // dial is a script's way to connect.
-func dial(port int) string { return fmt.Sprintf("/bin/busybox nc -w 3 127.0.0.1 %d </dev/null", port) }
+func dial(port int) string { return fmt.Sprintf("echo | /bin/busybox nc -w 3 127.0.0.1 %d", port) }
 
 // listener is a service on the machine's loopback.
 func listener(t *testing.T) int {
