@@ -62,9 +62,9 @@ type Machine struct {
 
 const rootDisk = "root.img"
 
-// New makes a machine in dir: a root disk of the image, and empty disks of the given sizes in bytes beside it, which
-// the guest sees as vdb, vdc, …
-func New(ctx context.Context, image Image, dir string, rootBytes int64, disks ...int64) (*Machine, error) {
+// New makes a machine in dir: a root disk of the image with a file system of a kind (ext4, btrfs), and empty disks of the
+// given sizes in bytes beside it, which the guest sees as vdb, vdc, …
+func New(ctx context.Context, image Image, dir, kind string, rootBytes int64, disks ...int64) (*Machine, error) {
 	m := &Machine{dir: dir}
 	for i, size := range append([]int64{rootBytes}, disks...) {
 		name := rootDisk
@@ -76,7 +76,7 @@ func New(ctx context.Context, image Image, dir string, rootBytes int64, disks ..
 		}
 		m.disks = append(m.disks, name)
 	}
-	if err := run(ctx, "mkfs.ext4", "-q", "-L", "root", m.path(rootDisk)); err != nil {
+	if err := run(ctx, "mkfs."+kind, "-q", "-L", "root", m.path(rootDisk)); err != nil {
 		return nil, err
 	}
 	return m, m.Mounted(ctx, func(root string) error {
@@ -92,14 +92,14 @@ func New(ctx context.Context, image Image, dir string, rootBytes int64, disks ..
 				return err
 			}
 		}
-		return install(root)
+		return install(root, kind)
 	})
 }
 
-// install writes what makes the guest run its script.
-func install(root string) error {
+// install writes what makes the guest run its script. The console is the script's alone: a login there would hang it up.
+func install(root, kind string) error {
 	files := map[string]string{
-		"etc/fstab":    "LABEL=root / ext4 noatime 0 1\n",
+		"etc/fstab":    "LABEL=root / " + kind + " noatime 0 0\n",
 		"etc/hostname": "guest\n",
 		"etc/systemd/system/guest.service": `[Unit]
 Description=the script of this boot
@@ -109,8 +109,7 @@ Type=oneshot
 StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS0
-ExecStart=/root/guest
-ExecStopPost=/usr/bin/systemctl poweroff --no-block
+ExecStart=/bin/sh -c '/root/guest; echo GUEST ENDS; systemctl poweroff --no-block'
 `,
 	}
 	for name, text := range files {
@@ -118,11 +117,13 @@ ExecStopPost=/usr/bin/systemctl poweroff --no-block
 			return err
 		}
 	}
-	wants := filepath.Join(root, "etc/systemd/system/multi-user.target.wants")
-	if err := os.MkdirAll(wants, 0o755); err != nil {
+	units := filepath.Join(root, "etc/systemd/system")
+	if err := os.MkdirAll(filepath.Join(units, "multi-user.target.wants"), 0o755); err != nil {
 		return err
 	}
-	return os.Symlink("../guest.service", filepath.Join(wants, "guest.service"))
+	return errors.Join(
+		os.Symlink("../guest.service", filepath.Join(units, "multi-user.target.wants/guest.service")),
+		os.Symlink("/dev/null", filepath.Join(units, "serial-getty@ttyS0.service")))
 }
 
 func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
@@ -140,22 +141,39 @@ func (m *Machine) Mounted(ctx context.Context, f func(root string) error) error 
 	return errors.Join(err, run(context.WithoutCancel(ctx), "umount", at))
 }
 
-// Boot writes the script, starts the machine and waits until it is off. It returns what the console showed from the
-// guest's script on. When ctx ends the machine loses its power: what the guest has not flushed is gone.
-func (m *Machine) Boot(ctx context.Context, script string) (string, error) {
-	err := m.Mounted(ctx, func(root string) error {
-		return os.WriteFile(filepath.Join(root, "root/guest"), []byte("#!/bin/sh\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\necho GUEST BEGINS\n"+script), 0o755)
+// head of every script: in BOOT it is told how many times it was begun, this one included.
+const head = `#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+echo GUEST BEGINS
+BOOT=$(($(cat /root/boots 2>/dev/null || echo 0) + 1))
+echo $BOOT >/root/boots; sync /root/boots
+`
+
+// Script is what the guest runs at each boot from now on; the machine is off. When it ends the guest turns itself off.
+func (m *Machine) Script(ctx context.Context, script string) error {
+	return m.Mounted(ctx, func(root string) error {
+		err := os.Remove(filepath.Join(root, "root/boots"))
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		return errors.Join(err, os.WriteFile(filepath.Join(root, "root/guest"), []byte(head+script), 0o755))
 	})
-	if err != nil {
+}
+
+// Boot starts the machine with a script, see Start.
+func (m *Machine) Boot(ctx context.Context, script string) (string, error) {
+	if err := m.Script(ctx, script); err != nil {
 		return "", err
 	}
 	return m.Start(ctx, nil)
 }
 
-// Start boots with the script that is there; log gets the console as it comes, if not nil.
+// Start starts the machine and waits until it is off; one that starts itself again does so. It returns what the console
+// showed from the guest's script on; log gets it all, as it comes, if not nil. When ctx ends the machine loses its power:
+// what the guest has not written to its disk is gone.
 func (m *Machine) Start(ctx context.Context, log io.Writer) (string, error) {
 	args := []string{
-		"-accel", "tcg", "-cpu", "max", "-m", "1536", "-smp", "1", "-nodefaults", "-no-reboot", "-nographic", "-serial", "stdio", "-net", "none",
+		"-accel", "tcg", "-cpu", "max", "-m", "1536", "-smp", "1", "-nodefaults", "-nographic", "-serial", "stdio", "-net", "none",
 		"-kernel", m.path("vmlinuz"), "-initrd", m.path("initrd"),
 		"-append", "root=LABEL=root rw console=ttyS0 quiet loglevel=3 systemd.show_status=0 mitigations=off",
 	}

@@ -100,6 +100,8 @@ func write(t testing.TB, name, content string, mode os.FileMode) {
 	}
 }
 
+const unitDir = "usr/lib/systemd/system"
+
 // tree writes the files of a package below dir.
 func tree(t testing.TB, dir string, p Package) {
 	t.Helper()
@@ -120,6 +122,9 @@ func tree(t testing.TB, dir string, p Package) {
 	}
 	if p.Conffile != "" {
 		write(t, filepath.Join(dir, "etc", p.Name+".conf"), p.Conffile, 0o644)
+	}
+	if p.Unit != "" {
+		write(t, filepath.Join(dir, unitDir, p.Name+".service"), p.Unit, 0o644)
 	}
 }
 

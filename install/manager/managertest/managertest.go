@@ -26,6 +26,7 @@ type Package struct {
 	Pre, Post string   // lines of sh that run before and after it is unpacked, in the root; empty: none
 	Files     int      // of that many small files below /usr/share/NAME, beside "version", which holds its version and a newline
 	Bytes     int64    // of one more file there, "ballast", that cannot be compressed
+	Unit      string   // content of /usr/lib/systemd/system/NAME.service; empty: has none
 }
 
 // Spec is a repository to be made.

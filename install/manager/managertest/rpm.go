@@ -3,6 +3,7 @@ package managertest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -167,6 +168,12 @@ func writeTree(tree string, p Package) error {
 			return err
 		}
 	}
+	if p.Unit != "" {
+		units := filepath.Join(tree, unitDir)
+		if err := errors.Join(os.MkdirAll(units, 0o755), os.WriteFile(filepath.Join(units, p.Name+".service"), []byte(p.Unit), 0o644)); err != nil {
+			return err
+		}
+	}
 	if p.Conffile == "" {
 		return nil
 	}
@@ -188,6 +195,9 @@ func spec(p Package, tree string) string {
 	s += "%description\ntest\n%install\nmkdir -p %{buildroot}\ncp -a " + tree + "/. %{buildroot}\n%files\n/usr/share/" + p.Name + "\n"
 	if p.Conffile != "" {
 		s += "%config(noreplace) /etc/" + p.Name + ".conf\n"
+	}
+	if p.Unit != "" {
+		s += "/" + unitDir + "/" + p.Name + ".service\n"
 	}
 	for section, script := range map[string]string{"pre": p.Pre, "post": p.Post} {
 		if script != "" {
