@@ -109,14 +109,9 @@ func syncRange(fd, how int) error {
 	return err
 }
 
-func (b *batch) place(o *op) error {
+func (b *batch) place(o *op) (err error) {
 	if o.lead != nil {
 		if err := b.link(o); err != nil {
-			return err
-		}
-	}
-	if o.wasFlags != 0 {
-		if err := o.d.setFlags(o.name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	}
@@ -124,7 +119,13 @@ func (b *batch) place(o *op) error {
 	if o.swap {
 		rename = func() error { return b.exchange(o) }
 	}
-	if err := unlocked(o.d, rename); err != nil {
+	place := func() error { return unlocked(o.d, rename) }
+	if o.wasFlags != 0 {
+		err = o.d.freed(o.name, place)
+	} else {
+		err = place()
+	}
+	if err != nil {
 		return o.d.err("rename", o.name, err)
 	}
 	if o.flags != 0 {

@@ -161,3 +161,32 @@ func (d *dir) setFlags(name string, want uint32) error {
 	}
 	return nil
 }
+
+// freed does f, which takes the name from its inode, while the inode is neither immutable nor append-only. If the inode has
+// other names, what it was is what they want it to be.
+func (d *dir) freed(name string, f func() error) error {
+	fd, err := openAt(d.fd, name, readFlags, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return f()
+	}
+	if err != nil {
+		return d.err("open", name, err)
+	}
+	defer unix.Close(fd)
+	have, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+	if err != nil {
+		return d.err("flags", name, err)
+	}
+	if err := unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(have&^(flagImmutable|flagAppend))); err != nil {
+		return d.err("flags", name, err)
+	}
+	done := f()
+	left, err := statAt(fd, "", unix.AT_EMPTY_PATH)
+	if err == nil && left.nlink > 0 {
+		err = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(have))
+	}
+	if err != nil {
+		err = d.err("flags", name, err)
+	}
+	return errors.Join(done, err)
+}

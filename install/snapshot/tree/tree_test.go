@@ -100,7 +100,11 @@ func TestRestore(t *testing.T) {
 		seeds = 1000
 	}
 	base := t.TempDir()
+	all := []uint64{133, 471} // names of one immutable inode, some of which go
 	for seed := range seeds {
+		all = append(all, seed)
+	}
+	for _, seed := range all {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { roundTrip(t, base, seed) })
 	}
 }
