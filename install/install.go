@@ -181,7 +181,14 @@ func (in *Installer) with(f func(*session) Result) Result {
 func (s *session) recover(ctx context.Context) (Result, bool) {
 	t := s.open
 	if t == nil {
-		if err := errors.Join(s.state.settle(s.Config.Root, s.ledger, s.garbled), s.state.sweep()); err != nil {
+		var err error
+		if s.garbled {
+			err = s.restoreForeseen(ctx)
+		}
+		if err == nil {
+			err = errors.Join(s.state.settle(s.Config.Root, s.ledger, s.garbled), s.state.sweep())
+		}
+		if err != nil {
 			return s.refuse(err), false
 		}
 		if s.garbled {
@@ -403,7 +410,12 @@ func (s *session) resultOf(t journal.Transaction, err error) Result {
 }
 
 func (s *session) verdict(t journal.Transaction, err error) Result {
+	var later *deferral
 	switch {
+	case errors.As(err, &later):
+		r := newResult(Deferred, ExitDeferred, status.Deferred, later.reason)
+		r.Code, r.Detail = later.code, clip(later.detail+"; the way back is begun and waits")
+		return r
 	case err != nil && t.Step == journal.Undo:
 		r := newResult(RollbackFailed, ExitRollbackFailed, status.InstallFailed, "RollbackFailed")
 		r.Code, r.Detail = problem.RollbackFailed, clip(fmt.Sprintf("%v; the journal is kept and %q tries again", err, "mesh-install recover"))

@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/patchmesh/patchmesh/install/journal"
 	"github.com/patchmesh/patchmesh/install/ledger"
 	"github.com/patchmesh/patchmesh/install/snapshot"
+	"github.com/patchmesh/patchmesh/install/tool"
 	"github.com/patchmesh/patchmesh/internal/policy"
 )
 
@@ -114,6 +116,34 @@ func (s *session) restore(ctx context.Context, t journal.Transaction) (bool, err
 func (s *session) keeps(ctx context.Context, p snapshot.Provider, id string) (bool, error) {
 	all, err := p.List(ctx, s.Config.scope())
 	return slices.ContainsFunc(all, func(k snapshot.Snapshot) bool { return k.ID == id }), err
+}
+
+// restoreForeseen puts the state back from before a transaction whose journal cannot be read any more, if the file beside
+// it can. What was committed stays: then a release names the snapshot.
+func (s *session) restoreForeseen(ctx context.Context) error {
+	b, err := os.ReadFile(s.state.path(foreseenName))
+	if err != nil {
+		return nil //nolint:nilerr // it was no transaction of packages, or nothing is known of it
+	}
+	var f foreseen
+	if err := ledger.Unseal("foreseen", b, maxForeseen, &f); err != nil || !journal.ValidID(f.ID) {
+		s.Log.Warn("foreseen unreadable", "err", err)
+		return nil
+	}
+	if slices.ContainsFunc(s.ledger.Snapshots(), func(k ledger.Snapshot) bool { return k.ID == f.ID }) {
+		return nil
+	}
+	if _, err := tool.KillLeft(ctx, f.ID); err != nil {
+		return err
+	}
+	t := journal.Transaction{Packages: journal.Packages{ID: f.ID, Provider: f.Provider}}
+	if err := s.awaitManagers(ctx); err != nil {
+		return err
+	}
+	if _, err := s.restore(ctx, t); err != nil {
+		return err
+	}
+	return flush(s.Config.Machine)
 }
 
 // dropSnapshot gives up the snapshot of a transaction. One that cannot be removed now goes with the next prune.

@@ -118,7 +118,7 @@ func (s *session) actPackages(ctx context.Context, d *release.Dir, t journal.Tra
 	case journal.Snapshot:
 		return s.takeSnapshot(ctx, t)
 	case journal.Transact:
-		return t, s.transact(finish, p, t)
+		return s.transact(finish, p, t)
 	case journal.Repair:
 		return t, s.repair(finish, p, t)
 	case journal.Verify:
@@ -178,7 +178,7 @@ func (s *session) preflight(ctx context.Context, p *patch, t journal.Transaction
 			return t, s.notNow(no)
 		}
 	}
-	if t.Packages.Foreseen, err = s.state.writeForeseen(foreseen{Before: before, Plan: plan}); err != nil {
+	if t.Packages.Foreseen, err = s.state.writeForeseen(foreseen{ID: t.Packages.ID, Provider: t.Packages.Provider, Before: before, Plan: plan}); err != nil {
 		return t, err
 	}
 	if plan.Empty() {
@@ -237,27 +237,36 @@ func bytesOf(ps []packages.Package) (n int64) {
 
 // transact lets the package manager do what was foreseen, and makes that durable: an rpm's files are not flushed by
 // those who write them.
-func (s *session) transact(ctx context.Context, p *patch, t journal.Transaction) error {
+//
+// What fails before that has touched nothing, and nothing is put back then: whoever is at work on the machine's packages
+// instead of us must not have them replaced under his hands.
+func (s *session) transact(ctx context.Context, p *patch, t journal.Transaction) (journal.Transaction, error) {
 	if t.Packages.Repaired {
-		return s.repair(ctx, p, t)
+		return t, s.repair(ctx, p, t)
 	}
+	untouched := t
+	untouched.Packages.Touched = false
 	f, err := s.state.readForeseen(t.Packages.Foreseen)
 	if err != nil {
-		return err
+		return untouched, err
 	}
 	plan, err := p.manager.Plan(ctx, p.order)
 	if err != nil {
-		return err
+		return untouched, err
 	}
 	if !reflect.DeepEqual(plan.Changes, f.Plan.Changes) {
-		return &deferral{reason: ReasonPlanChanged, detail: "somebody changed the machine's packages after the preflight", next: s.Now().Add(time.Minute)}
+		return untouched, &deferral{reason: ReasonPlanChanged, detail: "somebody changed the machine's packages after the preflight", next: s.Now().Add(time.Minute)}
 	}
 	lift, err := denyServices(s.Config.Machine, t.New.Format)
 	if err != nil {
-		return err
+		return t, err
 	}
 	err = p.change(func() (manager.Output, error) { return p.manager.Apply(ctx, p.order, plan) })
-	return errors.Join(err, lift(), flush(s.Config.Machine))
+	var busy *manager.Error
+	if errors.As(err, &busy) && busy.Kind == manager.Busy {
+		return untouched, errors.Join(err, lift())
+	}
+	return t, errors.Join(err, lift(), flush(s.Config.Machine))
 }
 
 // repair is the way forward where there is none back.
@@ -375,6 +384,9 @@ func (s *session) undo(ctx context.Context, d *release.Dir, t journal.Transactio
 	if !t.Packages.Touched || t.Packages.Provider == journal.None {
 		return t, d.Switch(t.Old)
 	}
+	if err := s.awaitManagers(ctx); err != nil {
+		return t, err
+	}
 	there, err := s.restore(ctx, t)
 	if err != nil {
 		return t, err
@@ -402,6 +414,35 @@ func (s *session) undo(ctx context.Context, d *release.Dir, t journal.Transactio
 		p.findings = append(p.findings, err.Error())
 	}
 	return t, nil
+}
+
+// How long the way back waits for a package manager that somebody else has started meanwhile.
+const (
+	managersWait  = 5 * time.Minute
+	managersPause = 2 * time.Second
+)
+
+// awaitManagers waits until nobody else is at work on the machine's packages. Whoever is at it for longer puts the way
+// back off to the next run.
+func (s *session) awaitManagers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, managersWait)
+	defer cancel()
+	places := preflight.DefaultPlaces(s.Config.Machine)
+	for {
+		facts, _, err := places.Look(s.Now())
+		if err != nil {
+			return err
+		}
+		no := preflight.Decide(preflight.Facts{Now: facts.Now, Managers: facts.Managers}, preflight.Limits{})
+		if no == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return s.notNow(no)
+		case <-time.After(managersPause):
+		}
+	}
 }
 
 // lookBack compares the packages after going back with those from before. A way back that a person asked for goes to what
@@ -543,8 +584,10 @@ func digestOf(ps []packages.Installed) string {
 
 // foreseen is what was known before a transaction of packages.
 type foreseen struct {
-	Before []packages.Installed `json:"before"`
-	Plan   manager.Plan         `json:"plan"`
+	ID       string               `json:"id"` // of the transaction and its snapshot
+	Provider string               `json:"provider"`
+	Before   []packages.Installed `json:"before"`
+	Plan     manager.Plan         `json:"plan"`
 }
 
 // maxForeseen bounds the file in bytes: ten thousand packages, each twice.

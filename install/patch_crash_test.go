@@ -151,6 +151,9 @@ func TestPackagesDamagedWayBack(t *testing.T) {
 		}{
 			"release gone":  {func(p *patchBench) { os.RemoveAll(filepath.Join(p.Config.Root, "os")) }, "deferred 1 Deferred Interrupted E5101"},
 			"foreseen gone": {func(p *patchBench) { os.Remove(filepath.Join(p.Config.State, "foreseen.json")) }, "deferred 1 Deferred Interrupted E5101"},
+			"journal damaged": {func(p *patchBench) {
+				installtest.WriteFile(p.t, filepath.Join(p.Config.State, "journal.json"), []byte("decay"))
+			}, nothing},
 			"snapshot gone": {func(p *patchBench) { os.RemoveAll(filepath.Join(p.Config.State, "snapshots")) }, "install_failure 5 InstallFailed NoSnapshot E5102"},
 		} {
 			t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -330,6 +331,65 @@ func TestSchedule(t *testing.T) {
 		})
 	}
 }
+
+// Somebody else's package manager that comes between the preflight and the transaction is left to its work: nothing is
+// put back under its hands, and it counts for nothing. What it changed by then makes another plan, and the same.
+func TestPackagesOthers(t *testing.T) {
+	t.Parallel()
+	bed := managertest.Deb()
+	p := newPatchBench(t, bed, pair("1.0-1")...)
+	two := p.bundle("2", 2, managertest.Spec{Packages: pair("2.0-1")})
+	var release func()
+	p.host.Hook = func(c preflight.Call) *preflight.Deferral { // the last thing before the snapshot
+		if c.Phase == preflight.BeforeInstall {
+			_, release = p.machine.Locks()[0].Take(t)
+		}
+		return nil
+	}
+	mark := filepath.Join(p.Config.Machine, "etc/by-others")
+	in := p.installer()
+	r := func() install.Result {
+		in.Log = slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) { // the step that failed is told before the next is done
+			if strings.Contains(string(b), "step=transact") {
+				installtest.WriteFile(t, mark, []byte("they are not finished"))
+			}
+			return len(b), nil
+		}), nil))
+		p.rev++
+		return in.Apply(t.Context(), p.Request(t, two, installtest.Want{Revision: p.rev}))
+	}()
+	want(t, r, "deferred 1 Deferred Locked E4104")
+	if _, err := os.Stat(mark); err != nil {
+		t.Errorf("what they were at was taken back: %v", err)
+	}
+	release()
+	p.clean()
+	p.host.Hook = func(c preflight.Call) *preflight.Deferral {
+		if c.Phase == preflight.BeforeInstall {
+			back := p.machine.Manager(t, tool.Runner{ID: "by-hand"})
+			repo := bed.Repo(t, managertest.Spec{Packages: pair("1.5-1")[:1]})
+			plan, err := back.Plan(t.Context(), repo.Order())
+			if err == nil {
+				_, err = back.Apply(t.Context(), repo.Order(), plan)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	}
+	want(t, p.apply(two), "deferred 1 Deferred PlanChanged ")
+	if p.version("demo") != "1.5-1" {
+		t.Errorf("what they did was taken back: demo %s", p.version("demo"))
+	}
+	p.host.Hook = nil
+	want(t, p.apply(two), done)
+	p.clean()
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // Where the policy allows it, a start of the machine that the packages need comes before the question about health, and
 // the next run of the machine goes on there. One that never comes is asked for a bounded number of times.

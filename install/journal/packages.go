@@ -84,7 +84,7 @@ func advancePackages(t Transaction, f *Fault) Transaction {
 	case Stage, Preflight, Snapshot:
 		t.Step, t.Fault = Discard, f
 	case Transact, Verify:
-		if p.Provider == None && !p.Repaired {
+		if p.Provider == None && p.Touched && !p.Repaired {
 			t.Step, p.Repaired = Repair, true
 			break
 		}

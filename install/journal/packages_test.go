@@ -28,7 +28,7 @@ func TestAdvancePackages(t *testing.T) {
 			journal.Check, journal.Commit, journal.Prune, journal.Undo, journal.Discard, journal.Close,
 		} {
 			tr := ofPackages()
-			tr.Step, tr.Packages.Provider = step, provider
+			tr.Step, tr.Packages.Provider, tr.Packages.Touched = step, provider, true
 			why := &journal.Fault{Class: journal.Failed, Reason: "why"}
 			un, must := journal.Unwritten(tr, why)
 			fmt.Fprintf(&got, "%-4s %-9s  well: %-9s  not: %-7s  after a crash: %-7s  not written: %s %t\n", provider, step,
