@@ -137,17 +137,25 @@ func TestCrashOfPackages(t *testing.T) {
 	faults := []string{"signal=KILL"}
 	if long {
 		faults = append(faults, "error=EIO", "error=ENOSPC")
-	} else { // a name is changed last of all, when something is complete
+	} else { // a name is changed last of all, when something is complete; the long form takes all of these and a sample of the others
 		calls = []string{"renameat"}
 	}
+	var counts []string
+	for _, call := range calls {
+		counts = append(counts, fmt.Sprintf("%s %d", call, count(log, call)))
+	}
+	t.Logf("calls of the executor's own: %s", strings.Join(counts, ", "))
 	var runs, hits int
 	for _, call := range calls {
 		n := count(log, call)
-		step := 1
-		if !long {
-			step = max(1, n/6)
-		}
 		for _, fault := range faults {
+			step := 1
+			switch {
+			case !long:
+				step = max(1, n/6)
+			case !slices.Contains(naming, call) || fault != "signal=KILL":
+				step = max(1, n/10)
+			}
 			for k := 1; k <= n; k += step {
 				restore()
 				where := fmt.Sprintf("%s:%s:when=%d", call, fault, k)
