@@ -26,7 +26,6 @@ type op struct {
 	swap      bool   // what is there is of another kind: one of the two is a directory
 	path      string // of name, from the top
 	flags     uint32 // set them afterwards
-	wasFlags  uint32 // of what is there
 }
 
 type batch struct {
@@ -109,7 +108,7 @@ func syncRange(fd, how int) error {
 	return err
 }
 
-func (b *batch) place(o *op) (err error) {
+func (b *batch) place(o *op) error {
 	if o.lead != nil {
 		if err := b.link(o); err != nil {
 			return err
@@ -119,13 +118,7 @@ func (b *batch) place(o *op) (err error) {
 	if o.swap {
 		rename = func() error { return b.exchange(o) }
 	}
-	place := func() error { return unlocked(o.d, rename) }
-	if o.wasFlags != 0 {
-		err = o.d.freed(o.name, place)
-	} else {
-		err = place()
-	}
-	if err != nil {
+	if err := o.d.taking(o.name, rename); err != nil {
 		return o.d.err("rename", o.name, err)
 	}
 	if o.flags != 0 {

@@ -162,31 +162,33 @@ func (d *dir) setFlags(name string, want uint32) error {
 	return nil
 }
 
-// freed does f, which takes the name from its inode, while the inode is neither immutable nor append-only. If the inode has
-// other names, what it was is what they want it to be.
-func (d *dir) freed(name string, f func() error) error {
-	fd, err := openAt(d.fd, name, readFlags, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return f()
+// taking does f, which takes the name from its inode, and where that is forbidden once more while neither the directory nor
+// the inode is immutable or append-only. If the inode has other names, what it was is what they want it to be; whoever
+// makes the directories' metadata good sets theirs again.
+func (d *dir) taking(name string, f func() error) error {
+	err := unlocked(d, f)
+	if !errors.Is(err, unix.EPERM) {
+		return err
 	}
-	if err != nil {
-		return d.err("open", name, err)
+	fd, oerr := openAt(d.fd, name, readFlags, 0)
+	if oerr != nil { // what has flags can be opened
+		return err
 	}
 	defer unix.Close(fd)
-	have, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
-	if err != nil {
-		return d.err("flags", name, err)
+	have, oerr := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+	if oerr != nil {
+		return err
 	}
 	if err := unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(have&^(flagImmutable|flagAppend))); err != nil {
 		return d.err("flags", name, err)
 	}
-	done := f()
-	left, err := statAt(fd, "", unix.AT_EMPTY_PATH)
-	if err == nil && left.nlink > 0 {
-		err = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(have))
+	err = f()
+	left, serr := statAt(fd, "", unix.AT_EMPTY_PATH)
+	if serr == nil && left.nlink > 0 {
+		serr = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(have))
 	}
-	if err != nil {
-		err = d.err("flags", name, err)
+	if serr != nil {
+		serr = d.err("flags", name, serr)
 	}
-	return errors.Join(done, err)
+	return errors.Join(err, serr)
 }

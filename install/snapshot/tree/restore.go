@@ -239,7 +239,6 @@ func (r *putter) mend(n *node, m *meta) error {
 func (r *putter) replace(n *node, m *meta) error {
 	p := op{d: n.b, tmp: r.temp(), name: n.at, path: n.path, fd: -1, flags: m.flags}
 	if n.inB {
-		p.wasFlags = n.ib.flags
 		p.swap = n.ib.isDir()
 		if p.swap && r.holds(n.path) {
 			return n.b.err("replace", n.name, errors.New("a directory with something in it that does not belong to the snapshot took the place of a file"))
@@ -254,7 +253,7 @@ func (r *putter) replace(n *node, m *meta) error {
 	}
 	i, written, err := r.create(n, m, &p)
 	if isFull(err) && r.last && n.inB && !n.ib.isDir() {
-		if err := unlocked(n.b, func() error { return unix.Unlinkat(n.b.fd, n.at, 0) }); err != nil {
+		if err := n.b.taking(n.at, func() error { return unix.Unlinkat(n.b.fd, n.at, 0) }); err != nil {
 			return n.b.err("unlink", n.at, err)
 		}
 		i, written, err = r.create(n, m, &p)

@@ -100,7 +100,7 @@ func TestRestore(t *testing.T) {
 		seeds = 1000
 	}
 	base := t.TempDir()
-	all := []uint64{133, 471} // names of one immutable inode, some of which go
+	all := []uint64{133, 183, 471} // names of one immutable inode, some of which go
 	for seed := range seeds {
 		all = append(all, seed)
 	}

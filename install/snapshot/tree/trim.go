@@ -76,12 +76,7 @@ func (e *engine) removeAll(d *dir, name, p string) (gone bool, err error) {
 		}
 		flags = unix.AT_REMOVEDIR
 	}
-	unlink := func() error { return unlocked(d, func() error { return unix.Unlinkat(d.fd, name, flags) }) }
-	if i.flags != 0 {
-		err = d.freed(name, unlink)
-	} else {
-		err = unlink()
-	}
+	err = d.taking(name, func() error { return unix.Unlinkat(d.fd, name, flags) })
 	switch {
 	case errors.Is(err, unix.ENOENT):
 	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EBUSY): // somebody works in it, or mounted something
