@@ -62,6 +62,13 @@ func (b *Btrfs) Usable(_ context.Context, s Scope, need int64) error {
 	if _, err := b.place(s); err != nil {
 		return unusable("%w", err)
 	}
+	root, err := deviceOf(s.Root)
+	if err != nil {
+		return err
+	}
+	if swap, err := swapOn(root); err != nil || swap != "" {
+		return errors.Join(err, unusable("the kernel takes no snapshot of %s while it swaps to %s", s.Root, swap))
+	}
 	ms, err := mounts()
 	if err != nil {
 		return err
@@ -158,7 +165,10 @@ func (b *Btrfs) Restore(ctx context.Context, s Scope, id string) error {
 	if err != nil {
 		return err
 	}
-	o := s.options(ms, b.Dir, filepath.Join(s.Root, besideName))
+	o, err := s.options(ms, b.Dir, filepath.Join(s.Root, besideName))
+	if err != nil {
+		return err
+	}
 	o.Proof, o.Before = tree.Shared, k.Created
 	if _, err := tree.Restore(ctx, kept, s.Root, o); err != nil {
 		return fmt.Errorf("snapshot %s: %w", id, err)

@@ -52,8 +52,11 @@ func (c *Copy) Usable(ctx context.Context, s Scope, need int64) error {
 	}
 	cross := parts(ms, s)
 	var want, files int64
+	o, err := s.options(ms, c.Dir)
+	if err != nil {
+		return err
+	}
 	for _, p := range append([]string{"/"}, cross...) {
-		o := s.options(ms, c.Dir)
 		top := filepath.Join(s.Root, p)
 		room, err := tree.Measure(ctx, top, under(o, p))
 		if err != nil {
@@ -147,11 +150,14 @@ func (c *Copy) Take(ctx context.Context, s Scope, id string) (Snapshot, error) {
 		return Snapshot{}, err
 	}
 	r := record{ID: id, Begun: c.Now().UTC(), Cross: parts(ms, s)}
+	o, err := s.options(ms, c.Dir)
+	if err != nil {
+		return Snapshot{}, err
+	}
 	tmp := tree.Unfinished(c.place(id))
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return Snapshot{}, err
 	}
-	o := s.options(ms, c.Dir)
 	o.Cross = r.Cross
 	stats, err := tree.Copy(ctx, s.Root, filepath.Join(tmp, "tree"), o)
 	if err == nil {
@@ -191,7 +197,10 @@ func (c *Copy) Restore(ctx context.Context, s Scope, id string) error {
 			return fmt.Errorf("copy %s: nothing is mounted at %s, which was kept", id, p)
 		}
 	}
-	o := s.options(ms, c.Dir)
+	o, err := s.options(ms, c.Dir)
+	if err != nil {
+		return err
+	}
 	o.Cross, o.Proof, o.Before = r.Cross, tree.Recorded, r.Begun
 	if _, err := tree.Restore(ctx, c.kept(id), s.Root, o); err != nil {
 		return fmt.Errorf("copy %s: %w", id, err)

@@ -248,7 +248,10 @@ func (l *LVM) Restore(ctx context.Context, s Scope, id string) (err error) {
 	if err != nil {
 		return err
 	}
-	o := s.options(ms, l.Dir)
+	o, err := s.options(ms, l.Dir)
+	if err != nil {
+		return err
+	}
 	o.Proof, o.Before = tree.Shared, kept.Created
 	return mounted(ctx, id, "/dev/"+name, l.Dir, options, func(top string) error {
 		if _, err := tree.Restore(ctx, top, s.Root, o); err != nil {

@@ -192,13 +192,17 @@ func deviceOf(p string) (uint64, error) {
 	return st.Dev, nil
 }
 
-// options are those of the tree for a scope now.
-func (s Scope) options(ms []Mount, own ...string) tree.Options {
+// options are those of the tree for a scope now: without what is the provider's own, nor what the kernel swaps to.
+func (s Scope) options(ms []Mount, own ...string) (tree.Options, error) {
 	o := tree.Options{Exclude: slices.Clone(s.Exclude), Mounts: below(ms, s.Root)}
-	for _, p := range own {
+	swap, err := swaps()
+	if err != nil {
+		return o, err
+	}
+	for _, p := range append(own, swap...) {
 		if rel, ok := relative(s.Root, p); ok && rel != "/" {
 			o.Exclude = append(o.Exclude, rel)
 		}
 	}
-	return o
+	return o, nil
 }

@@ -277,7 +277,10 @@ func (t *Timeshift) with(ctx context.Context, s Scope, id string, do func(kept s
 	if err != nil {
 		return err
 	}
-	o := s.options(ms, t.Dir)
+	o, err := s.options(ms, t.Dir)
+	if err != nil {
+		return err
+	}
 	return t.look(ctx, id, func(c shiftConfig, place string) error {
 		k, ok, err := find(place, id)
 		if err != nil {
