@@ -70,8 +70,14 @@ type PackagesConfig struct {
 func DefaultExclude() []string {
 	return []string{
 		"/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp", "/home", "/srv", "/media", "/mnt", "/var/log", "/var/mail", "/var/spool",
-		"/var/cache/apt", "/var/cache/dnf", "/var/lib/apt/lists", "/var/lib/meshd", "/var/lib/mysql", "/var/lib/postgresql", "/var/lib/redis",
-		"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/libvirt", "/var/lib/NetworkManager", "/var/lib/dhcp",
+		"/var/cache/apt", "/var/cache/dnf", "/var/lib/apt/lists", "/var/lib/meshd", "/var/www", "/var/crash",
+		// Servers that work go on working while files are put back: theirs must not be.
+		"/var/lib/mysql", "/var/lib/mariadb", "/var/lib/postgresql", "/var/lib/pgsql", "/var/opt/mssql", "/var/lib/mongodb", "/var/lib/mongo",
+		"/var/lib/redis", "/var/lib/valkey", "/var/lib/influxdb", "/var/lib/elasticsearch", "/var/lib/opensearch", "/var/lib/clickhouse",
+		"/var/lib/cassandra", "/var/lib/couchdb", "/var/lib/etcd", "/var/lib/rabbitmq", "/var/lib/mosquitto", "/var/lib/grafana", "/var/lib/prometheus",
+		"/var/lib/ldap", "/var/lib/dirsrv", "/var/lib/samba", "/var/lib/sss/db",
+		"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/var/lib/rancher", "/var/lib/libvirt",
+		"/var/lib/machines", "/var/lib/lxc", "/var/lib/NetworkManager", "/var/lib/dhcp", "/var/lib/dhclient",
 		// Not all of it: which units packages have enabled stands in deb-systemd-helper-enabled.
 		"/var/lib/systemd/backlight", "/var/lib/systemd/coredump", "/var/lib/systemd/linger", "/var/lib/systemd/pstore", "/var/lib/systemd/random-seed",
 		"/var/lib/systemd/rfkill", "/var/lib/systemd/timers", "/var/lib/systemd/timesync",
