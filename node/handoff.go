@@ -119,9 +119,7 @@ func (l *Life) overhear(now time.Time, r install.Result) {
 	switch {
 	case r.Order != 0 || l.Target == nil:
 		l.found(r)
-		if l.Target == nil && l.Installed != nil {
-			l.Phase, l.Reason = status.Installed, "Unmanaged"
-		}
+		l.unmanaged()
 	case r.Reason == install.ReasonForgotten:
 		if Final(l.Phase) && l.Phase != status.Installed {
 			l.Phase, l.Reason, l.Code, l.Detail, l.Outcome, l.Next, l.Tries = status.Pending, r.Reason, "", "", "", time.Time{}, 0
@@ -130,7 +128,7 @@ func (l *Life) overhear(now time.Time, r install.Result) {
 		l.finish(now, r)
 	default:
 		l.found(r)
-		if r.Outcome == install.Success && l.Phase == status.Installed && l.Installed != nil && l.Installed.Checksum != l.Target.Checksum {
+		if r.Outcome == install.Success && l.Phase == status.Installed && !l.inForce() {
 			l.Phase, l.Reason, l.Code, l.Outcome, l.Next = status.RolledBack, r.Reason, "", string(install.RolledBack), time.Time{}
 			l.note(r)
 		}

@@ -40,7 +40,7 @@ func (s *site) serviceManager(m member, argv []string, config string) *manager {
 				return
 			case <-tick.C:
 			}
-			if fi, err := os.Lstat(g.request); err == nil && (last == nil || !os.SameFile(last, fi)) {
+			if fi, err := os.Lstat(g.request); err == nil && (last == nil || !os.SameFile(last, fi) || !last.ModTime().Equal(fi.ModTime())) { // an inode is used again
 				last = fi
 				g.run()
 			}

@@ -191,15 +191,20 @@ func (l *Life) refuse(now time.Time, reason string, code problem.Code) {
 	l.Phase, l.Reason, l.Code, l.Outcome, l.Next = status.Deferred, reason, code, string(install.Deferred), now.Add(retryMost)
 }
 
-// found notes what the installer says is in force, whatever became of the request.
+// found notes what the installer says is in force, whatever became of the request. A result that names the bundle and
+// nothing in force says that nothing is; one that does not name it says nothing.
 func (l *Life) found(r install.Result) {
 	i := r.Installed
-	if i == nil {
+	if r.Bundle == "" && i == nil {
 		return
 	}
-	if l.Installed != nil && l.Installed.Checksum != i.Checksum {
+	if l.Installed != nil && (i == nil || l.Installed.Checksum != i.Checksum) {
 		p := l.Installed.Checksum
 		l.Previous = &p
+	}
+	if i == nil {
+		l.Installed = nil
+		return
 	}
 	l.Installed = &status.InstalledItem{Bundle: i.Bundle, Version: i.Version, Sequence: i.Sequence, Checksum: i.Checksum, Since: i.Since.UTC().Truncate(time.Second)}
 }
@@ -210,6 +215,9 @@ func (l *Life) finish(now time.Time, r install.Result) {
 	l.note(r)
 	l.Begun = false
 	l.Phase, l.Reason, l.Code, l.Outcome = r.Phase, r.Reason, r.Code, string(r.Outcome)
+	if r.Outcome == install.Success && r.Reason == install.ReasonOperator && !l.inForce() { // it succeeded in going back
+		l.Phase, l.Outcome = status.RolledBack, string(install.RolledBack)
+	}
 	if !Final(l.Phase) {
 		l.Next = now.Add(min(retryMost, retryFirst<<min(max(l.Tries-1, 0), 10)))
 		if r.Next != nil && r.Next.After(now) {
@@ -220,4 +228,20 @@ func (l *Life) finish(now time.Time, r install.Result) {
 		return
 	}
 	l.Window, l.Missed = nil, 0
+}
+
+// inForce reports whether the target is.
+func (l *Life) inForce() bool {
+	return l.Target != nil && l.Installed != nil && l.Installed.Checksum == l.Target.Checksum
+}
+
+// unmanaged: no policy asks for what is in force, or nothing is any more.
+func (l *Life) unmanaged() {
+	switch {
+	case l.Target != nil:
+	case l.Installed != nil:
+		l.Phase, l.Reason = status.Installed, "Unmanaged"
+	case l.Phase == status.Installed:
+		l.Phase, l.Reason = status.Pending, "NoPolicy"
+	}
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -147,5 +148,28 @@ func TestLife(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is in force is what the installer says last, also when that is nothing; who is not asked about the bundle says
+// nothing about it.
+func TestFound(t *testing.T) {
+	one := manifest.Digest{1}
+	l := &Life{Phase: status.Installed}
+	for i, c := range []struct {
+		r  install.Result
+		in bool
+	}{
+		{install.Result{Bundle: "app", Installed: &ledger.Release{Bundle: "app", Checksum: one}}, true},
+		{install.Cut(errors.New("killed")), true},
+		{install.Result{Bundle: "app", Outcome: install.RolledBack}, false},
+		{install.Result{Bundle: "app", Outcome: install.Deferred}, false},
+	} {
+		if l.found(c.r); (l.Installed != nil) != c.in {
+			t.Errorf("turn %d: %+v", i, l.Installed)
+		}
+	}
+	if l.Previous == nil || *l.Previous != one {
+		t.Errorf("previous: %v", l.Previous)
 	}
 }

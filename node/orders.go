@@ -212,13 +212,9 @@ func (n *Node) carried(name string, o *order.Order, r install.Result) {
 		l = &Life{Phase: status.Pending, Reason: "NoPolicy"}
 		n.rec.Lives[name] = l
 	}
+	r = n.own(name, r)
 	l.found(r)
-	if o.Kind == order.Rollback && r.Outcome == install.Success && r.Installed == nil { // there was nothing before it
-		l.Installed = nil
-	}
-	if l.Target == nil && l.Installed != nil {
-		l.Phase, l.Reason = status.Installed, "Unmanaged"
-	}
+	l.unmanaged()
 	e := n.rec.Errands[name]
 	latest := e != nil && e.Sequence == o.Sequence
 	// A result that names no order is of something that stood in the way of this one.

@@ -32,6 +32,9 @@ func TestOverhear(t *testing.T) {
 	}{
 		"rolled back by hand":                     {status.Installed, item(target), false, back, status.RolledBack, install.ReasonOperator, other},
 		"rolled back by hand while another comes": {status.Staging, item(target), false, back, status.Staging, "before", other},
+		"put back by hand":                        {status.Installed, item(target), false, func() install.Result { r := back; r.Checksum = &target; return r }(), status.RolledBack, install.ReasonOperator, other},
+		"put back by hand to nothing":             {status.Installed, item(target), false, install.Result{Bundle: "pos", Outcome: install.Success, Phase: status.RolledBack, Reason: install.ReasonOperator, Checksum: &target}, status.RolledBack, install.ReasonOperator, manifest.Digest{}},
+		"put back by hand to nothing, unwanted":   {status.Installed, item(target), true, install.Result{Bundle: "pos", Outcome: install.Success, Phase: status.RolledBack, Reason: install.ReasonOperator, Checksum: &target}, status.Pending, "NoPolicy", manifest.Digest{}},
 		"nothing is wanted":                       {status.Installed, item(target), true, back, status.Installed, "Unmanaged", other},
 		"of an order":                             {status.Installed, item(target), false, func() install.Result { r := back; r.Order = 7; return r }(), status.Installed, "before", other},
 		"carried on at the start of the machine":  {status.Installing, item(other), false, install.Result{Bundle: "pos", Outcome: install.Success, Phase: status.Installed, Reason: install.ReasonInstalled, Checksum: &target, Installed: rel(target)}, status.Installed, install.ReasonInstalled, target},
@@ -44,8 +47,15 @@ func TestOverhear(t *testing.T) {
 			l.Target = nil
 		}
 		l.overhear(time.Now(), c.said)
-		if l.Phase != c.phase || l.Reason != c.reason || l.Installed.Checksum != c.in {
-			t.Errorf("%s: %s (%s), %s", what, l.Phase, l.Reason, l.Installed.Checksum)
+		var in manifest.Digest
+		if l.Installed != nil {
+			in = l.Installed.Checksum
+		}
+		if l.Phase != c.phase || l.Reason != c.reason || in != c.in {
+			t.Errorf("%s: %s (%s), %s", what, l.Phase, l.Reason, in)
+		}
+		if l.Phase == status.RolledBack && l.Outcome != string(install.RolledBack) {
+			t.Errorf("%s: reported as %q", what, l.Outcome)
 		}
 	}
 }

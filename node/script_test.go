@@ -143,3 +143,19 @@ func TestLateChunkIsKept(t *testing.T) {
 		t.Errorf("what came late: %+v", st.Transfer)
 	}
 }
+
+// What an executor says of another bundle, whose transaction it cannot end yet, is not taken for ours: neither is that
+// one's release in force here, nor is ours over with it.
+func TestAnotherBundleComesFirst(t *testing.T) {
+	s := newSite(t, 1)
+	b := s.bundle("1.0", 1, map[string][]byte{"f": random(33, 1000)})
+	other := manifest.DigestOf([]byte("other"))
+	s.script("echo '" + result(fmt.Sprintf(`"outcome":"rollback_failed","exit":5,"phase":"InstallFailed","reason":"RollbackFailed","code":"E3004","detail":"no room",`+
+		`"bundle":"os","version":"7","checksum":%q,"installed":{"bundle":"os","version":"6","sequence":99,"checksum":%q,"format":"files","dir":"6"}`, other, other)) + "'\n")
+	s.start(0)
+	s.give(0, b, 1)
+	st := s.await(0, "waiting", func(st status.Node) bool { return st.Phase == status.Deferred && st.NextAttempt != nil })
+	if len(st.Installed) != 0 || st.Reason != "RollbackFailed" || !strings.Contains(st.Detail, "os 7 comes first: no room") {
+		t.Errorf("%+v", st)
+	}
+}

@@ -379,6 +379,7 @@ func (l *limited) Write(p []byte) (int, error) {
 func (n *Node) installed(name string, target status.Desired, r install.Result) {
 	n.busy = false
 	l := n.rec.Lives[name]
+	r = n.own(name, r)
 	if l.Target == nil || l.Target.Checksum != target.Checksum {
 		n.overtaken(name, l, target, r)
 		return
@@ -395,6 +396,17 @@ func (n *Node) installed(name string, target status.Desired, r install.Result) {
 	n.reconcileBundles()
 }
 
+// own is what an answer says about the bundle that was asked for. An executor that finds a transaction of another bundle
+// open, and cannot end it yet, says so whatever it was asked: that is about the other one, and ours waits for it.
+func (n *Node) own(name string, r install.Result) install.Result {
+	if r.Bundle == "" || r.Bundle == name {
+		return r
+	}
+	n.noticed(r)
+	return install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: r.Reason, Code: r.Code, Next: r.Next,
+		Detail: fmt.Sprintf("%s %s comes first: %s", r.Bundle, r.Version, r.Detail)}
+}
+
 // overtaken: the target changed while the installer ran. What it did is reported for the target it was asked for, and
 // what is in force is noted.
 func (n *Node) overtaken(name string, l *Life, target status.Desired, r install.Result) {
@@ -402,9 +414,7 @@ func (n *Node) overtaken(name string, l *Life, target status.Desired, r install.
 	past.Target = &target
 	past.finish(time.Now(), r)
 	l.found(r)
-	if l.Target == nil && l.Installed != nil {
-		l.Phase, l.Reason = status.Installed, "Unmanaged"
-	}
+	l.unmanaged()
 	n.lifeChanged(name, &past, nil)
 	n.reconcileBundles()
 }
