@@ -58,7 +58,7 @@ func fleet(version string) []managertest.Package {
 	}
 }
 
-func newCutScene(t *testing.T, bed managertest.Bed) *cutScene {
+func newCutScene(t *testing.T, bed managertest.Bed, update []managertest.Package) *cutScene {
 	t.Helper()
 	bed.Needs(t)
 	s := &cutScene{t: t, disk: newDisk(t, "256m"), bed: bed}
@@ -72,7 +72,7 @@ func newCutScene(t *testing.T, bed managertest.Bed) *cutScene {
 	if _, err := tree.Copy(t.Context(), s.Config.Machine, filepath.Join(s.Dir, "first"), tree.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	repo := bed.Repo(t, managertest.Spec{Packages: fleet("2.0-1")})
+	repo := bed.Repo(t, managertest.Spec{Packages: update})
 	s.list = repo.List
 	s.request = s.WriteRequest(t, s.Packages(t, repo, "2", 2), installtest.Want{})
 	unix.Sync()
@@ -80,12 +80,17 @@ func newCutScene(t *testing.T, bed managertest.Bed) *cutScene {
 	s.disk.off(t)
 	copyFile(t, s.disk.image, s.template)
 	s.disk.on(t, s.disk.image)
+	return s
+}
+
+// measure lets an update come to its end, once.
+func (s *cutScene) measure() {
+	s.t.Helper()
 	began := time.Now()
-	if r := do(t, s.Bench, "apply", "--request", s.request); r.Exit != install.ExitDone {
-		t.Fatalf("not cut off, and yet: %+v", r)
+	if r := do(s.t, s.Bench, "apply", "--request", s.request); r.Exit != install.ExitDone {
+		s.t.Fatalf("not cut off, and yet: %+v", r)
 	}
 	s.takes = time.Since(began)
-	return s
 }
 
 // program is mesh-install on the bench. alone gives it a process ID space of its own: when the program goes, all go.
@@ -216,7 +221,8 @@ func TestCrashPackagesAtRandom(t *testing.T) {
 	cutBeds(t, func(t *testing.T, bed managertest.Bed) {
 		n, seed := cutsWanted(t, 4)
 		lot := rand.New(rand.NewPCG(seed, 0))
-		s := newCutScene(t, bed)
+		s := newCutScene(t, bed, fleet("2.0-1"))
+		s.measure()
 		ended, during, again, bad := map[string]int{}, map[journal.Step]int{}, 0, 0
 		for k := range n {
 			s.fresh()
@@ -265,20 +271,32 @@ func TestCrashPackagesAtRandom(t *testing.T) {
 	})
 }
 
-// The positive control: what the tools leave when they are cut off, and nobody takes it up, is neither.
+// The positive control: what the tools leave when all are killed within a script, and nobody takes it up, is neither.
 func TestCrashPackagesIsNoticed(t *testing.T) {
 	cutBeds(t, func(t *testing.T, bed managertest.Bed) {
-		n, seed := cutsWanted(t, 12)
-		lot := rand.New(rand.NewPCG(seed, 0))
-		s := newCutScene(t, bed)
-		for k := range max(n, 12) {
-			s.fresh()
-			s.cut(true, time.Duration(lot.Int64N(int64(s.takes))), "apply", "--request", s.request)
-			if state, _ := s.judge(); state == "neither" {
-				t.Logf("cut %d left a machine that is neither", k)
-				return
-			}
+		update := fleet("2.0-1")
+		update[0].Post += "; sleep 600"
+		s := newCutScene(t, bed, update)
+		cmd := s.program(true, "apply", "--request", s.request)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
 		}
-		t.Error("not one cut left a machine that is neither old nor new: the test above proves nothing")
+		reached := func() bool {
+			b, err := os.ReadFile(filepath.Join(s.Config.Machine, "etc/demo.state"))
+			return err == nil && bytes.Contains(b, []byte("2.0-1"))
+		}
+		for tick := time.NewTicker(5 * time.Millisecond); !reached() && t.Context().Err() == nil; <-tick.C {
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if state, wrong := s.judge(); state != "neither" {
+			t.Errorf("cut off within a script it is %s %q: the test above proves nothing", state, wrong)
+		}
+		if r := do(t, s.Bench, "recover"); r.Exit != install.ExitDeferred {
+			t.Errorf("%+v", r)
+		}
+		if state, wrong := s.judge(); state != "old" {
+			t.Errorf("taken up it is %s %q", state, wrong)
+		}
 	})
 }
