@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -42,6 +43,20 @@ const maxLines = 1000
 // A lock that a shell's helper took for the shell is found with the shell, since the kernel keeps it with the open file.
 // Processes that may not be looked at are left out: that is for root.
 func Holders(proc string, files []string) ([]Process, error) {
+	return holders(proc, files, func(os.FileInfo, os.FileInfo) bool { return true })
+}
+
+// rightful says whether a process, by its directory in the process file system, may have business with a lock: it is
+// root's, or of whoever owns the file. flock(2) takes no more than the right to read, and rpm's lock may be read by
+// everybody: anybody on the machine could keep it from its patches, and from the way back.
+func rightful(process, file os.FileInfo) bool {
+	p, ok1 := process.Sys().(*syscall.Stat_t)
+	f, ok2 := file.Sys().(*syscall.Stat_t)
+	return !ok1 || !ok2 || p.Uid == 0 || p.Uid == f.Uid
+}
+
+// holders leaves out the processes that do not count for a file.
+func holders(proc string, files []string, counts func(process, file os.FileInfo) bool) ([]Process, error) {
 	known := map[string]os.FileInfo{}
 	for _, name := range files {
 		if fi, err := os.Stat(name); err == nil {
@@ -62,6 +77,10 @@ func Holders(proc string, files []string) ([]Process, error) {
 			continue
 		}
 		dir := filepath.Join(proc, e.Name())
+		owner, err := os.Stat(dir)
+		if err != nil {
+			continue
+		}
 		fds, err := os.ReadDir(filepath.Join(dir, "fd"))
 		if err != nil {
 			continue // it has ended, or is not ours to look at
@@ -73,7 +92,7 @@ func Holders(proc string, files []string) ([]Process, error) {
 				continue
 			}
 			for name, want := range known {
-				if !held[name] && os.SameFile(fi, want) && locked(filepath.Join(dir, "fdinfo", fd.Name())) {
+				if !held[name] && os.SameFile(fi, want) && counts(owner, want) && locked(filepath.Join(dir, "fdinfo", fd.Name())) {
 					held[name] = true
 					out = append(out, Process{PID: pid, Name: attribute(filepath.Join(dir, "comm")), Since: started(dir), File: name})
 				}

@@ -487,3 +487,48 @@ func TestLook(t *testing.T) {
 		t.Errorf("%+v, %v", f, err)
 	}
 }
+
+// A lock of a package manager that may be read by everybody is one that everybody can take, with flock(2). Whoever is
+// neither root nor its owner keeps nobody from patches by that, nor from the way back; an application's lock is for
+// everybody.
+func TestLockOfAStranger(t *testing.T) {
+	needFlock(t)
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: run the tests as root")
+	}
+	root, err := os.MkdirTemp("", "lock") // t.TempDir is for its owner only
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	if err := os.Chmod(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock := filepath.Join(root, "var/lib/rpm/.rpm.lock")
+	write(t, lock, "", 0o644)
+	const nobody = 65534
+	cmd := exec.Command("flock", "-x", lock, "sh", "-c", "echo held; read _")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); cmd.Wait() })
+	if l, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatalf("%q, %v", l, err)
+	}
+	if all, err := preflight.Holders("/proc", []string{lock}); err != nil || len(all) == 0 {
+		t.Fatalf("the stranger does not hold it: %v, %v", all, err) // the control
+	}
+	f, _, err := preflight.DefaultPlaces(root).Look(time.Now())
+	if err != nil || len(f.Managers) > 0 {
+		t.Errorf("taken for a package manager: %v, %v", f.Managers, err)
+	}
+}

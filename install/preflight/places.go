@@ -24,7 +24,7 @@ func (p Places) Look(now time.Time) (f Facts, notes []string, err error) {
 	f.Now = now
 	var perr, merr, lerr error
 	f.Power, perr = LookPower(p.Power)
-	f.Managers, merr = Holders(p.Proc, p.Managers)
+	f.Managers, merr = holders(p.Proc, p.Managers, rightful)
 	f.Locks, notes, lerr = Locks(p.Locks, p.Proc, now)
 	return f, notes, errors.Join(perr, merr, lerr)
 }
