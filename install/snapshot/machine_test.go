@@ -56,9 +56,9 @@ func TestTimeshiftOn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	manifest := func() []string {
+	manifest := func() []string { // Timeshift writes its configuration itself
 		t.Helper()
-		return strings.Split(treetest.Manifest(t, top)+treetest.Manifest(t, "/etc")+treetest.Manifest(t, "/var/lib/dpkg"), "\n")
+		return strings.Split(treetest.Manifest(t, top)+treetest.Manifest(t, "/etc", "timeshift")+treetest.Manifest(t, "/var/lib/dpkg"), "\n")
 	}
 	do := func(err error) {
 		t.Helper()

@@ -18,8 +18,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/patchmesh/patchmesh/internal/durable"
 )
@@ -92,12 +95,12 @@ func New(ctx context.Context, image Image, dir, kind string, rootBytes int64, di
 				return err
 			}
 		}
-		return install(root, kind)
+		return equip(root, kind)
 	})
 }
 
-// install writes what makes the guest run its script. The console is the script's alone: a login there would hang it up.
-func install(root, kind string) error {
+// equip writes what makes the guest run its script. The console is the script's alone: a login there would hang it up.
+func equip(root, kind string) error {
 	files := map[string]string{
 		"etc/fstab":    "LABEL=root / " + kind + " noatime 0 0\n",
 		"etc/hostname": "guest\n",
@@ -128,17 +131,36 @@ ExecStart=/bin/sh -c '/root/guest; echo GUEST ENDS; systemctl poweroff --no-bloc
 
 func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
 
-// Mounted calls f with the root file system of a machine that is off.
+// Mounted calls f with the root file system of a machine that is off, in another goroutine, in whose thread alone the
+// file system is mounted: a process that somebody takes into a namespace of its own at that time would hold a mount that
+// all see, and the disk would be in use when the machine starts.
 func (m *Machine) Mounted(ctx context.Context, f func(root string) error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with the goroutine, and the namespace with the thread
+		err := errors.New("ended from within")
+		defer func() { done <- err }()
+		err = m.mounted(ctx, f)
+	}()
+	return <-done
+}
+
+func (m *Machine) mounted(ctx context.Context, f func(root string) error) (err error) {
 	at := m.path("mnt")
 	if err := os.MkdirAll(at, 0o755); err != nil {
 		return err
 	}
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("mount namespace: %w", err)
+	}
 	if err := run(ctx, "mount", "-o", "loop", m.path(rootDisk), at); err != nil {
 		return err
 	}
-	err := f(at)
-	return errors.Join(err, run(context.WithoutCancel(ctx), "umount", at))
+	defer func() { err = errors.Join(err, run(context.WithoutCancel(ctx), "umount", at)) }()
+	return f(at)
 }
 
 // head of every script: in BOOT it is told how many times it was begun, this one included.
@@ -183,11 +205,17 @@ func (m *Machine) Start(ctx context.Context, log io.Writer) (string, error) {
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var console bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &console, &console
-	if log != nil {
-		cmd.Stdout = io.MultiWriter(&console, log)
+	file, err := os.Create(m.path("console")) // to look at while it runs
+	if err != nil {
+		return "", err
 	}
-	err := cmd.Run()
+	defer file.Close()
+	out := io.MultiWriter(&console, file)
+	if log != nil {
+		out = io.MultiWriter(&console, file, log)
+	}
+	cmd.Stdout, cmd.Stderr = out, out
+	err = cmd.Run()
 	_, said, began := strings.Cut(strings.ReplaceAll(console.String(), "\r", ""), "GUEST BEGINS\n")
 	switch {
 	case ctx.Err() != nil:

@@ -33,7 +33,7 @@ func machine(t *testing.T, kind string, disks ...int64) *Machine {
 }
 
 // longest is what a script may take, with its boots: a machine that hangs must not hang the tests.
-const longest = 8 * time.Minute
+const longest = 15 * time.Minute
 
 // boot runs a script that must say "GUEST PASSED".
 func boot(t *testing.T, m *Machine, script string) string {
