@@ -56,7 +56,7 @@ type RebootConfig struct {
 
 // SnapshotConfig says what of the machine is not kept before a transaction, and so not put back after one that failed.
 type SnapshotConfig struct {
-	Exclude []string `yaml:"exclude"` // absolute paths as the machine sees them, instead of DefaultExclude
+	Exclude []string `yaml:"exclude"` // absolute paths as the machine sees them, beside DefaultExclude
 }
 
 // PackagesConfig bounds transactions of packages.
@@ -103,7 +103,6 @@ func DefaultConfig() Config {
 		Machine:      "/",
 		Hooks:        preflight.HooksDir,
 		Reboot:       RebootConfig{Command: []string{"/usr/bin/systemctl", "reboot"}},
-		Snapshot:     SnapshotConfig{Exclude: DefaultExclude()},
 		// Hundreds of packages on the slowest disk take less than an hour; a script that waits for an answer takes for ever.
 		Packages:  PackagesConfig{TimeoutMinutes: 120, BatteryPercent: preflight.DefaultLimits().BatteryPercent},
 		Isolation: IsolationAuto,

@@ -23,7 +23,8 @@
 //
 //   - "preflight": power, room, locks, what the package manager would do, and last the hooks. A no is a deferral: nothing
 //     was touched, it counts for nothing, and what was copied stays for the next try.
-//   - "snapshot": the state of the machine is kept, all but Config.Snapshot.Exclude, STATE and ROOT.
+//   - "snapshot": the state of the machine is kept, all but DefaultExclude, Config.Snapshot.Exclude, STATE, ROOT and the
+//     trusted keys.
 //   - "transact": the package manager does what it foresaw, and what it says goes to STATE/log/ID.log. Every process that
 //     it starts is marked with the transaction's ID; the next run kills what a killed one has left.
 //   - "verify": versions, states and marks are compared one by one, and the exit status of no tool is believed.

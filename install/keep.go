@@ -37,7 +37,7 @@ func Providers(c Config) []snapshot.Provider {
 // scope is what is kept of the machine: all but what the configuration leaves out, and what belongs to the executor. Whom it
 // trusts is not put back either: a key that was taken away since must stay away.
 func (c Config) scope() snapshot.Scope {
-	sc := snapshot.Scope{Root: c.Machine, Exclude: slices.Clone(c.Snapshot.Exclude)}
+	sc := snapshot.Scope{Root: c.Machine, Exclude: append(DefaultExclude(), c.Snapshot.Exclude...)}
 	for _, own := range []string{c.State, c.Root, c.Trust} {
 		if rel, err := filepath.Rel(c.Machine, own); err == nil && filepath.IsLocal(rel) {
 			sc.Exclude = append(sc.Exclude, filepath.Join("/", rel))

@@ -102,3 +102,27 @@ func TestDeferralsKeepTranscripts(t *testing.T) {
 		t.Errorf("transcripts %q, then %q", first, now)
 	}
 }
+
+// A site that names its own data does not give up that of the databases by it.
+func TestExcludeAdds(t *testing.T) {
+	t.Parallel()
+	p := newPatchBench(t, managertest.Deb(), pair("1.0-1")...)
+	p.Config.Snapshot.Exclude = []string{"/opt/till/data"}
+	data := []string{"opt/till/data/sales", "var/lib/pgsql/16", "var/lib/meshd/record"}
+	for _, name := range data {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(p.Config.Machine, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		installtest.WriteFile(t, filepath.Join(p.Config.Machine, name), []byte("one"))
+	}
+	want(t, p.apply(p.bundle("2", 2, managertest.Spec{Packages: pair("2.0-1")})), done)
+	for _, name := range data {
+		installtest.WriteFile(t, filepath.Join(p.Config.Machine, name), []byte("one, two"))
+	}
+	want(t, p.installer().Rollback(t.Context(), "os"), "success 0 RolledBack RolledBackByOperator ")
+	for _, name := range data {
+		if b, err := os.ReadFile(filepath.Join(p.Config.Machine, name)); string(b) != "one, two" || err != nil {
+			t.Errorf("%s was put back: %q, %v", name, b, err)
+		}
+	}
+}
