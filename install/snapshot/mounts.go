@@ -192,9 +192,25 @@ func deviceOf(p string) (uint64, error) {
 	return st.Dev, nil
 }
 
+// led are the places to which links lead that stand where something is left out: a database that was moved to a larger
+// disk. What would leave out the system itself is not followed.
+func (s Scope) led() (out []string) {
+	for _, p := range s.Exclude {
+		real, err := filepath.EvalSymlinks(path.Join(s.Root, p))
+		if err != nil { // not there, or not to be seen: nothing to leave out
+			continue
+		}
+		rel, ok := relative(s.Root, real)
+		if ok && rel != p && rel != "/" && !(system(rel) && (strings.Count(rel, "/") == 1 || strings.HasPrefix(rel, "/var/"))) {
+			out = append(out, rel)
+		}
+	}
+	return out
+}
+
 // options are those of the tree for a scope now: without what is the provider's own, nor what the kernel swaps to.
 func (s Scope) options(ms []Mount, own ...string) (tree.Options, error) {
-	o := tree.Options{Exclude: slices.Clone(s.Exclude), Mounts: below(ms, s.Root)}
+	o := tree.Options{Exclude: append(slices.Clone(s.Exclude), s.led()...), Mounts: below(ms, s.Root)}
 	swap, err := swaps()
 	if err != nil {
 		return o, err
