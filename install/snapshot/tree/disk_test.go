@@ -84,6 +84,10 @@ func copyImage(t *testing.T, from, to string) {
 		t.Fatal(err)
 	}
 	defer in.Close()
+	// A new file: the old one may still be mounted in a namespace that another process made meanwhile.
+	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
 	out, err := os.Create(to)
 	if err != nil {
 		t.Fatal(err)
