@@ -88,8 +88,8 @@ func planOrder(kind order.Kind, bundle, version string, t order.Targets, sites [
 	return p, nil
 }
 
-// choose takes the release of the version that was given, or the only one that it can be: of those in force that which
-// the policies ask for, where there are several.
+// choose takes the release of the version that was given, or the only one that it can be: the one in force that the
+// policies ask for too, or where there is none of one kind, the only one of the other.
 func (p *orderPlan) choose(version string, first, second map[release]int) (release, error) {
 	all := maps.Clone(first)
 	maps.Copy(all, second)
@@ -104,7 +104,7 @@ func (p *orderPlan) choose(version string, first, second map[release]int) (relea
 		}
 		return release{}, problem.New(problem.ChecksumMismatch, "version %s of %s has several checksums on these nodes", version, p.bundle).WithDone("nothing was ordered")
 	}
-	if r, ok := only(first); ok {
+	if r, ok := only(first); ok && (len(second) == 0 || second[r] > 0) { // else the same command, given twice, would go back twice
 		return r, nil
 	}
 	both := maps.Clone(first)
@@ -123,8 +123,12 @@ func (p *orderPlan) choose(version string, first, second map[release]int) (relea
 		return release{}, problem.New(problem.NotFound, what, p.bundle).WithDone("nothing was ordered").WithNext("meshctl status %s", p.sites[0])
 	}
 	var list []string
-	for _, r := range slices.SortedFunc(maps.Keys(first), func(a, b release) int { return cmp.Compare(a.version, b.version) }) {
-		list = append(list, fmt.Sprintf("%s on %s", r.version, cli.Count(first[r], "node")))
+	for _, r := range slices.SortedFunc(maps.Keys(all), func(a, b release) int { return cmp.Compare(a.version, b.version) }) {
+		if first[r] > 0 {
+			list = append(list, fmt.Sprintf("%s on %s", r.version, cli.Count(first[r], "node")))
+		} else {
+			list = append(list, fmt.Sprintf("%s, wanted by %s", r.version, cli.Count(second[r], "node")))
+		}
 	}
 	return release{}, problem.New(problem.Usage, "%s: several releases come into question: %s", p.bundle, cli.Printable(strings.Join(list, ", "))).
 		WithDone("nothing was ordered").WithNext("say which one: --version VERSION")
