@@ -259,7 +259,7 @@ func (n *Node) settled(name string, l *Life, o *order.Order, r install.Result) {
 		if code == "" {
 			code = problem.InstallFailed
 		}
-		n.event(code, "the %s was not carried out: %s: %s", o, r.Reason, r.Detail)
+		n.event(code, "the %s was not carried out: %s: %s", o, r.Reason, strings.ReplaceAll(r.Detail, "\n", "; "))
 	case o.Kind == order.Rollback && mine && back:
 		l.Phase, l.Reason, l.Code, l.Outcome, l.Next, l.Order = status.RolledBack, r.Reason, "", string(install.RolledBack), time.Time{}, o.Sequence
 		l.note(r)
