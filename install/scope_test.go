@@ -126,3 +126,22 @@ func TestExcludeAdds(t *testing.T) {
 		}
 	}
 }
+
+// A script that is told of a lock is a script that failed, in the middle of a transaction: nothing but taking it back makes
+// the machine whole. Whoever waits for a lock has touched nothing.
+func TestScriptSpeaksOfALock(t *testing.T) {
+	debFirst(t, func(t *testing.T, bed managertest.Bed) {
+		p := newPatchBench(t, bed, pair("1.0-1")...)
+		p.keep()
+		bad := pair("2.0-1")
+		// The second of the two, so that the first is there already.
+		bad[1].Pre = `[ ! -e /usr/share/demo ] || { echo "E: Could not get lock: can't create transaction lock, already locked by 1" >&2; exit 1; }`
+		r := p.apply(p.bundle("2", 2, managertest.Spec{Packages: bad}))
+		if r.Outcome != install.InstallFailure || r.Reason != install.ReasonScript {
+			t.Errorf("%s %s: %s", r.Outcome, r.Reason, r.Detail)
+		}
+		if d := p.differs(); len(d) > 0 {
+			t.Errorf("%s, and the machine is not what it was: %q", r.Outcome, d)
+		}
+	})
+}

@@ -45,7 +45,13 @@ func classify(res tool.Result) *manager.Error {
 		lines = append(lines[:most], "…")
 	}
 	e := &manager.Error{Kind: manager.Tool, Detail: strings.Join(lines, "; "), Exit: res.Exit, Log: tail(res.Both)}
+	// apt says this itself in the end when dpkg was at work, unless it was killed: then a lock that somebody speaks of is one
+	// that a script met, and the machine was touched.
+	begun := res.Exit < 0 || bytes.Contains(res.Stderr, []byte("E: Sub-process "))
 	for _, s := range signs {
+		if s.kind == manager.Busy && begun {
+			continue
+		}
 		if slices.ContainsFunc(s.words, func(w string) bool { return strings.Contains(text, w) }) {
 			e.Kind = s.kind
 			return e

@@ -218,6 +218,8 @@ func TestClassify(t *testing.T) {
 		detail         string
 	}{
 		{"", "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 5 (apt-get)\nE: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?\n", 100, manager.Busy, "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 5 (apt-get); E: Unable to acquire"},
+		{"", "E: Could not get lock /x\ndpkg: error processing package demo (--configure):\n installed demo package post-installation script subprocess returned error exit status 1\nE: Sub-process /usr/bin/dpkg returned an error code (1)\n", 100, manager.Script, "E: Could not"},
+		{"", "E: Could not get lock /x\n", -1, manager.Cut, "E: Could not"},
 		{"", "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem. \n", 100, manager.Broken, "E: dpkg was interrupted"},
 		{"The following packages have unmet dependencies:\n demo : Depends: absent\n        Depends: other\n", "E: Unable to correct problems, you have held broken packages.\n", 100, manager.Unresolved, "demo : Depends: absent; Depends: other; E: Unable"},
 		{"Setting up\n", "dpkg: error processing package demo (--configure):\n installed demo package post-installation script subprocess returned error exit status 1\nErrors were encountered while processing:\n demo\n", 100, manager.Script, "dpkg: error processing package demo (--configure): installed demo"},

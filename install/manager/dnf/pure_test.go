@@ -281,6 +281,16 @@ func TestFailure(t *testing.T) {
 			t.Errorf("%q: %+v, want %s", said, got, want)
 		}
 	}
+	// A lock that a script met, in the middle of a transaction.
+	said := "already locked by 1\nError in PREIN scriptlet in rpm package demo"
+	for out, want := range map[string]manager.Kind{
+		"Running transaction check\nRunning transaction test\n":                                   manager.Busy,
+		"Running transaction test\nTransaction test succeeded.\nRunning transaction\n  Preparing": manager.Script,
+	} {
+		if got := failure(tool.Result{Exit: 1, Stdout: []byte(out), Stderr: []byte(said)}); got.Kind != want {
+			t.Errorf("after %q: %s, want %s", out, got.Kind, want)
+		}
+	}
 }
 
 func TestFileURL(t *testing.T) {

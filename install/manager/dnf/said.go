@@ -42,10 +42,18 @@ var kinds = []struct {
 	{manager.Unresolved, regexp.MustCompile(`nothing provides|conflicting requests|Unable to find a match|No match for argument|Depsolve Error|is needed by|cannot install (the best|both)|filtered out by|does not belong to a distupgrade|requires .* but none`)},
 }
 
+// running is the line with which dnf begins to change the machine.
+var running = regexp.MustCompile(`(?m)^Running transaction\s*$`)
+
 // failure says what a run with a status other than 0 means.
 func failure(res tool.Result) *manager.Error {
 	e := &manager.Error{Kind: manager.Tool, Detail: excerpt(res), Exit: res.Exit, Log: tail(res.Both)}
+	// dnf says so after its own test: then a lock that somebody speaks of is one that a script met.
+	begun := res.Dropped > 0 || running.Match(res.Stdout)
 	for _, k := range kinds {
+		if k.kind == manager.Busy && begun {
+			continue
+		}
 		if k.re.Match(res.Stderr) || k.re.Match(res.Stdout) {
 			e.Kind = k.kind
 			break
