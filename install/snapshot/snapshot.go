@@ -33,7 +33,7 @@ type Snapshot struct {
 
 // Provider keeps states.
 type Provider interface {
-	// Name is the word of policies: btrfs, lvm-thin, timeshift, overlay, copy.
+	// Name is the word of policies: btrfs, lvm-thin, timeshift, copy.
 	Name() string
 
 	// Usable returns nil when the scope can be kept and need bytes more will fit beside what changes; an error that

@@ -314,7 +314,7 @@ func (r *reader) policy(root *yaml.Node) *Policy {
 			IntervalSeconds:      r.number("spec.rollback.healthCheckIntervalSeconds", "seconds", 0, 3600),
 			HealthyForSeconds:    r.number("spec.rollback.healthyForSeconds", "seconds", 0, MaxHealthTimeout),
 			Snapshot: Snapshot{
-				Provider:   r.word("spec.rollback.snapshot.provider", "auto", "btrfs", "lvm-thin", "timeshift", "overlay", "copy", ProviderNone),
+				Provider:   r.word("spec.rollback.snapshot.provider", "auto", "btrfs", "lvm-thin", "timeshift", "copy", ProviderNone),
 				Required:   r.boolean("spec.rollback.snapshot.required", true),
 				Keep:       r.number("spec.rollback.snapshot.keep", "snapshots", DefaultSnapshots, 100),
 				MaxAgeDays: r.number("spec.rollback.snapshot.maxAgeDays", "days", DefaultSnapshotDays, 3650),

@@ -92,7 +92,7 @@ type Rollback struct {
 
 // Snapshot says how the state before an install is kept.
 type Snapshot struct {
-	Provider   string // auto (default), btrfs, lvm-thin, timeshift, overlay, copy, none
+	Provider   string // auto (default), btrfs, lvm-thin, timeshift, copy, none
 	Required   bool   // default true: without a snapshot nothing is installed; provider none needs false
 	Keep       int    // snapshots kept, default 2
 	MaxAgeDays int    // older ones go; default 14

@@ -176,23 +176,3 @@ func (c *copier) leave(n *node) error {
 	}
 	return c.note(n.b, n.name, origin{ino: m.ino, ctime: m.ctime, flags: m.flags})
 }
-
-// Metadata gives one directory the owner, permissions, attributes and time of another.
-func Metadata(from, to string) error {
-	a, err := openTop(from)
-	if err != nil {
-		return err
-	}
-	defer a.drop()
-	b, err := openTop(to)
-	if err != nil {
-		return err
-	}
-	defer b.drop()
-	buf := make([]byte, maxXattr)
-	list, _, err := a.xattrs(".", buf)
-	if err != nil {
-		return err
-	}
-	return b.setMeta(".", meta{info: a.info, xattrs: list}, buf)
-}
