@@ -54,18 +54,21 @@ systemctl daemon-reload && systemctl restart demo.service`
 ask() { install -o meshd -g meshd -m 0640 /root/requests/$1 /var/lib/meshd/.next && mv /var/lib/meshd/.next /var/lib/meshd/request.json; }
 answered() { until grep -qs "\"id\":\"$1\"" /var/lib/mesh-install/results.json; do sleep 1; done; idle; }
 idle() { while systemctl is-active mesh-install.service | grep -q activating; do sleep 1; done; }
+health() {
+	bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080 && printf "GET /version HTTP/1.0\r\n\r\n" >&3 && tail -1 <&3' >/root/out/$1.health
+}
 see() {
-	mkdir -p /root/out
 	dpkg-query -W -f '${Package} ${Version} ${Status}\n' demo 'part*' >/root/out/$1.packages 2>/dev/null
 	dpkg --audit >/root/out/$1.audit 2>&1
 	dpkg -V demo >>/root/out/$1.audit 2>&1
-	bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080 && printf "GET /version HTTP/1.0\r\n\r\n" >&3 && tail -1 <&3' >/root/out/$1.health
+	health $1
 	cp /var/lib/mesh-install/results.json /root/out/$1.results 2>/dev/null
 	ls /var/lib/mesh-install/journal.json >/root/out/$1.journal 2>/dev/null
 	(cd / && find boot etc opt usr var/lib/dpkg var/lib/apt -path opt/patchmesh -prune -o -path var/lib/apt/lists -prune -o -printf '%p %y %m %U %G %s %T@ %l\n' | sed -E 's/^([^ ]+ d [^ ]+ [^ ]+ [^ ]+) [0-9]+ /\1 - /' | sort
-	 find etc var/lib/dpkg usr/share/demo usr/lib/systemd -type f -print0 | sort -z | xargs -0 sha256sum) >/root/out/$1.files
+	 find etc var/lib/dpkg usr/share/demo usr/lib/systemd/system/demo.service -type f -print0 | sort -z | xargs -0 sha256sum) >/root/out/$1.files
 	sync
 }
+mkdir -p /root/out
 chown -R meshd:meshd /var/lib/meshd
 `
 )
@@ -236,7 +239,7 @@ systemctl --no-pager status mesh-install.service mesh-install.path meshd.service
 ask bad; answered bad
 see bad
 systemctl status --no-pager demo.service | head -5
-systemctl restart demo && sleep 1; see again
+systemctl restart demo && sleep 1; health again
 mesh-install rollback os; echo "rollback ended with $?"
 systemctl restart demo && sleep 1; see back
 mesh-install status
