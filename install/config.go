@@ -69,7 +69,7 @@ type PackagesConfig struct {
 // logs, and what does not outlive the run of a machine. A package's own state, below /var/lib and /var/cache, is kept.
 func DefaultExclude() []string {
 	return []string{
-		"/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp", "/home", "/srv", "/media", "/mnt", "/var/log", "/var/mail", "/var/spool",
+		"/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp", "/home", "/root", "/srv", "/media", "/mnt", "/var/log", "/var/mail", "/var/spool",
 		"/var/cache/apt", "/var/cache/dnf", "/var/lib/apt/lists", "/var/lib/meshd", "/var/www", "/var/crash",
 		// Servers that work go on working while files are put back: theirs must not be.
 		"/var/lib/mysql", "/var/lib/mariadb", "/var/lib/postgresql", "/var/lib/pgsql", "/var/opt/mssql", "/var/lib/mongodb", "/var/lib/mongo",
