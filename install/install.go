@@ -404,6 +404,7 @@ func held(t ledger.Trial) Result {
 // resultOf is the result of a transaction that has ended, or stopped with err.
 func (s *session) resultOf(t journal.Transaction, err error) Result {
 	r := s.verdict(t, err)
+	r.Open = err != nil
 	r.Attempts = t.Attempt
 	r.Bundle, r.Version, r.Sequence, r.Checksum = t.New.Bundle, t.New.Version, t.New.Sequence, &t.New.Checksum
 	return s.withPatch(t, r)

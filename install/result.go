@@ -97,6 +97,7 @@ type Result struct {
 	Attempts   int              `json:"attempts,omitempty"`  // of this checksum, this one included
 	Chunk      string           `json:"chunk,omitempty"`     // the chunk that is damaged or missing in the store
 	Recovered  string           `json:"recovered,omitempty"` // what became of a transaction that an earlier run left
+	Open       bool             `json:"open,omitempty"`      // not over: the journal is kept, and the next run goes on
 	Isolation  string           `json:"isolation"`           // "network namespace", or "none: " and why
 	Order      uint64           `json:"order,omitempty"`     // the operator's order that asked for it
 

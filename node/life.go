@@ -213,7 +213,7 @@ func (l *Life) found(r install.Result) {
 func (l *Life) finish(now time.Time, r install.Result) {
 	l.found(r)
 	l.note(r)
-	l.Begun = false
+	l.Begun = r.Open // what the executor has begun it finishes, whatever the window says
 	l.Phase, l.Reason, l.Code, l.Outcome = r.Phase, r.Reason, r.Code, string(r.Outcome)
 	if r.Outcome == install.Success && r.Reason == install.ReasonOperator && !l.inForce() { // it succeeded in going back
 		l.Phase, l.Outcome = status.RolledBack, string(install.RolledBack)

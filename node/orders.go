@@ -164,9 +164,10 @@ func (n *Node) mayGoBack(l *Life) window.Verdict {
 // waits for the maintenance window, unless the order says now; what changes nothing that runs does not wait.
 func (n *Node) carryOut() {
 	now := time.Now()
+	early := n.tooEarly(now)
 	for _, name := range slices.Sorted(maps.Keys(n.rec.Errands)) {
 		e, o := n.open(name)
-		if o == nil || n.busy || now.Before(e.Next) {
+		if o == nil || n.busy || now.Before(e.Next) || early && !o.Now {
 			continue
 		}
 		l := n.rec.Lives[name]

@@ -157,6 +157,22 @@ func TestStartedFinishes(t *testing.T) {
 	d.until("2026-11-25 00:00").want("Tue 01:00 Staged Complete", "Tue 01:00 Scheduled WindowClosed", "Tue 02:00 Installing InstallerRunning", "Tue 07:00 Installed Installed")
 }
 
+// What the executor has begun and not ended, it is asked to go on with, whatever the window says; what it has not begun waits.
+func TestOpenIsFinished(t *testing.T) {
+	for open, starts := range map[bool]int{true: 2, false: 1} {
+		d := newDiary(t, newYork, "2026-11-24 01:00", tuesday)
+		d.staged, d.takes = true, 3*time.Hour
+		good := d.answer
+		d.answer = func(now time.Time) install.Result {
+			d.answer = good
+			return install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: install.ReasonRebootPending, Open: open}
+		}
+		if d.until("2026-11-25 00:00"); len(d.starts) != starts {
+			t.Errorf("open %t: started at %v", open, d.starts)
+		}
+	}
+}
+
 // Content that comes during the window is installed in it if the cut-off allows, and else in the next.
 func TestStagedLate(t *testing.T) {
 	d := newDiary(t, newYork, "2026-11-24 01:00", tuesday)
