@@ -23,17 +23,18 @@ func stops(at journal.Step, err error) bool {
 // run does the steps of a transaction until it is closed. An error means that it stopped with the journal kept.
 func (s *session) run(ctx context.Context, t journal.Transaction) (journal.Transaction, error) {
 	defer s.endPatch()
+	told := context.WithoutCancel(ctx) // a machine that goes down for a start has asked for the end already
 	for t.Step != journal.Close {
 		var err error
 		if t, err = s.act(ctx, t); err == nil || !stops(t.Step, err) {
 			t, err = s.advance(t, err)
 		}
 		if err != nil {
-			s.tell(ctx, t, false)
+			s.tell(told, t, false)
 			return t, err
 		}
 	}
-	s.tell(ctx, t, true)
+	s.tell(told, t, true)
 	if err := s.state.removeJournal(); err != nil { // the outcome stands; the next run does the last steps again
 		s.Log.Warn("journal not removed", "err", err)
 	} else if err := s.state.sweep(); err != nil {
