@@ -67,6 +67,8 @@ crash-test: build ## kill store, snapshots and installer at every file system ca
 install-test: setup ## Debian's own updates collected, closed, staged, installed offline into a real root and taken back to the byte (root, mirrors)
 	@scripts/setup vm
 	PATCHMESH_REAL=1 $(GO) test -count=1 -v -timeout 20m ./internal/realtest
+	@mkdir -p $(BIN) && mmdebstrap --quiet --variant=minbase bookworm $(BIN)/root.tar
+	PATCHMESH_ROOT_TAR=$(CURDIR)/$(BIN)/root.tar $(GO) test -count=1 -v -run TestRealRoot ./install/snapshot
 
 vm-test: build ## in an emulated machine: LVM thin, Timeshift, live systemd, reboot, loss of power (root, qemu, quarter of an hour)
 	@scripts/setup vm

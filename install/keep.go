@@ -43,7 +43,20 @@ func (c Config) scope() snapshot.Scope {
 			sc.Exclude = append(sc.Exclude, filepath.Join("/", rel))
 		}
 	}
+	sc.Exclude = slices.DeleteFunc(sc.Exclude, c.holdsDatabase)
 	return sc
+}
+
+// holdsDatabase reports whether the machine's database of packages lies below a path. What was installed and what is said to
+// be installed go back together or not at all, so no such path is left out.
+func (c Config) holdsDatabase(path string) bool {
+	for _, db := range []string{"/var/lib/dpkg", "/var/lib/rpm", "/usr/lib/sysimage/rpm", "/root/.rpmdb"} { // the last one is Debian's rpm
+		rel, err := filepath.Rel(path, db)
+		if err == nil && filepath.IsLocal(rel) && exists(filepath.Join(c.Machine, db)) {
+			return true
+		}
+	}
+	return false
 }
 
 // wish is what the policy says of snapshots. A rollback that a person asks for has no policy.
@@ -116,7 +129,10 @@ func (s *session) restore(ctx context.Context, t journal.Transaction) (bool, err
 
 func (s *session) keeps(ctx context.Context, p snapshot.Provider, id string) (bool, error) {
 	all, err := p.List(ctx, s.Config.scope())
-	return slices.ContainsFunc(all, func(k snapshot.Snapshot) bool { return k.ID == id }), err
+	if slices.ContainsFunc(all, func(k snapshot.Snapshot) bool { return k.ID == id }) {
+		return true, nil // whatever is wrong with others
+	}
+	return false, err
 }
 
 // restoreForeseen puts the state back from before a transaction whose journal cannot be read any more, if the file beside

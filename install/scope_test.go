@@ -145,3 +145,18 @@ func TestScriptSpeaksOfALock(t *testing.T) {
 		}
 	})
 }
+
+// What is left out by the configuration may not take the database of packages with it: the files would go back, and what is
+// said to be installed would not.
+func TestScopeHoldsTheDatabase(t *testing.T) {
+	t.Parallel()
+	p := newPatchBench(t, managertest.Deb(), pair("1.0-1")...)
+	p.Config.Snapshot.Exclude = []string{"/var"}
+	p.keep()
+	ps := pair("2.0-1")
+	ps[0].Post = "false"
+	r := p.apply(p.bundle("2", 2, managertest.Spec{Packages: ps}))
+	if d := p.differs(); r.Exit != install.ExitRolledBack || len(r.Changes) > 0 || len(d) > 0 {
+		t.Errorf("%+v, %q", r, d)
+	}
+}

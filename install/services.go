@@ -1,11 +1,15 @@
 package install
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/patchmesh/patchmesh/install/tool"
 	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 )
@@ -39,6 +43,19 @@ func denyServices(machine string, format manifest.Format) (lift func() error, er
 		return nothing, err
 	}
 	return func() error { return durable.Remove(name) }, nil
+}
+
+// rereadUnits has the machine's systemd read its units again after files were put back: in its memory are still those that
+// were taken back, and a restart would start these. What runs goes on running.
+func rereadUnits(ctx context.Context, machine, id string) error {
+	if machine != "/" || !exists("/run/systemd/system") {
+		return nil
+	}
+	res, err := tool.Runner{ID: id, Max: time.Minute}.Run(ctx, tool.Command{Path: "systemctl", Args: []string{"daemon-reload"}})
+	if err == nil && res.Exit != 0 {
+		err = fmt.Errorf("systemctl daemon-reload ended with status %d", res.Exit)
+	}
+	return err
 }
 
 // denied reports whether a script was told not to start a service.

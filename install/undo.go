@@ -46,9 +46,12 @@ func (s *session) undo(ctx context.Context, d *release.Dir, t journal.Transactio
 			err = s.repair(ctx, p, t)
 		}
 	case p.manager != nil:
-		err = s.lookBack(ctx, p, t)
+		t.Packages.Reboot, err = s.lookBack(ctx, p, t)
 	}
 	if err != nil {
+		p.findings = append(p.findings, err.Error())
+	}
+	if err := rereadUnits(ctx, s.Config.Machine, t.Packages.ID); err != nil {
 		p.findings = append(p.findings, err.Error())
 	}
 	return t, nil
@@ -85,16 +88,21 @@ func (s *session) awaitManagers(ctx context.Context) error {
 
 // lookBack compares the packages after going back with those from before. A way back that a person asked for goes to what
 // nobody wrote down.
-func (s *session) lookBack(ctx context.Context, p *patch, t journal.Transaction) error {
+func (s *session) lookBack(ctx context.Context, p *patch, t journal.Transaction) (reboot []string, err error) {
 	f, err := s.state.readForeseen(t.Packages.Foreseen)
 	if err != nil || t.Kind == journal.Rollback && t.Fault.Reason == ReasonOperator {
-		return err
+		return nil, err
 	}
 	now, err := p.manager.Installed(ctx)
 	if err == nil && digestOf(now) != digestOf(f.Before) {
 		err = errors.New("after going back the packages are not those from before")
 	}
-	return err
+	if err != nil {
+		return nil, err
+	}
+	// What takes a start of the machine to come takes one to go.
+	reboot, err = p.manager.Reboot(ctx, f.Plan.Changes)
+	return reboot[:min(len(reboot), journal.MaxReasons)], err
 }
 
 // discardPackages is discard, and gives up the snapshot. A release that only has to wait stays, so that the next try need

@@ -139,7 +139,7 @@ func (s *cutScene) judge() (state string, wrong []string) {
 	s.t.Helper()
 	var differs []string
 	err := tree.Compare(s.t.Context(), filepath.Join(s.Dir, "first"), s.Config.Machine,
-		tree.Options{Exclude: append(install.DefaultExclude(), "/root/.rpmdb/rpmdb.sqlite-shm")},
+		tree.Options{Exclude: append(slices.DeleteFunc(install.DefaultExclude(), func(p string) bool { return p == "/root" }), "/root/.rpmdb/rpmdb.sqlite-shm")},
 		func(d tree.Diff) error { differs = append(differs, d.String()); return nil })
 	if err != nil {
 		return "", []string{err.Error()}

@@ -209,6 +209,7 @@ func (b *Btrfs) List(_ context.Context, s Scope) ([]Snapshot, error) {
 		return nil, err
 	}
 	var out []Snapshot
+	var damaged []error // one that cannot be read must not hide the others
 	for _, e := range es {
 		id, ok := strings.CutSuffix(e.Name(), ".json")
 		if !ok || checkID(id) != nil {
@@ -223,9 +224,10 @@ func (b *Btrfs) List(_ context.Context, s Scope) ([]Snapshot, error) {
 		}
 		k, err := b.read(place, id)
 		if err != nil {
-			return nil, err
+			damaged = append(damaged, err)
+			continue
 		}
 		out = append(out, k)
 	}
-	return oldestFirst(out), nil
+	return oldestFirst(out), errors.Join(damaged...)
 }

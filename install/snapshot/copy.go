@@ -236,6 +236,7 @@ func (c *Copy) List(context.Context, Scope) ([]Snapshot, error) {
 		return nil, err
 	}
 	var out []Snapshot
+	var damaged []error // one that cannot be read must not hide the others
 	for _, e := range es {
 		if !e.IsDir() || strings.HasPrefix(e.Name(), durable.TempPrefix) {
 			continue
@@ -245,9 +246,10 @@ func (c *Copy) List(context.Context, Scope) ([]Snapshot, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("copy %s: %w", e.Name(), err)
+			damaged = append(damaged, fmt.Errorf("copy %s: %w", e.Name(), err))
+			continue
 		}
 		out = append(out, c.snapshot(r))
 	}
-	return oldestFirst(out), nil
+	return oldestFirst(out), errors.Join(damaged...)
 }

@@ -37,3 +37,25 @@ func TestLinkToWhatIsLeftOut(t *testing.T) {
 		}
 	}
 }
+
+// A record that cannot be read hides no other, and is said.
+func TestDamagedRecord(t *testing.T) {
+	root := t.TempDir()
+	b := newBench(t, root, &snapshot.Copy{Dir: filepath.Join(root, "state/snapshots"), Now: later})
+	b.write(t, "file", "before")
+	b.take(t, "one")
+	b.take(t, "two")
+	records, err := filepath.Glob(filepath.Join(root, "state/snapshots/one/*.json"))
+	if err != nil || len(records) != 1 {
+		t.Fatal(records, err)
+	}
+	if err := os.WriteFile(records[0], []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, err := b.List(t.Context(), b.scope)
+	if err == nil || len(list) != 1 || list[0].ID != "two" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	b.write(t, "file", "after")
+	b.restore(t, "two")
+}

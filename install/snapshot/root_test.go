@@ -19,7 +19,7 @@ func TestRealRoot(t *testing.T) {
 	treetest.Need(t, programs)
 	tar := os.Getenv("PATCHMESH_ROOT_TAR")
 	if tar == "" {
-		t.Skip("needs a root file system: set PATCHMESH_ROOT_TAR to a tar file of one")
+		t.Skip("needs a root file system in PATCHMESH_ROOT_TAR: make install-test")
 	}
 	for _, c := range []struct {
 		kind, size string

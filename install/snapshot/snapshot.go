@@ -50,6 +50,7 @@ type Provider interface {
 	// Delete removes an ID, whole or half made. One that is not there is no error.
 	Delete(ctx context.Context, s Scope, id string) error
 
-	// List names what is kept, the oldest first, half made ones left out.
+	// List names what is kept, the oldest first, half made ones left out. With an error it names those that can be read:
+	// the one that is looked for may be among them.
 	List(ctx context.Context, s Scope) ([]Snapshot, error)
 }

@@ -1,7 +1,7 @@
 // Testsum runs "go test -json" with the arguments it is given and prints what a person wants to know: one line for
 // each package, the whole output of what failed, and at the end which tests were skipped, why, and the totals. It
 // exits non-zero when a test or a build failed, and, with PATCHMESH_REQUIRE=1 in the environment, when a test was
-// skipped. It runs one child process and waits for it.
+// skipped for want of something; what says "make X-test" is left to that target. It runs one child process and waits for it.
 package main
 
 import (

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -24,6 +25,7 @@ type summary struct {
 	out            io.Writer
 	passed, failed int
 	skipped        []string // "package test: reason"
+	elsewhere      []string // the same, of what another target of the Makefile runs
 	output         map[testID][]string
 	failedIn       map[string]int // tests that failed, by package
 	built          map[string][]string
@@ -57,7 +59,13 @@ func (s *summary) endTest(id testID, e event) {
 	case "pass":
 		s.passed++
 	case "skip":
-		s.skipped = append(s.skipped, fmt.Sprintf("%s %s: %s", shortPackage(e.Package), e.Test, reason(s.output[id])))
+		why := reason(s.output[id])
+		line := fmt.Sprintf("%s %s: %s", shortPackage(e.Package), e.Test, why)
+		if target.MatchString(why) {
+			s.elsewhere = append(s.elsewhere, line)
+		} else {
+			s.skipped = append(s.skipped, line)
+		}
 	case "fail":
 		s.failed++
 		s.failedIn[e.Package]++
@@ -84,12 +92,21 @@ func (s *summary) endPackage(e event) {
 	}
 }
 
+// target is how a test says that it is no part of this run: its time or its needs have a target of their own.
+var target = regexp.MustCompile(`: make [a-z]+-test$`)
+
 // close prints the last lines: what was skipped and the totals.
 func (s *summary) close() {
-	if len(s.skipped) > 0 {
-		slices.Sort(s.skipped)
-		fmt.Fprintf(s.out, "skipped %d:\n", len(s.skipped))
-		for _, line := range s.skipped {
+	for _, part := range []struct {
+		what  string
+		lines []string
+	}{{"left to another target", s.elsewhere}, {"skipped", s.skipped}} {
+		if len(part.lines) == 0 {
+			continue
+		}
+		slices.Sort(part.lines)
+		fmt.Fprintf(s.out, "%s %d:\n", part.what, len(part.lines))
+		for _, line := range part.lines {
 			fmt.Fprintf(s.out, "  %s\n", line)
 		}
 	}

@@ -13,6 +13,8 @@ func TestSummary(t *testing.T) {
 {"Action":"output","Package":"github.com/patchmesh/patchmesh/a","Test":"TestRoot","Output":"    a_test.go:7: needs root: run as root\n"}
 {"Action":"output","Package":"github.com/patchmesh/patchmesh/a","Test":"TestRoot","Output":"--- SKIP: TestRoot (0.00s)\n"}
 {"Action":"skip","Package":"github.com/patchmesh/patchmesh/a","Test":"TestRoot","Elapsed":0}
+{"Action":"output","Package":"github.com/patchmesh/patchmesh/a","Test":"TestLong","Output":"    a_test.go:9: needs an hour: make vm-test\n"}
+{"Action":"skip","Package":"github.com/patchmesh/patchmesh/a","Test":"TestLong","Elapsed":0}
 {"Action":"pass","Package":"github.com/patchmesh/patchmesh/a","Elapsed":0.2}
 {"Action":"output","Package":"github.com/patchmesh/patchmesh/b","Test":"TestBad","Output":"    b_test.go:3: 1 is not 2\n"}
 {"Action":"fail","Package":"github.com/patchmesh/patchmesh/b","Test":"TestBad","Elapsed":0}
@@ -31,6 +33,8 @@ c.go:1:1: expected 'package'
 FAIL c
 panic: boom
 FAIL d
+left to another target 1:
+  a TestLong: needs an hour: make vm-test
 skipped 1:
   a TestRoot: needs root: run as root
 1 passed, 3 failed, 1 skipped
