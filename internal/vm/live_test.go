@@ -53,9 +53,13 @@ systemctl daemon-reload && systemctl restart demo.service`
 	tools = `
 ask() { install -o meshd -g meshd -m 0640 /root/requests/$1 /var/lib/meshd/.next && mv /var/lib/meshd/.next /var/lib/meshd/request.json; }
 answered() { until grep -qs "\"id\":\"$1\"" /var/lib/mesh-install/results.json; do sleep 1; done; idle; }
+settled() { while [ -e /var/lib/mesh-install/journal.json ]; do sleep 1; done; idle; }
 idle() { while systemctl is-active mesh-install.service | grep -q activating; do sleep 1; done; }
 health() {
-	bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080 && printf "GET /version HTTP/1.0\r\n\r\n" >&3 && tail -1 <&3' >/root/out/$1.health
+	for n in 1 2 3 4 5 6 7 8 9; do
+		bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080 && printf "GET /version HTTP/1.0\r\n\r\n" >&3 && tail -1 <&3' >/root/out/$1.health 2>/dev/null && break
+		sleep 1
+	done
 }
 see() {
 	dpkg-query -W -f '${Package} ${Version} ${Status}\n' demo 'part*' >/root/out/$1.packages 2>/dev/null
@@ -189,6 +193,15 @@ func (s seen) answer(t *testing.T, id string) install.Result {
 	return *r
 }
 
+// last is the last result: after a start of the machine it is no answer, for nobody asked.
+func (s seen) last(t *testing.T) install.Result {
+	t.Helper()
+	if len(s.results.Results) == 0 {
+		t.Fatal("there is no result")
+	}
+	return s.answer(t, s.results.Results[len(s.results.Results)-1].ID)
+}
+
 // differ shows the lines in which two texts differ.
 func differ(a, b string) (out []string) {
 	as, bs := strings.Split(a, "\n"), strings.Split(b, "\n")
@@ -239,9 +252,9 @@ systemctl --no-pager status mesh-install.service mesh-install.path meshd.service
 ask bad; answered bad
 see bad
 systemctl status --no-pager demo.service | head -5
-systemctl restart demo && sleep 1; health again
+systemctl restart demo; health again
 mesh-install rollback os; echo "rollback ended with $?"
-systemctl restart demo && sleep 1; see back
+systemctl restart demo; see back
 mesh-install status
 systemctl --failed --no-pager
 for u in meshd mesh-install mesh-install-recover; do systemd-analyze security --no-pager $u.service | tail -1; done
@@ -286,18 +299,23 @@ func TestLiveReboot(t *testing.T) {
 echo "BOOT $BOOT $(cat /proc/sys/kernel/random/boot_id)"
 case $BOOT in
 1)	see before; ask good; sleep 600; exit ;;
-2)	answered good; see good; ask bad; sleep 600; exit ;;
-3)	answered bad; systemctl daemon-reload; systemctl restart demo; sleep 1; see bad
+2)	settled; see good; ask bad; sleep 600; exit ;;
+3)	settled; systemctl restart demo; see bad
 	mesh-install status
 	journalctl --no-pager -u mesh-install -u mesh-install-recover | tail -30
 	echo GUEST PASSED ;;
 esac
 `)
 	before, good, bad := l.seen("before"), l.seen("good"), l.seen("bad")
-	if r := good.answer(t, "good"); r.Outcome != install.Success || r.Reason != install.ReasonInstalled || good.health != "2.0-1" || before.health != "1.0-1" {
+	for id, s := range map[string]seen{"good": good, "bad": bad} {
+		if r := s.answer(t, id); r.Reason != install.ReasonRebootPending || len(r.Findings) > 0 || len(r.Reboot) == 0 {
+			t.Errorf("before the start: %+v", r)
+		}
+	}
+	if r := good.last(t); r.Outcome != install.Success || r.Reason != install.ReasonInstalled || r.Version != "2" || good.health != "2.0-1" || before.health != "1.0-1" {
 		t.Errorf("%+v, the service answers %q", r, good.health)
 	}
-	if r := bad.answer(t, "bad"); r.Outcome != install.RolledBack || r.Reason != install.ReasonHealthCheck {
+	if r := bad.last(t); r.Outcome != install.RolledBack || r.Reason != install.ReasonHealthCheck || r.Version != "3" {
 		t.Errorf("%+v", r)
 	}
 	if diff := differ(good.files, bad.files); len(diff) > 0 || good.packages != bad.packages || bad.health != "2.0-1" {
@@ -343,7 +361,7 @@ func TestLivePowerLoss(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	script := tools + "idle\nsee $BOOT\necho \"SEEN $BOOT\"\ncase $BOOT in\n"
+	script := tools + "settled\nsee $BOOT\necho \"SEEN $BOOT\"\ncase $BOOT in\n"
 	for i := range cuts {
 		n := i + 2
 		l.offer(fmt.Sprint("cut", n), uint64(n), spec(n), installtest.Want{})
