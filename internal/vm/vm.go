@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -135,14 +136,14 @@ func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
 // file system is mounted: a process that somebody takes into a namespace of its own at that time would hold a mount that
 // all see, and the disk would be in use when the machine starts.
 func (m *Machine) Mounted(ctx context.Context, f func(root string) error) error {
-	done := make(chan error, 1)
-	go func() {
+	err := errors.New("ended from within")
+	var done sync.WaitGroup
+	done.Go(func() {
 		runtime.LockOSThread() // for ever: the thread ends with the goroutine, and the namespace with the thread
-		err := errors.New("ended from within")
-		defer func() { done <- err }()
 		err = m.mounted(ctx, f)
-	}()
-	return <-done
+	})
+	done.Wait()
+	return err
 }
 
 func (m *Machine) mounted(ctx context.Context, f func(root string) error) (err error) {
