@@ -63,7 +63,7 @@ health() {
 	done
 }
 see() {
-	dpkg-query -W -f '${Package} ${Version} ${Status}\n' demo 'part*' >/root/out/$1.packages 2>/dev/null
+	dpkg-query -W -f '${Package} ${Version} ${Status}\n' demo 'part?' >/root/out/$1.packages 2>/dev/null
 	dpkg --audit >/root/out/$1.audit 2>&1
 	dpkg -V demo >>/root/out/$1.audit 2>&1
 	health $1
