@@ -19,6 +19,7 @@ type Document struct {
 	Created  string `json:"created"` // RFC 3339, UTC, whole seconds
 	Deleted  bool   `json:"deleted"` // the policy is withdrawn: no new starts, software stays; Policy is empty
 	Policy   string `json:"policy"`
+	Reverts  uint64 `json:"reverts,omitempty"` // the revision that this one takes back: the older bundle it names is meant
 }
 
 // Schema identifies the envelope inside the signed bytes.

@@ -36,8 +36,15 @@ type Policy struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	Bundle      BundleRef
-	Match       map[string]string // targets.selector.matchLabels; never empty
+	Match       map[string]string // targets.selector.matchLabels
+	Selector    Selector          // targets.selector, Match among it
+	Exclude     Selector          // targets.exclude: beats the selector, and every other policy's
+	Priority    int               // of two policies for one bundle name the higher wins
+	Suspend     bool              // no new starts
 	Schedule    Schedule
+	Staging     Staging
+	Rollout     *Rollout // nil: no order among the nodes
+	FastTrack   *FastTrack
 	Downgrade   bool // allowDowngrade: an older version or sequence may replace a newer one
 	Reboot      Reboot
 	Rollback    Rollback

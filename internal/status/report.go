@@ -40,6 +40,9 @@ type ReportBody struct {
 	Detail   string          `json:"detail,omitempty"` // at most MaxReportDetail
 	Order    uint64          `json:"order,omitempty"`  // the operator's order that this is the outcome of, by its sequence
 
+	// Of an outcome that is final: what makes the report a receipt.
+	Receipt *Receipt `json:"receipt,omitempty"`
+
 	// Of an install: all left out where there is nothing to say.
 	Packages []packages.Change `json:"packages,omitempty"` // what changed, at most MaxReportPackages
 	More     int               `json:"more,omitempty"`     // how many more changed

@@ -44,10 +44,13 @@ type Node struct {
 	Code        string          `json:"code,omitempty"`
 	Detail      string          `json:"detail,omitempty"` // what the installer said, at most 1 KiB
 	NextAttempt *time.Time      `json:"nextAttempt,omitempty"`
-	Snapshot    string          `json:"snapshot,omitempty"` // of the machine before the last install, in the provider's words
-	Reboot      string          `json:"reboot,omitempty"`   // why the machine has to be started again, at most MaxReboot bytes
-	Order       string          `json:"order,omitempty"`    // an operator's order that is not carried out yet, and why it waits
-	Missed      int             `json:"missed,omitempty"`   // maintenance windows that have passed without an install of Desired
+	Snapshot    string          `json:"snapshot,omitempty"`   // of the machine before the last install, in the provider's words
+	Reboot      string          `json:"reboot,omitempty"`     // why the machine has to be started again, at most MaxReboot bytes
+	Order       string          `json:"order,omitempty"`      // an operator's order that is not carried out yet, and why it waits
+	Missed      int             `json:"missed,omitempty"`     // maintenance windows that have passed without an install of Desired
+	Batch       int             `json:"batch,omitempty"`      // of the rollout, by the grant that the node holds; counted from 1
+	Grant       uint64          `json:"grant,omitempty"`      // the serial of that grant
+	Quarantine  string          `json:"quarantine,omitempty"` // why the node trusts itself with nothing new
 	Desired     *Desired        `json:"desired,omitempty"`
 	Installed   []InstalledItem `json:"installed"`
 	Transfer    Transfer        `json:"transfer"`
@@ -60,6 +63,7 @@ type Node struct {
 type Desired struct {
 	Policy   string          `json:"policy"`
 	Revision uint64          `json:"revision"`
+	Commit   string          `json:"commit,omitempty"` // of the Git repository that the revision came from
 	Bundle   string          `json:"bundle"`
 	Version  string          `json:"version"`
 	Checksum manifest.Digest `json:"checksum"`
@@ -72,6 +76,7 @@ type InstalledItem struct {
 	Sequence uint64          `json:"sequence"`
 	Checksum manifest.Digest `json:"checksum"`
 	Since    time.Time       `json:"since"`
+	Receipt  string          `json:"receipt,omitempty"` // sha256:… of the receipt that says so
 }
 
 // Transfer counts, in bytes of plain chunks unless said otherwise, for the desired bundle.

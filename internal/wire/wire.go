@@ -120,6 +120,7 @@ const (
 	DocPolicy   DocKind = "policy"
 	DocManifest DocKind = "manifest"
 	DocOrder    DocKind = "order"
+	DocGrant    DocKind = "grant"
 )
 
 // DocEntry announces a signed document. The revision orders documents of one kind and name; it is a hint until

@@ -1,0 +1,176 @@
+package api
+
+import (
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/status"
+)
+
+// Paths of the rollouts, and of the fleet in a few lines.
+const (
+	PathFleet          = "/api/v1/fleet"
+	PathRollouts       = "/api/v1/rollouts"
+	PathRollout        = "/api/v1/rollouts/{policy}"
+	PathRolloutPause   = "/api/v1/rollouts/{policy}/pause"
+	PathRolloutResume  = "/api/v1/rollouts/{policy}/resume"
+	PathRolloutPromote = "/api/v1/rollouts/{policy}/promote"
+	PathRolloutRetry   = "/api/v1/rollouts/{policy}/retry"
+	PathPlan           = "/api/v1/plan"
+)
+
+// RolloutState says where a rollout stands.
+type RolloutState string
+
+// The states. Paused needs a person; Done and Superseded are final for one revision.
+const (
+	RolloutWaiting     RolloutState = "Waiting" // for the window, for sites to be staged
+	RolloutCanary      RolloutState = "Canary"
+	RolloutSoaking     RolloutState = "Soaking"
+	RolloutRunning     RolloutState = "Running"
+	RolloutPaused      RolloutState = "Paused"
+	RolloutRollingBack RolloutState = "RollingBack"
+	RolloutSuspended   RolloutState = "Suspended" // spec.suspend
+	RolloutDone        RolloutState = "Done"
+	RolloutSuperseded  RolloutState = "Superseded"
+	RolloutDeleted     RolloutState = "Deleted"
+)
+
+// Rollout is one revision of a policy on its way to its nodes.
+type Rollout struct {
+	status.RolloutLine
+	Checksum manifest.Digest `json:"checksum"`
+	Since    time.Time       `json:"since"`
+	Phases   map[string]int  `json:"phases"` // of its nodes
+	Canary   *CanaryState    `json:"canary,omitempty"`
+	Pauses   []RolloutPause  `json:"pauses"` // the oldest first
+	Sites    []RolloutSite   `json:"sites"`  // those that are not as they should be
+	Cohorts  []RolloutCohort `json:"cohorts"`
+}
+
+// CanaryState is how the canary does.
+type CanaryState struct {
+	Nodes   int        `json:"nodes"`
+	Settled int        `json:"settled"`
+	Failed  int        `json:"failed"`
+	Until   *time.Time `json:"soakUntil,omitempty"`
+}
+
+// RolloutPause is one stop, and who let it go on.
+type RolloutPause struct {
+	At      time.Time  `json:"at"`
+	By      string     `json:"by"` // "budget", or who
+	Reason  string     `json:"reason"`
+	Resumed *time.Time `json:"resumed,omitempty"`
+	Who     string     `json:"resumedBy,omitempty"`
+	Why     string     `json:"resumedWhy,omitempty"`
+}
+
+// RolloutSite is a site that stands out.
+type RolloutSite struct {
+	Site   string `json:"site"`
+	Reason string `json:"reason"` // over its budget, not staged, silent
+	Nodes  int    `json:"nodes"`
+	Failed int    `json:"failed"`
+}
+
+// RolloutCohort is the sites whose windows open at the same instant: each has its own clock of batches.
+type RolloutCohort struct {
+	Opens   time.Time `json:"opens"`
+	Closes  time.Time `json:"closes"`
+	Sites   int       `json:"sites"`
+	Nodes   int       `json:"nodes"`
+	Batch   int       `json:"batch"`
+	Batches int       `json:"batches"`
+}
+
+// RolloutChange pauses, resumes, promotes or retries. Reason is required: it is kept.
+type RolloutChange struct {
+	Reason string `json:"reason"`
+	By     string `json:"by,omitempty"` // who asks, if the caller's token does not say
+}
+
+// PlanRequest asks what policies would change.
+type PlanRequest struct {
+	Policies []PlanFile `json:"policies"`
+	Prune    bool       `json:"prune"` // policies in force that are not among them would go
+}
+
+// PlanFile is the text of one policy.
+type PlanFile struct {
+	File string `json:"file"`
+	Text string `json:"text"`
+}
+
+// Plan is what would change, policy by policy.
+type Plan struct {
+	AsOf     time.Time     `json:"asOf"`
+	Changes  []PlanChange  `json:"changes"`
+	Pairs    int           `json:"pairs"`   // (policy, node) that are managed now
+	Removed  int           `json:"removed"` // of them gone after
+	Held     bool          `json:"held"`    // too many are removed: it needs a person's word
+	Warnings []PlanWarning `json:"warnings"`
+}
+
+// PlanWarning is a warning, or with Error set what keeps the plan from being applied.
+type PlanWarning struct {
+	Code  string `json:"code"`
+	Text  string `json:"text"`
+	Error bool   `json:"error"`
+}
+
+// PlanChange is what would become of one policy.
+type PlanChange struct {
+	Policy     string         `json:"policy"`
+	File       string         `json:"file"`
+	Action     string         `json:"action"` // add, change, remove, same
+	Fields     []PlanField    `json:"fields"`
+	Bundle     string         `json:"bundle"`
+	Version    string         `json:"version"`
+	Nodes      int            `json:"nodes"`
+	NodesWere  int            `json:"nodesWere"`
+	Sites      int            `json:"sites"`
+	Conflicts  []PlanConflict `json:"conflicts"`
+	Downgrades int            `json:"downgrades"` // nodes that have a newer sequence
+	Revoked    bool           `json:"revoked"`
+	SiteBytes  int64          `json:"siteBytes"` // new chunks of a site, at most
+	WANBytes   int64          `json:"wanBytes"`  // of all sites together
+	StagedBy   *time.Time     `json:"stagedBy,omitempty"`
+	Late       []PlanLate     `json:"late"` // sites that are not staged before their window
+	Windows    []PlanWindow   `json:"windows"`
+	Batches    int            `json:"batches"` // in all
+	PerWindow  int            `json:"batchesPerWindow"`
+	Count      int            `json:"windowCount"` // windows until it is done
+	Finish     *time.Time     `json:"finish,omitempty"`
+	Why        string         `json:"why,omitempty"` // there is no finish
+}
+
+// PlanField is a field whose value changes.
+type PlanField struct {
+	Path string `json:"path"`
+	Was  string `json:"was"`
+	Is   string `json:"is"`
+}
+
+// PlanConflict is another policy for the same bundle name and nodes at the same priority.
+type PlanConflict struct {
+	With    string `json:"with"`
+	Nodes   int    `json:"nodes"`
+	Example string `json:"example"` // SITE/NODE
+}
+
+// PlanLate is a site that would not be staged in time.
+type PlanLate struct {
+	Site   string        `json:"site"`
+	Late   time.Duration `json:"lateNanos"`
+	Rate   int64         `json:"rate"`
+	Reason string        `json:"reason"`
+}
+
+// PlanWindow is an opening that would be used, for the zone of most sites first.
+type PlanWindow struct {
+	Zone   string    `json:"zone"`
+	Opens  time.Time `json:"opens"`
+	Closes time.Time `json:"closes"`
+	Sites  int       `json:"sites"`
+}
