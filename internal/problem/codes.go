@@ -25,6 +25,8 @@ const (
 	Denied            Code = "E1203"
 	NotFound          Code = "E1204"
 	AlreadyExists     Code = "E1205"
+	ChangedMeanwhile  Code = "E1206"
+	KeyReused         Code = "E1207"
 	TargetMismatch    Code = "E1301"
 	NotClosed         Code = "E1302"
 	ChecksumMismatch  Code = "E2101"
@@ -88,6 +90,8 @@ func init() {
 	page(Denied, ExitDenied, "not allowed", "The request carries no valid credentials for this operation.")
 	page(NotFound, ExitNotFound, "not found", "The named thing does not exist here.")
 	page(AlreadyExists, ExitConflict, "it exists already with another content", "A version, once published, never changes. Publish the change under a new version and a higher sequence.")
+	page(ChangedMeanwhile, ExitConflict, "somebody else has changed it", "The change was made to what was read before (If-Match), and that is not what is there now. Nothing was changed. Read it again, and make the change to that.")
+	page(KeyReused, ExitConflict, "the idempotency key was used before", "A request with the same Idempotency-Key asked for something else, is still being served, or was answered with a secret that is shown once. Nothing was done now. For another change take another key.")
 	page(TargetMismatch, ExitVerification, "the bundle is for another system", "The manifest names another operating system, release or architecture than this node has. The node shares the bundle with its neighbours but does not install it.")
 	page(NotClosed, ExitVerification, "something that is needed is missing", "The packages need others that are neither in the bundle nor on the machine it was held against. A node has no other source, so nothing is built. The message names what is missing and who needs it: collect again, or add the packages.")
 	page(ChecksumMismatch, ExitVerification, "the checksum does not match", "The policy names one checksum and the bundle of that version has another. Nothing is installed.")

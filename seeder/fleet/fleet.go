@@ -121,6 +121,31 @@ var migrations = []string{
 	 ALTER TABLE wan ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
 	 ALTER TABLE wan ADD COLUMN unsure INTEGER NOT NULL DEFAULT 0;`,
 	`CREATE TABLE orders (sequence INTEGER PRIMARY KEY, doc BLOB NOT NULL, sig BLOB NOT NULL, recorded INTEGER NOT NULL) STRICT;`,
+	// Who may use the API and what was changed with it; answers kept for who asks again; webhooks and what is to be sent to
+	// them; who is under quarantine; how far followers of the reports have read.
+	`CREATE TABLE access (
+		name TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, role TEXT NOT NULL, created INTEGER NOT NULL, created_by TEXT NOT NULL,
+		expires INTEGER, revoked INTEGER, last_used INTEGER) STRICT;
+	 CREATE TABLE audit (
+		id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, who TEXT NOT NULL, role TEXT NOT NULL, origin TEXT NOT NULL,
+		action TEXT NOT NULL, subject TEXT NOT NULL, status INTEGER NOT NULL, detail TEXT NOT NULL) STRICT;
+	 CREATE TABLE answers (
+		who TEXT NOT NULL, key TEXT NOT NULL, request BLOB NOT NULL, at INTEGER NOT NULL, status INTEGER NOT NULL,
+		kind TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (who, key)) STRICT;
+	 CREATE INDEX answer_times ON answers (at);
+	 CREATE TABLE webhooks (
+		name TEXT PRIMARY KEY, url TEXT NOT NULL, events TEXT NOT NULL, format TEXT NOT NULL, secret TEXT NOT NULL,
+		created INTEGER NOT NULL, delivered INTEGER NOT NULL, last_error TEXT NOT NULL, last_try INTEGER) STRICT;
+	 CREATE TABLE letters (
+		id INTEGER PRIMARY KEY AUTOINCREMENT, webhook TEXT NOT NULL REFERENCES webhooks ON DELETE CASCADE, event TEXT NOT NULL,
+		at INTEGER NOT NULL, tries INTEGER NOT NULL, due INTEGER NOT NULL, error TEXT NOT NULL, dead INTEGER NOT NULL) STRICT;
+	 CREATE INDEX letter_queue ON letters (webhook, dead, id);
+	 CREATE TABLE quarantine (
+		id INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, site TEXT NOT NULL, node TEXT NOT NULL, reason TEXT NOT NULL,
+		code TEXT NOT NULL, since INTEGER NOT NULL, put_by TEXT NOT NULL, evidence TEXT NOT NULL, ends TEXT NOT NULL,
+		released INTEGER, released_by TEXT, why TEXT) STRICT;
+	 CREATE UNIQUE INDEX quarantine_now ON quarantine (scope, site, node) WHERE released IS NULL;
+	 CREATE TABLE cursors (name TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;`,
 }
 
 func (s *Store) migrate(ctx context.Context) error {
