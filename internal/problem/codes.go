@@ -8,56 +8,60 @@ type Code string
 
 // The codes.
 const (
-	Usage             Code = "E1001"
-	InvalidFile       Code = "E1002"
-	MissingTool       Code = "E1003"
-	UnsupportedField  Code = "E1101"
-	InvalidPolicy     Code = "E1102"
-	InvalidProfile    Code = "E1103"
-	InvalidOrder      Code = "E1104"
-	InvalidGrant      Code = "E1105"
-	InvalidWindow     Code = "E1107"
-	WindowSkipped     Code = "W1204"
-	WindowShort       Code = "W1205"
-	PolicyConflict    Code = "E1112"
-	NameTaken         Code = "E1201"
-	TokenInvalid      Code = "E1202"
-	Denied            Code = "E1203"
-	NotFound          Code = "E1204"
-	AlreadyExists     Code = "E1205"
-	ChangedMeanwhile  Code = "E1206"
-	KeyReused         Code = "E1207"
-	TargetMismatch    Code = "E1301"
-	NotClosed         Code = "E1302"
-	ChecksumMismatch  Code = "E2101"
-	SignatureInvalid  Code = "E2102"
-	ChunkCorrupt      Code = "E2103"
-	IndexInvalid      Code = "E2104"
-	ManifestInvalid   Code = "E2105"
-	SequenceTooOld    Code = "E2106"
-	RosterInvalid     Code = "E2107"
-	PeerNotOnRoster   Code = "E2108"
-	IdentityMismatch  Code = "E2109"
-	PeerMisbehaves    Code = "E2110"
-	OrderTooOld       Code = "E2111"
-	SeederUnreachable Code = "E3102"
-	DaemonUnreachable Code = "E3103"
-	SourceUnreachable Code = "E3104"
-	SiteSilent        Code = "E3301"
-	Timeout           Code = "E3302"
-	Busy              Code = "E3303"
-	NeedsAttention    Code = "E3304"
-	InstallOverdue    Code = "E3305"
-	DiskFull          Code = "E4101"
-	QuotaExceeded     Code = "E4102"
-	StoreDamaged      Code = "E4103"
-	Locked            Code = "E4104"
-	InstallFailed     Code = "E5101"
-	RollbackFailed    Code = "E5102"
-	HealthFailed      Code = "E5103"
-	NoIsolation       Code = "E5104"
-	PackagesRefused   Code = "E5105"
-	Internal          Code = "E9001"
+	Usage               Code = "E1001"
+	InvalidFile         Code = "E1002"
+	MissingTool         Code = "E1003"
+	UnsupportedField    Code = "E1101"
+	InvalidPolicy       Code = "E1102"
+	InvalidProfile      Code = "E1103"
+	InvalidOrder        Code = "E1104"
+	InvalidGrant        Code = "E1105"
+	InvalidWindow       Code = "E1107"
+	WindowSkipped       Code = "W1204"
+	WindowShort         Code = "W1205"
+	PolicyConflict      Code = "E1112"
+	NameTaken           Code = "E1201"
+	TokenInvalid        Code = "E1202"
+	Denied              Code = "E1203"
+	NotFound            Code = "E1204"
+	AlreadyExists       Code = "E1205"
+	PruneHeld           Code = "E1206"
+	ChangedMeanwhile    Code = "E1206"
+	KeyReused           Code = "E1207"
+	TargetMismatch      Code = "E1301"
+	NotClosed           Code = "E1302"
+	ChecksumMismatch    Code = "E2101"
+	SignatureInvalid    Code = "E2102"
+	ChunkCorrupt        Code = "E2103"
+	IndexInvalid        Code = "E2104"
+	ManifestInvalid     Code = "E2105"
+	SequenceTooOld      Code = "E2106"
+	RosterInvalid       Code = "E2107"
+	PeerNotOnRoster     Code = "E2108"
+	IdentityMismatch    Code = "E2109"
+	PeerMisbehaves      Code = "E2110"
+	OrderTooOld         Code = "E2111"
+	CommitRefused       Code = "E2112"
+	SeederUnreachable   Code = "E3102"
+	DaemonUnreachable   Code = "E3103"
+	SourceUnreachable   Code = "E3104"
+	GitUnreachable      Code = "E3106"
+	DatabaseUnreachable Code = "E3105"
+	SiteSilent          Code = "E3301"
+	Timeout             Code = "E3302"
+	Busy                Code = "E3303"
+	NeedsAttention      Code = "E3304"
+	InstallOverdue      Code = "E3305"
+	DiskFull            Code = "E4101"
+	QuotaExceeded       Code = "E4102"
+	StoreDamaged        Code = "E4103"
+	Locked              Code = "E4104"
+	InstallFailed       Code = "E5101"
+	RollbackFailed      Code = "E5102"
+	HealthFailed        Code = "E5103"
+	NoIsolation         Code = "E5104"
+	PackagesRefused     Code = "E5105"
+	Internal            Code = "E9001"
 )
 
 // Page explains a code for "meshctl explain".
@@ -90,6 +94,7 @@ func init() {
 	page(Denied, ExitDenied, "not allowed", "The request carries no valid credentials for this operation.")
 	page(NotFound, ExitNotFound, "not found", "The named thing does not exist here.")
 	page(AlreadyExists, ExitConflict, "it exists already with another content", "A version, once published, never changes. Publish the change under a new version and a higher sequence.")
+	page(PruneHeld, ExitConflict, "a commit removes much and waits", "The newest commit takes more than a fifth of the managed pairs of policy and node away from their policies. That is more often a mistake than meant, so nothing of it is applied. Put it right with another commit, or let it in: meshctl sync --accept-prune COMMIT --reason TEXT")
 	page(ChangedMeanwhile, ExitConflict, "somebody else has changed it", "The change was made to what was read before (If-Match), and that is not what is there now. Nothing was changed. Read it again, and make the change to that.")
 	page(KeyReused, ExitConflict, "the idempotency key was used before", "A request with the same Idempotency-Key asked for something else, is still being served, or was answered with a secret that is shown once. Nothing was done now. For another change take another key.")
 	page(TargetMismatch, ExitVerification, "the bundle is for another system", "The manifest names another operating system, release or architecture than this node has. The node shares the bundle with its neighbours but does not install it.")
@@ -104,10 +109,13 @@ func init() {
 	page(PeerNotOnRoster, ExitDenied, "a peer is not on the roster", "Only nodes on the site's signed roster may connect. The connection was closed.")
 	page(PeerMisbehaves, ExitVerification, "a node of the site misbehaves", "This node has seen a neighbour send wrong bytes, claim what it does not hold, flood it, or speak out of turn, and avoids it for a while; meshctl status SITE shows what was noted by whom. One accuser may be ill itself. Several mean that the machine that is accused should be looked at: its identity may be in use by somebody else. If so, remove it: meshctl site remove-node SITE NODE.")
 	page(OrderTooOld, ExitVerification, "an order is not new", "Every order has a sequence, and for each bundle a node carries out only what is above the last one it carried out, so that an order that is sent again does nothing. If it is really wanted, give the order again.")
+	page(CommitRefused, ExitVerification, "a commit is refused", "The newest commit of the Git repository that the seeder follows is not signed by an allowed key, does not come after the one in force, or holds something that cannot be used; the message says what and where. Nothing of it was applied. The last good commit stays in force. A commit that puts it right is taken by itself.")
 	page(IdentityMismatch, ExitVerification, "the other side is not who it should be", "The server that answered does not hold the pinned identity key. Nothing was sent to it.")
 	page(SeederUnreachable, ExitUnreachable, "the seeder cannot be reached", "Staged content is complete or is being shared in the site; installs go on. Reports wait in the outbox.")
 	page(DaemonUnreachable, ExitUnreachable, "the local daemon cannot be reached", "The socket does not answer. Is the daemon running?")
 	page(SourceUnreachable, ExitUnreachable, "a source of packages cannot be reached", "The distribution's repository, or the way to it, does not answer. Nothing was collected. Check the network and the proxy (http_proxy), and try again.")
+	page(GitUnreachable, ExitUnreachable, "the Git repository cannot be reached", "The seeder follows a repository that does not answer, or whose branch is not there. Nothing is changed by that: the last good commit stays in force, and the seeder tries again.")
+	page(DatabaseUnreachable, ExitUnreachable, "the seeder's database server cannot be reached", "PostgreSQL does not answer, or refuses more connections. What was acknowledged is kept there; nothing more is acknowledged until it is back. Nodes keep their reports and send them again; sites go on with what they have.")
 	page(SiteSilent, ExitDegraded, "a site is silent", "Nothing has been heard from the site. Its nodes keep the last signed policy and may install without us.")
 	page(Timeout, ExitTimeout, "time ran out", "The condition did not come true in the time given.")
 	page(Busy, ExitUnreachable, "the other side asks to come back later", "It serves as many requests as it may at the moment. Programs wait and try again by themselves.")

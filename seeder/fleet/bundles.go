@@ -50,19 +50,34 @@ func (s *Store) BeginBundle(ctx context.Context, b Bundle, chunks []chunk.ID) (c
 			b.Digest[:], b.Name, b.Version, int64(b.Sequence), stamp(b.Begun), b.Manifest.Doc, b.Manifest.Sig, b.Sums.Doc, b.Sums.Sig); err != nil {
 			return err
 		}
-		st, err := tx.PrepareContext(ctx, `INSERT INTO chunks (id) VALUES (?) ON CONFLICT (id) DO NOTHING`)
+		return numberChunks(ctx, tx, chunks)
+	})
+	return committed, err
+}
+
+// numberChunks gives the next numbers to the chunks that have none. A sequence of the engine's own would leave gaps.
+func numberChunks(ctx context.Context, tx *sql.Tx, chunks []chunk.ID) error {
+	var last int64
+	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(num), 0) FROM chunks`).Scan(&last); err != nil {
+		return err
+	}
+	st, err := tx.PrepareContext(ctx, `INSERT INTO chunks (num, id) VALUES (?, ?) ON CONFLICT (id) DO NOTHING`)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	for _, id := range chunks {
+		res, err := st.ExecContext(ctx, last+1, id[:])
 		if err != nil {
 			return err
 		}
-		defer st.Close()
-		for _, id := range chunks {
-			if _, err := st.ExecContext(ctx, id[:]); err != nil {
-				return err
-			}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	return committed, err
+		last += n
+	}
+	return nil
 }
 
 // CommitBundle publishes an upload. That every chunk is held durably is the caller's to know.

@@ -1,9 +1,10 @@
 // Package fleet is the seeder's memory: sites and their rosters, join tokens, nodes and what they last said, bundles,
-// policies, orders, reports and WAN accounts, in one SQLite file. It stores and enforces what must hold across a crash (a token
+// policies, orders, reports and WAN accounts, in one SQLite file or in PostgreSQL. It stores and enforces what must hold across a crash (a token
 // works once, a version never changes, a report is kept once); it verifies no signature and speaks to no network.
 //
-// Journal is WAL with synchronous=FULL: what a method has returned survives a loss of power. There is one writing
-// connection; readers do not wait for it. All methods are safe for concurrent use. Errors that a person should read are
+// What a method has returned survives a loss of power: SQLite's journal is WAL with synchronous=FULL, and a PostgreSQL
+// without fsync is refused. There is one writing connection; readers do not wait for it, and what has a number is visible
+// in the order of its numbers. All methods are safe for concurrent use. Errors that a person should read are
 // *problem.Error.
 package fleet
 
@@ -12,11 +13,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
 	"time"
-
-	_ "modernc.org/sqlite" // the driver
 
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/roster"
@@ -28,52 +25,48 @@ type SignRoster func(*roster.Roster) (trust.Signed, error)
 
 // Store is the open database.
 type Store struct {
-	w, r *sql.DB
-	sign SignRoster
+	w, r     *sql.DB
+	sign     SignRoster
+	postgres bool
+	opened   bool // what is asked for was there once: it is waited for
 }
 
-// Open opens or creates the database file, readable for its owner only: it holds the gossip keys.
-func Open(ctx context.Context, name string, sign SignRoster) (*Store, error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+// Open opens a database and brings it to the version of this program. source is postgres://USER@HOST/DATABASE, in the form
+// of libpq's URIs, or the name of a file, which is created if need be, readable for its owner only: it holds the gossip
+// keys. One seeder at a time writes to a PostgreSQL database, in one schema; another one is refused with problem.Locked.
+func Open(ctx context.Context, source string, sign SignRoster) (*Store, error) {
+	s, err := connect(source, true)
 	if err != nil {
-		return nil, fmt.Errorf("fleet: %w", err)
+		return nil, err
 	}
-	if err := f.Close(); err != nil {
-		return nil, fmt.Errorf("fleet: %w", err)
-	}
-	dsn := "file:" + (&url.URL{Path: name}).EscapedPath() +
-		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
-	s := &Store{sign: sign}
-	if s.w, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
-		return nil, fmt.Errorf("fleet %s: %w", name, err)
-	}
-	s.w.SetMaxOpenConns(1)
-	if s.r, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
-		s.w.Close()
-		return nil, fmt.Errorf("fleet %s: %w", name, err)
-	}
-	s.r.SetMaxOpenConns(4)
+	s.sign = sign
 	if err := s.migrate(ctx); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("fleet %s: %w", name, err)
+		return nil, errors.Join(fmt.Errorf("fleet: %w", err), s.Close())
 	}
+	s.opened = true
 	return s, nil
+}
+
+// connect prepares the connections, and makes a file if that is asked for. Nothing is written yet.
+func connect(source string, create bool) (s *Store, err error) {
+	s = &Store{postgres: IsPostgres(source)}
+	if s.postgres {
+		s.w, s.r, err = openPostgres(source)
+	} else {
+		s.w, s.r, err = openSQLite(source, create)
+	}
+	return s, err
 }
 
 // Close closes the database.
 func (s *Store) Close() error { return errors.Join(s.r.Close(), s.w.Close()) }
 
-// Check lets SQLite look for damage in the file.
+// Check looks for damage in the database.
 func (s *Store) Check(ctx context.Context) error {
-	var verdict string
-	if err := s.r.QueryRowContext(ctx, `PRAGMA integrity_check(1)`).Scan(&verdict); err != nil {
-		return fmt.Errorf("fleet: %w", err)
+	if s.postgres {
+		return s.checkPostgres(ctx)
 	}
-	if verdict != "ok" {
-		return problem.New(problem.StoreDamaged, "the seeder's database is damaged: %s", verdict).
-			WithNext("stop the seeder and restore the file from a backup")
-	}
-	return nil
+	return s.checkSQLite(ctx)
 }
 
 // migrations are applied in order, each once, each in a transaction. Never change one that was released: add another.
@@ -146,6 +139,19 @@ var migrations = []string{
 		released INTEGER, released_by TEXT, why TEXT) STRICT;
 	 CREATE UNIQUE INDEX quarantine_now ON quarantine (scope, site, node) WHERE released IS NULL;
 	 CREATE TABLE cursors (name TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;`,
+	// Receipts, once more beside their reports, in columns; when each node was heard; what scripts without a key say.
+	`CREATE TABLE receipts (
+		id INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB NOT NULL, peer TEXT NOT NULL, seq INTEGER NOT NULL, site TEXT NOT NULL,
+		node TEXT NOT NULL, number INTEGER NOT NULL, previous BLOB, bundle TEXT NOT NULL, version TEXT NOT NULL, checksum BLOB,
+		policy TEXT NOT NULL, revision INTEGER NOT NULL, git TEXT NOT NULL, snapshot TEXT NOT NULL, outcome TEXT NOT NULL,
+		reason TEXT NOT NULL, occurred INTEGER NOT NULL, recorded INTEGER NOT NULL, UNIQUE (peer, seq)) STRICT;
+	 CREATE INDEX receipt_chains ON receipts (peer, number);
+	 CREATE INDEX receipt_places ON receipts (site, node, id);
+	 CREATE TABLE spells (peer TEXT NOT NULL, began INTEGER NOT NULL, heard INTEGER NOT NULL, PRIMARY KEY (peer, began)) STRICT;
+	 CREATE TABLE unsigned (
+		id INTEGER PRIMARY KEY AUTOINCREMENT, host TEXT NOT NULL, bundle TEXT NOT NULL, outcome TEXT NOT NULL,
+		recorded INTEGER NOT NULL) STRICT;
+	 CREATE INDEX unsigned_hosts ON unsigned (host, bundle, id);`,
 }
 
 func (s *Store) migrate(ctx context.Context) error {
@@ -153,29 +159,42 @@ func (s *Store) migrate(ctx context.Context) error {
 		if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT`); err != nil {
 			return err
 		}
-		var have int
-		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM migrations`).Scan(&have); err != nil {
+		have, err := readVersion(ctx, tx)
+		if err != nil {
 			return err
 		}
-		if have > len(migrations) {
-			return problem.New(problem.InvalidFile, "the seeder's database has version %d, this program knows %d", have, len(migrations)).
-				WithNext("use the newer program")
-		}
-		for i, m := range migrations[have:] {
-			if _, err := tx.ExecContext(ctx, m); err != nil {
-				return fmt.Errorf("migration %d: %w", have+i+1, err)
-			}
-			if _, err := tx.ExecContext(ctx, `INSERT INTO migrations VALUES (?, unixepoch())`, have+i+1); err != nil {
-				return err
-			}
-		}
-		return nil
+		return apply(ctx, tx, have, len(migrations))
 	})
+}
+
+// readVersion returns how many migrations a database has seen. One that has seen more than there are is refused.
+func readVersion(ctx context.Context, q querier) (have int, err error) {
+	if err := q.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM migrations`).Scan(&have); err != nil {
+		return 0, mapError(err)
+	}
+	if have > len(migrations) {
+		return 0, problem.New(problem.InvalidFile, "the seeder's database has version %d, this program knows %d", have, len(migrations)).
+			WithNext("use the newer program")
+	}
+	return have, nil
+}
+
+// apply applies the migrations that lead from one version to another.
+func apply(ctx context.Context, tx *sql.Tx, from, to int) error {
+	for i := from; i < to; i++ {
+		if _, err := tx.ExecContext(ctx, migrations[i]); err != nil {
+			return fmt.Errorf("migration %d: %w", i+1, err)
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO migrations VALUES (?, ?)`, i+1, time.Now().Unix()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // write runs fn in a transaction of the one writer.
 func (s *Store) write(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := s.w.BeginTx(ctx, nil)
+	tx, err := s.begin(ctx)
 	if err != nil {
 		return mapError(err)
 	}
@@ -183,7 +202,7 @@ func (s *Store) write(ctx context.Context, fn func(*sql.Tx) error) error {
 	if err := fn(tx); err != nil {
 		return mapError(err)
 	}
-	return mapError(tx.Commit())
+	return mapError(s.commit(ctx, tx))
 }
 
 // each calls scan for every row of a query.

@@ -1,0 +1,73 @@
+package fleet
+
+import (
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"os"
+
+	"github.com/patchmesh/patchmesh/internal/bed/postgres"
+)
+
+// engine makes empty databases of one kind.
+type engine struct {
+	fresh  func(t *testing.T) (source string)
+	server *postgres.Server // nil: SQLite
+}
+
+func sqliteEngine() engine {
+	return engine{fresh: func(t *testing.T) string { return filepath.Join(t.TempDir(), "a dir with ? and #.db") }}
+}
+
+// TestConformance holds both engines to one suite.
+func TestConformance(t *testing.T) {
+	suite := func(t *testing.T, db engine) {
+		for _, x := range []struct {
+			name string
+			run  func(*testing.T, engine)
+		}{
+			{"redeem", testRedeem},
+			{"redeem race", testRedeemRace},
+			{"sites", testSites},
+			{"sign fails", testSignFails},
+			{"bundles", testBundles},
+			{"policies", testPolicies},
+			{"reports once", testReportsOnce},
+			{"orders", testOrders},
+			{"wan", testWAN},
+			{"migrate from first", testMigrateFromFirst},
+			{"reopen", testReopen},
+		} {
+			t.Run(x.name, func(t *testing.T) { x.run(t, db) })
+		}
+	}
+	t.Run("SQLite", func(t *testing.T) { suite(t, sqliteEngine()) })
+	t.Run("PostgreSQL", func(t *testing.T) {
+		server := postgres.Start(t)
+		suite(t, engine{server: server, fresh: func(t *testing.T) string { return server.Fresh() }})
+	})
+}
+
+// The suite calls every method that a store has.
+func TestSuiteIsWhole(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.Write(b)
+	}
+	for m := range reflect.TypeFor[*Store]().Methods() {
+		if !regexp.MustCompile(`\.` + m.Name + `\(`).MatchString(text.String()) {
+			t.Errorf("no test calls Store.%s", m.Name)
+		}
+	}
+}
