@@ -133,7 +133,7 @@ func TestWithSeeder(t *testing.T) {
 	o.good(build + "--version 1.2 --sequence 3 --from app --unsigned --out unsigned.bundle")
 	o.policy("app.yaml", "1.0", "app-1.0.bundle")
 	o.policy("app2.yaml", "1.1", "app-1.1.bundle")
-	o.write("later.yaml", strings.Replace(policyForm, "spec:", "spec:\n  staging: {startBefore: 72h}", 1))
+	o.write("later.yaml", strings.Replace(policyForm, "spec:", "spec:\n  later: {startBefore: 72h}", 1))
 	o.write("wan.yaml", "cap: 8Mbit\nperDay: 5GB\nrules:\n  - Mon-Fri 08:00-20:00 2Mbit\n  - '* blackout'\n")
 	o.write("bad.yaml", "cap: 8Mbit\nrules: [  Mon 8-20 2Mbit]\n")
 	o.write("wrong.token", "0000000000000000\n")
@@ -191,7 +191,7 @@ func TestWithSeeder(t *testing.T) {
 		{"bundle list", 0, `app +1.1 +2 +any-any/any files +committed`, ""},
 		{"bundle list --json", 0, `"state": "committed"`, ""},
 
-		{"apply -f later.yaml --key operator.key", 2, ``, `E1101.*staging`},
+		{"apply -f later.yaml --key operator.key", 2, ``, `E1102.*later`},
 		{"apply -f app.yaml -f app.yaml --key operator.key", 2, ``, `E1102.*stands in`},
 		{"apply -f app.yaml --key release.key", 5, ``, `E2102`},
 		{"apply -f app.yaml --key operator.key", 0, `policy app applied \(revision 1\): app 1.0 sha256:`, ""},

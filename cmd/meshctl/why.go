@@ -115,7 +115,7 @@ func reasonsOf(s status.Site, n status.Seen, policies []api.PolicyInfo, reports 
 		switch {
 		case p == nil:
 		case n.Desired != nil && policies[i].Name == n.Desired.Policy:
-			a.Policy, a.MatchedBy = &policies[i], p.Match
+			a.Policy, a.MatchedBy = &policies[i], p.Selector.Labels
 			a.Window = windowLine(p, s.Timezone, s.AsOf)
 		case n.Desired != nil && p.Bundle.Name == n.Desired.Bundle && p.Matches(n.Labels):
 			a.AlsoMatch = append(a.AlsoMatch, p.Name)

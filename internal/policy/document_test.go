@@ -116,7 +116,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"bytes behind", append(bytes.Clone(good), '\n'), problem.InvalidPolicy},
 		{"too large", bytes.Repeat([]byte(" "), MaxBytes+1), problem.InvalidPolicy},
 		{"policy that is not valid", replace("kind: PatchPolicy", "kind: Site"), problem.InvalidPolicy},
-		{"policy of the future", replace("spec:\\n", "spec:\\n  priority: 1\\n"), problem.UnsupportedField},
+		{"policy of the future", replace("spec:\\n", "spec:\\n  later: 1\\n"), problem.InvalidPolicy},
 		{"made long before it was signed", replace("2026-08-25", "2026-08-22"), problem.SignatureInvalid},
 	} {
 		if _, _, err := Open(set, sign(t, k, c.doc), epoch); problem.CodeOf(err) != c.want {

@@ -40,7 +40,7 @@ func TestParse(t *testing.T) {
 		"smallest.yaml": {
 			Name:     "prices",
 			Bundle:   policy.BundleRef{Name: "default", Version: "7", Checksum: digest(t)},
-			Match:    map[string]string{"role": "pos"},
+			Selector: policy.Selector{Labels: map[string]string{"role": "pos"}},
 			Reboot:   policy.RebootNever,
 			Rollback: policy.Rollback{Enabled: true, HealthTimeoutSeconds: 120, Snapshot: policy.Snapshot{Provider: "auto", Required: true, Keep: 2, MaxAgeDays: 14}},
 		},
@@ -49,15 +49,15 @@ func TestParse(t *testing.T) {
 			Labels:      map[string]string{"team": "pos"},
 			Annotations: map[string]string{"patchmgmt.io/change": "CHG0012345"},
 			Bundle:      policy.BundleRef{Name: "pos-rhel9", Version: "2026.08.25-1", Checksum: digest(t)},
-			Match:       map[string]string{"role": "pos", "env": "prod"},
+			Selector:    policy.Selector{Labels: map[string]string{"role": "pos", "env": "prod"}},
 			Reboot:      policy.RebootNever,
 			Rollback: policy.Rollback{HealthCheckURL: "http://127.0.0.1:8080/healthz", HealthTimeoutSeconds: 90,
 				Snapshot: policy.Snapshot{Provider: "auto", Required: true, Keep: 2, MaxAgeDays: 14}},
 		},
 		"scheduled.yaml": {
-			Name:   "retail-pos-prod",
-			Bundle: policy.BundleRef{Name: "pos-rhel9", Version: "2026.08.25-1", Checksum: digest(t)},
-			Match:  map[string]string{"role": "pos", "env": "prod"},
+			Name:     "retail-pos-prod",
+			Bundle:   policy.BundleRef{Name: "pos-rhel9", Version: "2026.08.25-1", Checksum: digest(t)},
+			Selector: policy.Selector{Labels: map[string]string{"role": "pos", "env": "prod"}},
 			Schedule: policy.Schedule{
 				Windows: "Tue 02:00-04:00;Sat,Sun 01:00-05:00;Mon 23:00-01:00", Zone: "America/Chicago",
 				Blackouts: []policy.Blackout{{From: "2026-11-20", To: "2026-12-02", Reason: "Black Friday"}, {From: "2026-12-24", To: "2026-12-26"}},
@@ -67,6 +67,45 @@ func TestParse(t *testing.T) {
 			Downgrade: true, Reboot: policy.RebootIfRequired,
 			Rollback: policy.Rollback{Enabled: true, HealthCheckURL: "http://127.0.0.1:8080/healthz", HealthTimeoutSeconds: 90, IntervalSeconds: 5, HealthyForSeconds: 30,
 				Snapshot: policy.Snapshot{Provider: "none", Keep: 3, MaxAgeDays: 7}},
+		},
+		"full.yaml": {
+			Name: "retail-pos-prod", Labels: map[string]string{"team": "pos"}, Annotations: map[string]string{"patchmgmt.io/change": "CHG0012345"},
+			Bundle:   policy.BundleRef{Name: "pos-rhel9", Version: "2026.08.25-1", Checksum: digest(t)},
+			Selector: policy.Selector{Labels: map[string]string{"role": "pos", "env": "prod"}},
+			Exclude:  policy.Selector{Labels: map[string]string{"freeze": "true"}},
+			Priority: 100,
+			Schedule: policy.Schedule{
+				Windows: "Tue 02:00-04:00", Zone: "America/Chicago", Blackouts: []policy.Blackout{{From: "2026-11-20", To: "2026-12-02", Reason: "Black Friday"}},
+				Cutoff: 20 * time.Minute, Deadline: 30 * 24 * time.Hour, MaxDeferrals: 4,
+			},
+			Staging: policy.Staging{StartBefore: 72 * time.Hour, RequireBeforeWindow: true},
+			Rollout: &policy.Rollout{
+				Batch: policy.Size{Count: 100}, BatchDelay: 15 * time.Minute, MaxUnavailable: policy.Size{Percent: 25},
+				Canary:           &policy.Canary{Selector: policy.Selector{Labels: map[string]string{"ring": "canary"}}, Soak: 24 * time.Hour},
+				Budget:           policy.Budget{Max: policy.Size{Percent: 2}, MinSamples: 20, MaxPerSite: 1},
+				ProgressDeadline: time.Hour,
+			},
+			Reboot: policy.RebootIfRequired,
+			Rollback: policy.Rollback{Enabled: true, HealthCheckURL: "http://127.0.0.1:8080/healthz", HealthTimeoutSeconds: 120, IntervalSeconds: 5, HealthyForSeconds: 30,
+				Snapshot: policy.Snapshot{Provider: "auto", Required: true, Keep: 2, MaxAgeDays: 14}},
+		},
+		"other.yaml": {
+			Name:     "everything-else",
+			Bundle:   policy.BundleRef{Name: "default", Version: "7", Checksum: digest(t)},
+			Selector: policy.Selector{All: true},
+			Exclude: policy.Selector{Expressions: []policy.Expression{
+				{Key: "ring", Operator: policy.In, Values: []string{"lab", "canary"}}, {Key: "owned", Operator: policy.Exists},
+				{Key: "os", Operator: policy.NotIn, Values: []string{"rhel9"}}, {Key: "hands-off", Operator: policy.DoesNotExist}}},
+			Priority: -5, Suspend: true,
+			Rollout: &policy.Rollout{
+				Batch: policy.Size{Percent: 5}, BatchDelay: time.Hour, FromStarted: true, BySite: true, MaxUnavailable: policy.Size{Count: 3},
+				Canary:           &policy.Canary{Selector: policy.Selector{Expressions: []policy.Expression{{Key: "ring", Operator: policy.Exists}}}, Manual: true},
+				Budget:           policy.Budget{Max: policy.Size{Count: 5}, MinSamples: 7, MaxPerSite: 2, Rollback: true},
+				ProgressDeadline: 90 * time.Minute, Strict: true,
+			},
+			FastTrack: &policy.FastTrack{CVE: "CVE-2026-12345", Approvers: []string{"ann@example.org", "ben@example.org"}},
+			Reboot:    policy.RebootNever,
+			Rollback:  policy.Rollback{Enabled: true, HealthTimeoutSeconds: 120, Snapshot: policy.Snapshot{Provider: "auto", Required: true, Keep: 2, MaxAgeDays: 14}},
 		},
 	} {
 		got, err := policy.Parse(golden(t, name))
@@ -80,44 +119,31 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Every field of the full PatchPolicy that is not acted on is refused by its own name, at its own place, and nothing
-// else in the file is.
-func TestUnsupportedFieldsAreNamed(t *testing.T) {
-	full := golden(t, "full.yaml")
-	_, err := policy.ParseFile("full.yaml", full)
-	if problem.CodeOf(err) != problem.UnsupportedField {
-		t.Fatalf("error %v", err)
+// The owner's sample applies as it is, and with the strategy directly below spec it says the same.
+func TestSample(t *testing.T) {
+	sample := string(golden(t, "sample.yaml"))
+	want := &policy.Rollout{Batch: policy.Size{Count: 100}, BatchDelay: 15 * time.Minute, MaxUnavailable: policy.Size{Percent: 25},
+		Budget: policy.Budget{Max: policy.Size{Percent: 2}, MinSamples: 20, MaxPerSite: 1}, ProgressDeadline: time.Hour}
+	const nested = "    rolloutStrategy: {type: RollingUpdate, batchSize: 100, batchDelayMinutes: 15}\n"
+	if !strings.Contains(sample, nested) {
+		t.Fatal("the sample has no strategy below its schedule")
 	}
-	want := []string{
-		"7:53 spec.targets.selector.matchExpressions", "8:15 spec.targets.exclude.matchLabels", "9:3 spec.priority",
-		"10:3 spec.suspend", "21:13 spec.staging.startBefore",
-		"21:31 spec.staging.requireBeforeWindow", "21:64 spec.staging.wan.profile", "23:5 spec.rolloutStrategy.type",
-		"24:5 spec.rolloutStrategy.batchSize", "25:5 spec.rolloutStrategy.batchDelayMinutes",
-		"26:5 spec.rolloutStrategy.delayFrom", "27:5 spec.rolloutStrategy.batchBy",
-		"28:5 spec.rolloutStrategy.maxUnavailablePerSite", "29:25 spec.rolloutStrategy.canary.selector.matchLabels",
-		"29:55 spec.rolloutStrategy.canary.soakMinutes", "29:74 spec.rolloutStrategy.canary.promote",
-		"30:21 spec.rolloutStrategy.failureBudget.max", "30:32 spec.rolloutStrategy.failureBudget.minSamples",
-		"30:48 spec.rolloutStrategy.failureBudget.maxPerSite", "30:63 spec.rolloutStrategy.failureBudget.onExceeded",
-		"31:5 spec.rolloutStrategy.progressDeadlineMinutes", "32:5 spec.rolloutStrategy.gating",
+	for name, text := range map[string]string{"as it is": sample, "moved": strings.Replace(sample, nested, "", 1) + nested[2:]} {
+		p, err := policy.Parse([]byte(text))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if d := cmp.Diff(want, p.Rollout); d != "" {
+			t.Errorf("%s: (-want +got)\n%s", name, d)
+		}
+		if p.Name != "edge-fleet-q4-2024" || p.Namespace != "operations" || p.Schedule.Windows != "Tue 02:00-04:00" || p.Selector.Labels["region"] != "us-east" {
+			t.Errorf("%s: %+v", name, p)
+		}
 	}
-	var lines []string
-	for i, line := range want {
-		place, field, _ := strings.Cut(line, " ")
-		want[i] = fmt.Sprintf("full.yaml:%s: %s is not supported yet", place, field)
-	}
-	text := strings.Replace(strings.TrimPrefix(err.Error(), "E1101: "), ": also ", "; ", 1)
-	lines = strings.Split(text, "; ")
-	if d := cmp.Diff(want, lines); d != "" {
-		t.Errorf("(-want +got)\n%s", d)
-	}
-}
-
-// The owner's sample nests the strategy below the schedule: known there too.
-func TestStrategyBelowSchedule(t *testing.T) {
-	text := edit(t, "  targets:", "  schedule: {rolloutStrategy: {batchSize: 5}}\n  targets:")
-	_, err := policy.Parse(text)
-	if problem.CodeOf(err) != problem.UnsupportedField || !strings.Contains(err.Error(), "spec.schedule.rolloutStrategy.batchSize") {
-		t.Errorf("error %v", err)
+	_, err := policy.ParseFile("both.yaml", []byte(sample+nested[2:]))
+	if err == nil || !strings.Contains(err.Error(), "both.yaml:12:20: spec.rolloutStrategy and spec.schedule.rolloutStrategy are both given: keep one of them") {
+		t.Errorf("both: %v", err)
 	}
 }
 
@@ -142,9 +168,10 @@ func TestRefused(t *testing.T) {
 		{"wrong letter case", "    healthCheckUrl:", "    healthCheckURL:", "19:5: spec.rollback.healthCheckURL is not a field of PatchPolicy, did you mean healthCheckUrl?"},
 		{"misspelt part", "spec:", "specs:", "9:1: specs is not a field of PatchPolicy, did you mean spec?"},
 		{"unknown field", "  rollback:", "  colour: red\n  rollback:", "17:3: spec.colour is not a field of PatchPolicy"},
-		{"misspelt field of what is not supported", "  rollback:", "  staging: {startbefore: 1h}\n  rollback:", "17:13: spec.staging.startbefore is not a field of PatchPolicy"},
-		{"what is not supported, empty", "  rollback:", "  staging: {}\n  rollback:", "17:3: spec.staging is not supported yet"},
-		{"what is not supported, null", "  rollback:", "  staging:\n  rollback:", "17:3: spec.staging is not supported yet"},
+		{"misspelt below", "  rollback:", "  staging: {startbefore: 1h}\n  rollback:", "17:13: spec.staging.startbefore is not a field of PatchPolicy, did you mean startBefore?"},
+		{"a part of nothing", "  rollback:", "  staging:\n  rollback:", "17:11: spec.staging must be a mapping of fields"},
+		{"field of another part", "  rollback:", "  batchSize: 5\n  rollback:", "17:3: spec.batchSize is not a field of PatchPolicy, did you mean spec.rolloutStrategy.batchSize?"},
+		{"everything, in the wrong place", "  rollback:", "  matchAll: true\n  rollback:", "17:3: spec.matchAll is not a field of PatchPolicy, did you mean spec.targets.selector.matchAll?"},
 		{"given twice", "  targets:", "  bundleRef: {version: \"8\"}\n  targets:", "14:3: spec.bundleRef is given twice"},
 		{"label given twice", "{team: pos}", "{team: pos, team: pot}", "7:23: metadata.labels.team is given twice"},
 		{"anchor", "name: pos-rhel9", "name: &n pos-rhel9", "11:11: spec.bundleRef.name uses an anchor or an alias"},
@@ -208,12 +235,8 @@ func TestRefused(t *testing.T) {
 			if !strings.Contains(err.Error(), "p.yaml:") {
 				t.Errorf("message %q does not name the file", err)
 			}
-			wantCode := problem.InvalidPolicy
-			if strings.Contains(c.want, "not supported yet") {
-				wantCode = problem.UnsupportedField
-			}
-			if code := problem.CodeOf(err); code != wantCode {
-				t.Errorf("code %s, want %s", code, wantCode)
+			if code := problem.CodeOf(err); code != problem.InvalidPolicy {
+				t.Errorf("code %s", code)
 			}
 		})
 	}
@@ -234,16 +257,16 @@ func TestHealthURL(t *testing.T) {
 
 // Everything wrong is said at once, in the order of the file, and the first thing gives the code.
 func TestAllAtOnce(t *testing.T) {
-	text := edit(t, "  rollback:", "  priority: 1\n  colour: red\n  rollback:")
+	text := edit(t, "  rollback:", "  prio: 1\n  colour: red\n  rollback:")
 	_, err := policy.Parse(text)
 	var e *problem.Error
-	if !errors.As(err, &e) || e.Code != problem.UnsupportedField || e.Done == "" || e.Next == "" {
+	if !errors.As(err, &e) || e.Code != problem.InvalidPolicy || e.Done == "" || e.Next == "" {
 		t.Fatalf("error %#v", err)
 	}
-	if want := "17:3: spec.priority is not supported yet"; e.Subject != want {
+	if want := "17:3: spec.prio is not a field of PatchPolicy: it has bundleRef, targets, priority, suspend"; !strings.HasPrefix(e.Subject, want) {
 		t.Errorf("subject %q, want %q", e.Subject, want)
 	}
-	if want := "also 18:3: spec.colour is not a field of PatchPolicy"; e.Cause.Error() != want {
+	if want := "also 18:3: spec.colour is not a field of PatchPolicy"; !strings.HasPrefix(e.Cause.Error(), want) {
 		t.Errorf("cause %q, want %q", e.Cause, want)
 	}
 }
@@ -262,7 +285,7 @@ func TestMessageIsBounded(t *testing.T) {
 
 // The parser reads anything without a panic; what it accepts is a policy that selects something and pins a bundle.
 func FuzzParse(f *testing.F) {
-	for _, name := range []string{"full.yaml", "supported.yaml", "smallest.yaml", "scheduled.yaml"} {
+	for _, name := range []string{"full.yaml", "supported.yaml", "smallest.yaml", "scheduled.yaml", "sample.yaml"} {
 		f.Add(golden(f, name))
 	}
 	f.Add([]byte("a: &a [*a]"))
@@ -270,12 +293,12 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := policy.Parse(text)
 		if err != nil {
-			if p != nil || !slices.Contains([]problem.Code{problem.InvalidPolicy, problem.UnsupportedField}, problem.CodeOf(err)) {
+			if p != nil || !slices.Contains([]problem.Code{problem.InvalidPolicy, problem.InvalidWindow}, problem.CodeOf(err)) {
 				t.Errorf("%+v with %v", p, err)
 			}
 			return
 		}
-		if !manifest.ValidName(p.Name) || len(p.Match) == 0 || p.Bundle.Checksum == (manifest.Digest{}) && !strings.Contains(string(text), strings.Repeat("0", 64)) {
+		if !manifest.ValidName(p.Name) || p.Selector.IsZero() || p.Bundle.Checksum == (manifest.Digest{}) && !strings.Contains(string(text), strings.Repeat("0", 64)) {
 			t.Errorf("accepted as %+v", p)
 		}
 	})

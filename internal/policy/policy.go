@@ -36,11 +36,10 @@ type Policy struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	Bundle      BundleRef
-	Match       map[string]string // targets.selector.matchLabels
-	Selector    Selector          // targets.selector, Match among it
-	Exclude     Selector          // targets.exclude: beats the selector, and every other policy's
-	Priority    int               // of two policies for one bundle name the higher wins
-	Suspend     bool              // no new starts
+	Selector    Selector // targets.selector
+	Exclude     Selector // targets.exclude: beats the selector
+	Priority    int      // of two policies for one bundle name the higher wins
+	Suspend     bool     // no new starts
 	Schedule    Schedule
 	Staging     Staging
 	Rollout     *Rollout // nil: no order among the nodes
@@ -108,12 +107,8 @@ type Snapshot struct {
 // ProviderNone in Snapshot.Provider: no snapshot is taken.
 const ProviderNone = "none"
 
-// Matches reports whether a node with these labels is a target of the policy.
+// Matches reports whether a node with these labels is a target of the policy: the selector picks it and the exclude
+// does not.
 func (p *Policy) Matches(labels map[string]string) bool {
-	for k, want := range p.Match {
-		if have, ok := labels[k]; !ok || have != want {
-			return false
-		}
-	}
-	return len(p.Match) > 0
+	return p.Selector.Matches(labels) && !p.Exclude.Matches(labels)
 }

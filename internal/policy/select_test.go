@@ -14,9 +14,9 @@ import (
 
 func TestSelect(t *testing.T) {
 	build := func(name, bundle string, match ...string) *policy.Policy {
-		p := &policy.Policy{Name: name, Bundle: policy.BundleRef{Name: bundle}, Match: map[string]string{}}
+		p := &policy.Policy{Name: name, Bundle: policy.BundleRef{Name: bundle}, Selector: policy.Selector{Labels: map[string]string{}}}
 		for i := 0; i < len(match); i += 2 {
-			p.Match[match[i]] = match[i+1]
+			p.Selector.Labels[match[i]] = match[i+1]
 		}
 		return p
 	}
@@ -61,9 +61,9 @@ func TestSelectProperties(t *testing.T) {
 		var ps []*policy.Policy
 		for i := range rapid.IntRange(0, 6).Draw(t, "policies") {
 			ps = append(ps, &policy.Policy{
-				Name:   fmt.Sprintf("p%d", i),
-				Bundle: policy.BundleRef{Name: rapid.SampledFrom([]string{"os", "prices"}).Draw(t, "bundle")},
-				Match:  label.Draw(t, "match"),
+				Name:     fmt.Sprintf("p%d", i),
+				Bundle:   policy.BundleRef{Name: rapid.SampledFrom([]string{"os", "prices"}).Draw(t, "bundle")},
+				Selector: policy.Selector{Labels: label.Draw(t, "match")},
 			})
 		}
 		labels := label.Draw(t, "labels")
