@@ -43,6 +43,10 @@ type Request struct {
 	Roster          []byte `json:"roster,omitempty"`
 	RosterSignature []byte `json:"rosterSignature,omitempty"`
 
+	// The grant of a rollout, signed, by which the site's nodes may start; a policy with a rollout strategy needs one.
+	Grant          []byte `json:"grant,omitempty"`
+	GrantSignature []byte `json:"grantSignature,omitempty"`
+
 	// An operator's order, order.Order, stands alone: with it there is no manifest and no policy.
 	Order          []byte `json:"order,omitempty"`
 	OrderSignature []byte `json:"orderSignature,omitempty"`
@@ -56,6 +60,12 @@ func NewRequest(manifest, policy trust.Signed, store string) Request {
 // WithRoster adds the site's roster.
 func (r Request) WithRoster(s trust.Signed) Request {
 	r.Roster, r.RosterSignature = s.Doc, s.Sig
+	return r
+}
+
+// WithGrant adds the grant of a rollout.
+func (r Request) WithGrant(s trust.Signed) Request {
+	r.Grant, r.GrantSignature = s.Doc, s.Sig
 	return r
 }
 
@@ -94,6 +104,8 @@ func ParseRequest(b []byte) (Request, error) {
 		return bad(fmt.Errorf("manifest, policy and both signatures are required"))
 	case (len(r.Roster) == 0) != (len(r.RosterSignature) == 0):
 		return bad(fmt.Errorf("a roster comes with its signature"))
+	case (len(r.Grant) == 0) != (len(r.GrantSignature) == 0):
+		return bad(fmt.Errorf("a grant comes with its signature"))
 	case r.ID != "" && !validID(r.ID) || r.Boot != "" && !validID(r.Boot):
 		return bad(fmt.Errorf("id or boot is not one"))
 	case r.SkewSeconds < -maxSkewSeconds || r.SkewSeconds > maxSkewSeconds:

@@ -11,6 +11,7 @@ import (
 	"github.com/patchmesh/patchmesh/install/ledger"
 	"github.com/patchmesh/patchmesh/install/manager"
 	"github.com/patchmesh/patchmesh/install/release"
+	"github.com/patchmesh/patchmesh/internal/grant"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
@@ -28,6 +29,8 @@ type verified struct {
 	wanted   *policy.Policy
 	created  time.Time      // of the policy
 	site     *time.Location // by the roster in the request; nil: not known
+	grant    *grant.Grant   // of the rollout; nil: the request brings none
+	grantErr error          // why that is not to be believed
 	signed   time.Time      // newest time that the signatures vouch for
 }
 
@@ -53,6 +56,7 @@ func verify(c Config, set *trust.Set, l *ledger.Ledger, facts manifest.Facts, bu
 		return v, err
 	}
 	v.wanted, v.created, v.site = p, created, siteZone(c, set, at, r)
+	v.grant, v.grantErr = grantOf(set, at, r)
 	v.policy, v.revision, v.signed = d.Name, d.Revision, trust.Floor(v.signed, created)
 	if d.Deleted {
 		return v, problem.New(problem.InvalidPolicy, "policy %s is withdrawn", d.Name).WithDone("nothing was changed")

@@ -66,7 +66,7 @@ func writeJSON(name string, v any, perm os.FileMode) error {
 
 // create makes the directories.
 func (d dir) create() error {
-	for _, sub := range []string{"", "policies", "orders", "bundles", "outbox", "chunks"} {
+	for _, sub := range []string{"", "policies", "orders", "grants", "bundles", "outbox", "chunks"} {
 		if err := os.MkdirAll(d.path(sub), 0o750); err != nil {
 			return err
 		}
@@ -77,7 +77,7 @@ func (d dir) create() error {
 // sweep removes what interrupted writes left.
 func (d dir) sweep() error {
 	var errs []error
-	for _, sub := range []string{"", "policies", "orders", "bundles", "outbox"} {
+	for _, sub := range []string{"", "policies", "orders", "grants", "bundles", "outbox"} {
 		errs = append(errs, durable.Sweep(d.path(sub)))
 	}
 	return errors.Join(errs...)
@@ -107,11 +107,12 @@ func (d dir) enrolment() (*enrol.Enrolment, error) {
 // record is state.json: facts that must survive, and counters that may lag a little.
 type record struct {
 	Version  int                `json:"version"`
-	Floor    time.Time          `json:"floor"`    // trusted time, see trust.Floor
-	Status   uint64             `json:"status"`   // last sequence number of a statement
-	Report   uint64             `json:"report"`   // last sequence number of a report
-	Lives    map[string]*Life   `json:"lives"`    // by bundle name
-	Policies map[string]uint64  `json:"policies"` // highest revision accepted: outlives a policy file that is damaged
+	Floor    time.Time          `json:"floor"`            // trusted time, see trust.Floor
+	Status   uint64             `json:"status"`           // last sequence number of a statement
+	Report   uint64             `json:"report"`           // last sequence number of a report
+	Lives    map[string]*Life   `json:"lives"`            // by bundle name
+	Policies map[string]uint64  `json:"policies"`         // highest revision accepted: outlives a policy file that is damaged
+	Grants   map[string]uint64  `json:"grants,omitempty"` // highest serial accepted, by policy
 	Transfer map[string]count   `json:"transfer"`
 	Heard    string             `json:"heard,omitempty"`   // ID of the last of the executor's results that was taken
 	Errands  map[string]*errand `json:"errands,omitempty"` // by bundle name
@@ -147,6 +148,9 @@ func (d dir) record() (*record, error) {
 	}
 	if r.Policies == nil {
 		r.Policies = map[string]uint64{}
+	}
+	if r.Grants == nil {
+		r.Grants = map[string]uint64{}
 	}
 	if r.Errands == nil {
 		r.Errands = map[string]*errand{}

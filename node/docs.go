@@ -89,6 +89,7 @@ func (n *Node) load() error {
 	}
 	n.rec.rebooted(bootID())
 	n.loadOrders()
+	n.loadGrants()
 	n.loadContacts()
 	n.loadStrikes()
 	n.unpinStale()
@@ -310,6 +311,9 @@ func (n *Node) refreshDocs() {
 	for _, h := range n.orders {
 		add(wire.DocOrder, h.o.Bundle, h.o.Sequence, h.s)
 	}
+	for _, h := range n.grants {
+		add(wire.DocGrant, h.g.Policy, h.g.Serial, h.s)
+	}
 	for _, b := range n.bundles {
 		add(wire.DocManifest, b.m.Name, b.m.Sequence, b.s)
 	}
@@ -423,6 +427,8 @@ func (n *Node) newDoc(e wire.DocEntry) bool {
 		return p == nil && e.Revision >= n.rec.Policies[e.Name] || p != nil && e.Revision > p.doc.Revision
 	case wire.DocOrder:
 		return n.wantsOrder(e.Revision)
+	case wire.DocGrant:
+		return n.wantsGrant(e.Name, e.Revision)
 	case wire.DocManifest:
 		return n.referenced(e.Digest)
 	}
@@ -465,6 +471,8 @@ func (n *Node) onDoc(s *xfer.Session, m *wire.Doc) {
 		_, err = n.takePolicy(d)
 	case wire.DocOrder:
 		err = n.takeOrder(d)
+	case wire.DocGrant:
+		err = n.takeGrant(d)
 	case wire.DocManifest:
 		if n.referenced(dig) {
 			_, err = n.takeManifest(d)
@@ -504,6 +512,7 @@ func (n *Node) takePolicy(s trust.Signed) (accepted bool, err error) {
 	}
 	n.policies[d.Name] = &heldPolicy{d, p, s}
 	n.rec.Policies[d.Name], n.dirty = d.Revision, true
+	n.dropGrant(d.Name)
 	n.retryUnreadable()
 	n.hurryErrands()
 	n.log.Info("policy", "name", d.Name, "revision", d.Revision, "deleted", d.Deleted)
@@ -569,9 +578,11 @@ func (n *Node) retarget() {
 	}
 	targets := map[string]*status.Desired{}
 	n.clearAlarm(problem.PolicyConflict)
+	n.conflicts = map[string]error{}
 	for _, c := range policy.Select(live, n.labels()) {
 		if err := c.Err(); err != nil {
 			n.alarm(problem.PolicyConflict, "%v", err)
+			n.conflicts[c.Bundle] = err
 			if l := n.rec.Lives[c.Bundle]; l != nil { // keeps what it has
 				targets[c.Bundle] = l.Target
 			}

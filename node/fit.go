@@ -35,6 +35,8 @@ func fit(st status.Node) status.Node {
 			st.Installed = newest(st.Installed, len(st.Installed)/2)
 		case len(st.Noted) > 0:
 			st.Noted = st.Noted[:len(st.Noted)/2]
+		case len(st.Beside) > 1:
+			st.Beside = st.Beside[:len(st.Beside)/2]
 		case len(st.Alarms) > 1:
 			st.Alarms = st.Alarms[:len(st.Alarms)/2]
 		default:

@@ -7,6 +7,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/node/turn"
 )
 
 // Life is where a node stands with one bundle name: a pure state machine, persisted in state.json before its
@@ -36,8 +37,10 @@ type Life struct {
 	Window    *slot                 `json:"window,omitempty"`   // the window to install in
 	Missed    int                   `json:"missed,omitempty"`   // windows that passed since Asked
 	Begun     bool                  `json:"begun,omitempty"`    // the installer was asked and has not answered
+	Ready     time.Time             `json:"ready,omitzero"`     // when the target was first all here, by the clock of the site; zero: not known
 
-	waiting bool // Next is the schedule's, and the schedule says when it is over
+	waiting bool      // Next is the schedule's, and the schedule says when it is over
+	claimed time.Time // since when we hold that it is our turn; zero: it is not
 
 	answer *install.Result // what the executor said, until it is reported
 }
@@ -50,7 +53,9 @@ type targetFacts struct {
 	bad      error          // the signed index breaks a rule
 	noRoom   *problem.Error // the bundle is not begun
 
-	downgrade bool // the policy allows an older sequence
+	downgrade bool  // the policy allows an older sequence
+	early     bool  // and wants the target here before its window opens
+	hold      *hold // what beside the schedule has a say; nil: nothing
 }
 
 // Waits between attempts.
@@ -89,7 +94,7 @@ func (l *Life) aim(t *status.Desired) bool {
 		}
 		return true // another policy or revision asks for the same: what happened still holds
 	}
-	l.Asked, l.Missed, l.Begun, l.waiting = time.Time{}, 0, false, false
+	l.Asked, l.Missed, l.Begun, l.waiting, l.claimed, l.Ready = time.Time{}, 0, false, false, time.Time{}, time.Time{}
 	l.Tries, l.Next, l.Outcome, l.Code, l.Detail, l.Order = 0, time.Time{}, "", "", "", 0
 	switch {
 	case t == nil && l.Installed != nil:
@@ -158,6 +163,9 @@ func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 		if l.Next.Before(now) { // else the installer refused a moment ago, for whatever is whole again
 			l.Next = now
 		}
+		if w != nil && l.Ready.IsZero() {
+			l.Ready = w.now
+		}
 		v.changed = true
 		return v
 	case status.Staged, status.Scheduled, status.Deferred, status.Installing:
@@ -167,15 +175,32 @@ func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 			return v
 		}
 		if !l.Begun && !l.may(w) {
+			l.claimed = time.Time{}
 			l.wait(now, w)
 			return v
 		}
+		prev := l.Next
 		if l.waiting {
 			l.waiting, l.Next = false, time.Time{}
 		}
 		if now.Before(l.Next) {
+			l.claimed = time.Time{}
 			return v
 		}
+		if h := l.heldUp(f, w); h != nil && !l.Begun {
+			if h.Step == turn.Wait {
+				l.hold(h, prev, w)
+				return v
+			}
+			if h.Step == turn.Claim {
+				if l.claimed.IsZero() {
+					l.claimed = now
+				}
+				l.waiting, l.Next = true, l.claimed.Add(turn.Settle)
+				return v
+			}
+		}
+		l.claimed = time.Time{}
 		l.Phase, l.Reason, l.Code, l.Detail, l.Order = status.Installing, "InstallerRunning", "", "", 0
 		l.Tries++
 		l.Next = now.Add(retryMost) // the phase's deadline: should the installer never answer

@@ -73,6 +73,8 @@ type Node struct {
 	out        *outbox
 	policies   map[string]*heldPolicy
 	orders     map[uint64]*heldOrder // by sequence
+	grants     map[string]*heldGrant // by policy
+	conflicts  map[string]error      // by bundle name: the policies that select this node contradict each other
 	bundles    map[manifest.Digest]*heldBundle
 	docs       map[manifest.Digest]heldDoc   // everything we hand on, by digest
 	asked      map[manifest.Digest]time.Time // documents that some peer was asked for just now
@@ -104,6 +106,7 @@ type Node struct {
 	wanSaid    wanWord
 	mine       status.Node
 	told       time.Time // when mine was last sent to neighbours
+	urgent     bool      // they have to hear at once
 	began      time.Time // of the loop
 	showed     reading   // what our clock showed when they last heard of it
 	looked     time.Time // when it was last looked at
@@ -140,6 +143,7 @@ type neighbour struct {
 type statement struct {
 	st    status.Node
 	heard time.Time // while connected this is brought up to date when asked
+	since time.Time // since when it says that of its turn
 	fresh bool      // not yet passed on to the seeder
 }
 
@@ -152,7 +156,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: log, d: dir(cfg.State), do: make(chan func(), 256), disk: newDisk(), pend: newPending(),
-		policies: map[string]*heldPolicy{}, orders: map[uint64]*heldOrder{}, bundles: map[manifest.Digest]*heldBundle{}, docs: map[manifest.Digest]heldDoc{},
+		policies: map[string]*heldPolicy{}, orders: map[uint64]*heldOrder{}, grants: map[string]*heldGrant{}, bundles: map[manifest.Digest]*heldBundle{}, docs: map[manifest.Digest]heldDoc{},
 		asked: map[manifest.Digest]time.Time{}, news: map[manifest.Digest][]uint32{}, nb: map[peer.ID]*neighbour{},
 		byName: map[string]*statement{}, timings: map[string]timed{}, contacts: map[peer.ID]*contact{}, manners: map[peer.ID]*manners{}, alarms: map[problem.Code]alarm{}}
 	n.leaving.may, n.leaving.end = make(chan struct{}), make(chan struct{})

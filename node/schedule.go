@@ -34,7 +34,8 @@ type timing struct {
 	anytime      bool   // without windows, it would let one start; known if runAnytime
 	unsure       string // why it cannot be said; then detail says more, and verdict nothing
 	detail       string
-	early        bool // it cannot be said yet: nothing starts and nothing is counted
+	early        bool      // it cannot be said yet: nothing starts and nothing is counted
+	after        time.Time // when the next one opens after the window that is open; zero: never, or none is open
 	maxDeferrals int
 	deadline     time.Duration
 	runAnytime   bool
@@ -66,6 +67,9 @@ func timingOf(s policy.Schedule, own time.Time, skew time.Duration, site *time.L
 		return v
 	}
 	w.verdict = decide()
+	if c := w.verdict.Closes; w.verdict.Start && !c.IsZero() {
+		w.after = r.Decide(c).Next
+	}
 	if s.RunAnytime {
 		r.Windows, r.Cutoff = nil, 0
 		w.anytime = decide().Start
@@ -106,9 +110,9 @@ func (l *Life) watch(w *timing) (missed bool) {
 	v := w.verdict
 	if missed = l.Window != nil && !w.now.Before(l.Window.Closes); missed {
 		l.Missed++
-		switch l.Phase {
-		case status.Deferred: // the reason stands
-		case status.Pending, status.Staging:
+		switch {
+		case l.Phase == status.Deferred || held(l.Reason): // the reason stands
+		case l.Phase == status.Pending || l.Phase == status.Staging:
 			l.Reason, l.Code = reasonNotStaged, ""
 		default:
 			l.Reason, l.Code = string(window.Closed), ""

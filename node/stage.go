@@ -242,9 +242,10 @@ func (n *Node) live() {
 			if l.Target == nil || l.Phase == status.Installing && n.busy || n.forbidden(l) {
 				break
 			}
-			watched, begun := l.Window, l.Begun
+			watched, begun, claimed := l.Window, l.Begun, l.claimed
 			v := l.step(time.Now(), n.targetFacts(l), n.timing(name, l))
 			n.dirty = n.dirty || l.Window != watched
+			n.urgent = n.urgent || l.claimed != claimed || v.install
 			if !v.changed {
 				break
 			}
@@ -282,7 +283,10 @@ func (n *Node) targetFacts(l *Life) *targetFacts {
 	}
 	f := &targetFacts{manifest: b.m, machine: n.facts, staged: b.staged, bad: b.bad, noRoom: b.noRoom}
 	if p := n.policies[l.Target.Policy]; p != nil && p.p != nil {
-		f.downgrade = p.p.Downgrade
+		f.downgrade, f.early = p.p.Downgrade, p.p.Staging.RequireBeforeWindow
+	}
+	if f.staged && !l.Begun {
+		f.hold = n.holdOf(l)
 	}
 	return f
 }
@@ -310,6 +314,9 @@ func (n *Node) install(name string) {
 	request := install.NewRequest(b.s, p.s, n.d.path("chunks"))
 	if f := n.inForce.Load(); f != nil && p.p != nil && p.p.Schedule.Zone == policy.ZoneSite {
 		request = request.WithRoster(f.s)
+	}
+	if h := n.grantOf(l); h != nil && p.p != nil && p.p.Rollout != nil {
+		request = request.WithGrant(h.s)
 	}
 	n.execute(request, func(r install.Result) { n.installed(name, target, r) })
 }

@@ -8,9 +8,11 @@ import (
 
 	"github.com/patchmesh/patchmesh/internal/build"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/wire"
 	"github.com/patchmesh/patchmesh/internal/xfer"
+	"github.com/patchmesh/patchmesh/node/turn"
 )
 
 // How often a changing statement is sent on, to neighbours and to the seeder.
@@ -27,28 +29,44 @@ func (n *Node) describe() status.Node {
 	st := status.Node{APIVersion: status.APIVersion, Kind: "NodeStatus", Site: n.e.Site, Node: n.e.Node, PeerID: n.self.String(),
 		Software: build.Software("meshd"), Uplink: n.sw.Leads(), Phase: status.Pending, Reason: "NoPolicy",
 		Installed: []status.InstalledItem{}, Alarms: []status.Alarm{}, Outbox: len(n.out.waiting), Noted: n.strikes.noted(n.cfg.now())}
-	// The bundle that is not settled yet is the one to show; a final phase otherwise.
 	var show *Life
 	for _, name := range slices.Sorted(maps.Keys(n.rec.Lives)) {
 		l := n.rec.Lives[name]
 		if l.Installed != nil && len(st.Installed) < wire.MaxListed {
 			st.Installed = append(st.Installed, *l.Installed)
 		}
-		if l.Target != nil && (show == nil || Final(show.Phase) && !Final(l.Phase)) {
+		if l.Target != nil && (show == nil || l.urgency() > show.urgency()) {
 			show = l
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.rec.Lives)) {
+		if l := n.rec.Lives[name]; l.Target != nil && l != show && len(st.Beside) < wire.MaxListed {
+			st.Beside = append(st.Beside, l.beside(name))
 		}
 	}
 	if show != nil {
 		st.Phase, st.Reason, st.Code, st.Detail, st.Desired = show.Phase, show.Reason, string(show.Code), show.Detail, show.Target
+		if !show.claimed.IsZero() {
+			st.Phase, st.Reason = status.Scheduled, turn.Starting
+		}
 		st.Snapshot, st.Reboot = show.Snapshot, show.Reboot
 		st.Missed = show.Missed
 		if !Final(show.Phase) && !show.Next.IsZero() {
 			at := show.Next.UTC().Truncate(time.Second)
 			st.NextAttempt = &at
 		}
+		if h := n.grantOf(show); h != nil {
+			st.Grant = h.g.Serial
+			if i, ok := h.g.Place(n.e.Node); ok {
+				st.Batch = h.g.Starts[i].Batch
+			}
+		}
 		st.Transfer = n.transfer(show.Target.Checksum)
 		n.wanSaid.explain(&st, !n.sw.Paused().IsZero(), time.Now())
 		wait(&st, n.byName[n.nameOf(decodePeer(n.sw.Uplink()))])
+	}
+	if st.Desired == nil && len(n.conflicts) > 0 || st.Desired != nil && n.conflicts[st.Desired.Bundle] != nil {
+		st.Reason, st.Code = reasonConflict, string(problem.PolicyConflict) // the alarm says which
 	}
 	st.Order = n.standing()
 	st.Transfer.Peers = len(n.nb)
@@ -57,6 +75,29 @@ func (n *Node) describe() status.Node {
 		st.Alarms = append(st.Alarms, n.alarms[code].Alarm)
 	}
 	return st
+}
+
+// urgency orders the bundles of a node by what there is to say: what it is at, what is not settled yet, and the rest.
+func (l *Life) urgency() int {
+	switch {
+	case l.Phase == status.Installing:
+		return 3
+	case !l.claimed.IsZero():
+		return 2
+	case !Final(l.Phase):
+		return 1
+	}
+	return 0
+}
+
+// beside is what is said of a bundle when another one is the one to show.
+func (l *Life) beside(name string) status.Standing {
+	s := status.Standing{Bundle: name, Checksum: l.Target.Checksum, Phase: l.Phase, Reason: l.Reason}
+	if !Final(l.Phase) && !l.Next.IsZero() {
+		at := l.Next.UTC().Truncate(time.Second)
+		s.NextAttempt = &at
+	}
+	return s
 }
 
 func (n *Node) transfer(d manifest.Digest) status.Transfer {
@@ -79,12 +120,12 @@ func (n *Node) transfer(d manifest.Digest) status.Transfer {
 // tellNeighbours sends our statement when it has changed, not too often.
 func (n *Node) tellNeighbours() {
 	now := time.Now()
-	if now.Sub(n.looked) >= tellEvery/2 {
-		n.looked = now
+	if urgent := n.urgent; urgent || now.Sub(n.looked) >= tellEvery/2 {
+		n.looked, n.urgent = now, false
 		st := fit(n.describe())
 		old := n.mine
 		old.At, old.Seq = st.At, st.Seq
-		if !reflect.DeepEqual(st, old) && (now.Sub(n.told) >= tellEvery || st.Phase != old.Phase) {
+		if !reflect.DeepEqual(st, old) && (urgent || now.Sub(n.told) >= tellEvery || st.Phase != old.Phase) {
 			n.told = now
 			n.rec.Status++
 			n.dirty = true
@@ -150,6 +191,9 @@ func (n *Node) onStatus(s *xfer.Session, m *wire.Status) {
 		return
 	}
 	nb.clock = reading{m.At, time.Now()}
+	if !nb.spoke || !same(st.st, m.Node) {
+		st.since = time.Now()
+	}
 	st.st, st.heard, st.fresh = m.Node, time.Now(), st.fresh || !nb.spoke || m.Seq > nb.said // or only the clock is news
 	nb.said, nb.spoke = m.Seq, true
 }

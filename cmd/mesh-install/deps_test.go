@@ -32,6 +32,7 @@ var allowed = []string{
 	"github.com/patchmesh/patchmesh/internal/build",
 	"github.com/patchmesh/patchmesh/internal/chunk",
 	"github.com/patchmesh/patchmesh/internal/durable",
+	"github.com/patchmesh/patchmesh/internal/grant", // a rollout's permission to start
 	"github.com/patchmesh/patchmesh/internal/manifest",
 	"github.com/patchmesh/patchmesh/internal/order",
 	"github.com/patchmesh/patchmesh/internal/packages",

@@ -52,6 +52,7 @@ type Node struct {
 	Grant       uint64          `json:"grant,omitempty"`      // the serial of that grant
 	Quarantine  string          `json:"quarantine,omitempty"` // why the node trusts itself with nothing new
 	Desired     *Desired        `json:"desired,omitempty"`
+	Beside      []Standing      `json:"beside,omitempty"` // where it stands with the other bundles that policies ask for
 	Installed   []InstalledItem `json:"installed"`
 	Transfer    Transfer        `json:"transfer"`
 	Alarms      []Alarm         `json:"alarms"`
@@ -67,6 +68,15 @@ type Desired struct {
 	Bundle   string          `json:"bundle"`
 	Version  string          `json:"version"`
 	Checksum manifest.Digest `json:"checksum"`
+}
+
+// Standing is where a node stands with a bundle that is not the one its statement is about.
+type Standing struct {
+	Bundle      string          `json:"bundle"`
+	Checksum    manifest.Digest `json:"checksum"`
+	Phase       Phase           `json:"phase"`
+	Reason      string          `json:"reason"`
+	NextAttempt *time.Time      `json:"nextAttempt,omitempty"`
 }
 
 // InstalledItem is an installed bundle.

@@ -61,14 +61,18 @@ type statement struct {
 	Installed short[status.InstalledItem] `json:"installed"`
 	Alarms    short[status.Alarm]         `json:"alarms"`
 	Noted     short[status.Strike]        `json:"noted"`
+	Beside    short[status.Standing]      `json:"beside"`
 }
 
 func (s *statement) node() status.Node {
-	s.Node.Installed, s.Node.Alarms, s.Node.Noted = s.Installed, s.Alarms, s.Noted
+	s.Node.Installed, s.Node.Alarms, s.Node.Noted, s.Node.Beside = s.Installed, s.Alarms, s.Noted, s.Beside
 	return s.Node
 }
 
 func checkStatement(n *status.Node) error {
+	if len(n.Beside) > MaxListed {
+		return fmt.Errorf("statement of %d bundles beside: at most %d", len(n.Beside), MaxListed)
+	}
 	if len(n.Installed) > MaxListed || len(n.Alarms) > MaxListed || len(n.Noted) > MaxListed {
 		return fmt.Errorf("statement of %d installed bundles, %d alarms and %d strikes: at most %d", len(n.Installed), len(n.Alarms), len(n.Noted), MaxListed)
 	}
