@@ -176,14 +176,14 @@ func (im *importer) readPolicies() error {
 			return notAStick("more than %d policies", maxPolicies)
 		}
 		name := h.Name
-		s, err := im.signed(name, policy.MaxBytes)
+		s, err := im.signed(name, policy.MaxGitBytes)
 		if err != nil {
 			return err
 		}
 		if name != policyPath(s.Doc) {
 			return notAStick("policy %.200q does not have the name that follows from its content, %s", name, policyPath(s.Doc))
 		}
-		if _, err := im.set.Verify(trust.RolePolicy, s, im.at); err != nil {
+		if _, err := policy.Verify(im.set, s, im.at); err != nil {
 			return err
 		}
 		if err := im.sink.Policy(s); err != nil {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/api"
-	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -47,13 +46,13 @@ func (d *desired) reload(ctx context.Context) error {
 	}
 	list := make([]want, 0, len(ps))
 	for _, p := range ps {
-		w := want{Policy: p, document: new(policy.Document)}
-		if err := manifest.DecodeCanonical("policy document", p.Document.Doc, w.document); err != nil {
+		w := want{Policy: p}
+		if w.document, err = policy.Read(p.Document); err != nil {
 			return problem.New(problem.StoreDamaged, "policy %s in the seeder's database", p.Name).Because(err)
 		}
 		if !w.document.Deleted {
 			// Another version of the seeder may have taken it. The nodes decide for themselves: all get to see it.
-			if w.policy, err = policy.Parse([]byte(w.document.Policy)); err != nil {
+			if w.policy, err = w.document.Parse(); err != nil {
 				d.log.Error("policy in force cannot be read by this version; every site gets it", "policy", p.Name, "err", err)
 			}
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -152,8 +151,8 @@ func find(infos []api.PolicyInfo, name string) api.PolicyInfo {
 
 // current is the text of the policy in force, or "".
 func current(i api.PolicyInfo) string {
-	var d policy.Document
-	if i.Deleted || json.Unmarshal(i.Document.Doc, &d) != nil {
+	d, err := policy.Read(i.Document)
+	if err != nil {
 		return ""
 	}
 	return d.Policy

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -182,11 +181,11 @@ func date(timezone string, at time.Time) string {
 
 // parsed is the policy in force, or nil when there is none or this program cannot read it.
 func parsed(i api.PolicyInfo) *policy.Policy {
-	var d policy.Document
-	if i.Deleted || json.Unmarshal(i.Document.Doc, &d) != nil {
+	d, err := policy.Read(i.Document)
+	if i.Deleted || err != nil {
 		return nil
 	}
-	p, err := policy.Parse([]byte(d.Policy))
+	p, err := d.Parse()
 	if err != nil {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -20,6 +21,8 @@ type Document struct {
 	Deleted  bool   `json:"deleted"` // the policy is withdrawn: no new starts, software stays; Policy is empty
 	Policy   string `json:"policy"`
 	Reverts  uint64 `json:"reverts,omitempty"` // the revision that this one takes back: the older bundle it names is meant
+
+	Commit *Commit `json:"-"` // of the Git form; nil in the form that is signed by hand
 }
 
 // Schema identifies the envelope inside the signed bytes.
@@ -49,6 +52,9 @@ func NewDeletion(name string, revision uint64, created time.Time) (*Document, er
 
 // Encode writes the canonical bytes, which are what is signed.
 func (d *Document) Encode() ([]byte, error) {
+	if d.Commit != nil {
+		return nil, invalid(errors.New("the Git form is made by NewGit"))
+	}
 	if _, err := d.validate(); err != nil {
 		return nil, err
 	}
@@ -66,14 +72,11 @@ func (d *Document) Encode() ([]byte, error) {
 // deletion. at is the trusted time, as for trust.Set.Verify. That the revision is not lower than one seen before
 // is for the caller to check.
 func Open(set *trust.Set, s trust.Signed, at time.Time) (*Document, *Policy, error) {
-	if len(s.Doc) > MaxBytes {
-		return nil, nil, invalid(fmt.Errorf("%d bytes, at most %d", len(s.Doc), MaxBytes))
-	}
-	v, err := set.Verify(trust.RolePolicy, s, at)
+	v, err := Verify(set, s, at)
 	if err != nil {
 		return nil, nil, err
 	}
-	d, p, err := parse(s.Doc)
+	d, err := Read(s)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -84,21 +87,67 @@ func Open(set *trust.Set, s trust.Signed, at time.Time) (*Document, *Policy, err
 	if err := v.CheckCreated(created); err != nil {
 		return nil, nil, err
 	}
-	return d, p, nil
-}
-
-// parse reads the bytes of an envelope whose signature has been verified.
-func parse(b []byte) (*Document, *Policy, error) {
-	d := new(Document)
-	if err := manifest.DecodeCanonical("policy document", b, d); err != nil {
-		return nil, nil, invalid(err)
-	}
-	p, err := d.validate()
+	p, err := d.Parse()
 	if err != nil {
 		return nil, nil, err
 	}
 	return d, p, nil
 }
+
+// Parse is the policy in the document, nil for a deletion. What takes another revision back means the older bundle that
+// it names, so such a policy allows a downgrade whatever its text says.
+func (d *Document) Parse() (*Policy, error) {
+	p, err := d.validate()
+	if p != nil && d.Reverts != 0 {
+		p.Downgrade = true
+	}
+	return p, err
+}
+
+// Verify checks the signature of a document of either form and nothing else of it; at is as for Open.
+func Verify(set *trust.Set, s trust.Signed, at time.Time) (trust.Verdict, error) {
+	limit := MaxBytes
+	if isGit(s.Doc) {
+		limit = MaxGitBytes
+	}
+	if len(s.Doc) > limit {
+		return trust.Verdict{}, invalid(fmt.Errorf("%d bytes, at most %d", len(s.Doc), limit))
+	}
+	if isGit(s.Doc) { // what the signature is over has to be taken out of it
+		d, err := Read(s)
+		if err != nil {
+			return trust.Verdict{}, err
+		}
+		s = trust.Signed{Doc: d.Commit.Payload, Sig: d.Commit.Signature}
+	}
+	return set.Verify(trust.RolePolicy, s, at)
+}
+
+// Read reads the envelope of a document of either form. It verifies no signature and does not parse the policy: it is for
+// what has been verified before, and for showing.
+func Read(s trust.Signed) (*Document, error) {
+	if isGit(s.Doc) {
+		d, err := readGit(s)
+		if err != nil {
+			return nil, invalid(err)
+		}
+		return d, nil
+	}
+	if len(s.Doc) > MaxBytes {
+		return nil, invalid(fmt.Errorf("%d bytes, at most %d", len(s.Doc), MaxBytes))
+	}
+	d := new(Document)
+	if err := manifest.DecodeCanonical("policy document", s.Doc, d); err != nil {
+		return nil, invalid(err)
+	}
+	if d.Schema != Schema {
+		return nil, invalid(fmt.Errorf("schema %q is not %q", d.Schema, Schema))
+	}
+	return d, nil
+}
+
+// isGit reports whether the bytes are of the Git form, which has one beginning.
+func isGit(b []byte) bool { return bytes.HasPrefix(b, []byte("{\n \"schema\": \""+GitSchema+"\",\n")) }
 
 // Time is when the document says it was made.
 func (d *Document) Time() (time.Time, error) {
@@ -112,7 +161,7 @@ func (d *Document) Time() (time.Time, error) {
 // validate checks the envelope and parses the policy in it.
 func (d *Document) validate() (*Policy, error) {
 	switch {
-	case d.Schema != Schema:
+	case d.Schema != Schema && (d.Schema != GitSchema || d.Commit == nil):
 		return nil, invalid(fmt.Errorf("schema %q is not %q", d.Schema, Schema))
 	case !manifest.ValidName(d.Name):
 		return nil, invalid(fmt.Errorf("name %q: want lower-case letters, digits, . _ -, at most 64", d.Name))
@@ -120,6 +169,8 @@ func (d *Document) validate() (*Policy, error) {
 		return nil, invalid(errors.New("revision must be at least 1"))
 	case d.Deleted && d.Policy != "":
 		return nil, invalid(errors.New("a deletion holds a policy"))
+	case d.Reverts >= d.Revision:
+		return nil, invalid(fmt.Errorf("revision %d reverts %d, which is not older", d.Revision, d.Reverts))
 	}
 	if _, err := d.Time(); err != nil {
 		return nil, invalid(err)
@@ -132,6 +183,9 @@ func (d *Document) validate() (*Policy, error) {
 		return nil, err
 	}
 	if p.Name != d.Name {
+		if d.Commit != nil {
+			return nil, invalid(fmt.Errorf("%s/%s.yaml is for policy %q: call it %s.yaml", GitDirectory, d.Name, p.Name, p.Name))
+		}
 		return nil, invalid(fmt.Errorf("the envelope is for %q, the policy in it for %q", d.Name, p.Name))
 	}
 	return p, nil

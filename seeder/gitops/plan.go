@@ -1,0 +1,87 @@
+package gitops
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/policy"
+	"github.com/patchmesh/patchmesh/internal/problem"
+)
+
+// MaxAhead is how far a commit's time may lie in the seeder's future: a node takes no older one after it.
+const MaxAhead = 10 * time.Minute
+
+// Facts are what Judge has to know of a commit that the branch has now.
+type Facts struct {
+	Commit  *policy.Commit
+	Signers []string // who signed it, by the keys that may sign policies
+	Keys    []string // fingerprints in its keys/
+	Now     time.Time
+
+	Last     string // commit in force; "" for the first
+	LastTime time.Time
+	LastKeys []string // fingerprints in keys/ of the commit in force; they narrow who may sign the next
+	Descends bool     // from Last
+	Policy   []string // fingerprints that may sign policies at all
+}
+
+// Judge says why a commit may not follow the one in force, as a *problem.Error, or nil.
+func Judge(f Facts) error {
+	no := func(format string, args ...any) error { return refused(f.Commit.ID, format, args...) }
+	narrow := f.LastKeys
+	if f.Last == "" {
+		narrow = f.Keys
+	}
+	switch {
+	case f.Last != "" && !f.Descends:
+		return refused(f.Commit.ID, "it does not come after %.12s, which is in force", f.Last).
+			WithNext("the branch was rewritten: put the commit in force back into its history, for example by a merge")
+	case f.Last != "" && !f.Commit.Time.After(f.LastTime):
+		return no("its time %s is not later than that of the commit in force, %s", date(f.Commit.Time), date(f.LastTime))
+	case f.Commit.Time.After(f.Now.Add(MaxAhead)):
+		return no("its time %s is in the future", date(f.Commit.Time))
+	case len(narrow) > 0 && !slices.ContainsFunc(f.Signers, func(s string) bool { return slices.Contains(narrow, s) }):
+		return no("it is signed by %v, who is not in keys/", f.Signers)
+	case len(f.Keys) > 0 && !slices.ContainsFunc(f.Keys, func(s string) bool { return slices.Contains(f.Policy, s) }):
+		return no("none of its keys/ may sign policies: nobody could sign the next commit")
+	}
+	return nil
+}
+
+func date(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// Removal counts what a change takes from its policies. The sets hold one entry for each policy and node that it selects.
+type Removal struct {
+	Removes, Of int
+}
+
+// Pair is a policy and a node that it selects.
+type Pair struct{ Policy, Node string }
+
+// Compare counts the pairs of before that after does not have.
+func Compare(before, after map[Pair]bool) Removal {
+	r := Removal{Of: len(before)}
+	for p := range before {
+		if !after[p] {
+			r.Removes++
+		}
+	}
+	return r
+}
+
+// Held reports whether so much is removed that a person has to say that it is meant: more than a fifth.
+func (r Removal) Held() bool { return r.Removes*5 > r.Of }
+
+// Older says why a policy may not follow the one that it takes the place of, or nil: it asks for a bundle with a lower
+// sequence, and neither reverts nor allows that.
+func Older(next *policy.Policy, reverts bool, sequence, inForce uint64) error {
+	if sequence >= inForce || reverts || next.Downgrade {
+		return nil
+	}
+	return problem.New(problem.SequenceTooOld, "policy %s: bundle %s %s has sequence %d, the one in force has %d", next.Name, next.Bundle.Name, next.Bundle.Version, sequence, inForce).
+		WithDone("the policy was not applied").
+		WithNext("revert the commit that brought the newer one (git revert says which in its message), or set allowDowngrade: true")
+}
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
