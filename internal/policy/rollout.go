@@ -2,6 +2,8 @@ package policy
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -125,6 +127,28 @@ func (s Selector) Matches(labels map[string]string) bool {
 		}
 	}
 	return !s.IsZero()
+}
+
+// String writes the selector as Kubernetes does: env=prod,ring in (a,b),!frozen.
+func (s Selector) String() string {
+	var parts []string
+	if s.All {
+		parts = append(parts, "every node")
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.Labels)) {
+		parts = append(parts, k+"="+s.Labels[k])
+	}
+	for _, e := range s.Expressions {
+		switch e.Operator {
+		case In, NotIn:
+			parts = append(parts, fmt.Sprintf("%s %s (%s)", e.Key, strings.ToLower(string(e.Operator)), strings.Join(e.Values, ",")))
+		case Exists:
+			parts = append(parts, e.Key)
+		case DoesNotExist:
+			parts = append(parts, "!"+e.Key)
+		}
+	}
+	return strings.Join(parts, ",")
 }
 
 func (e Expression) holds(labels map[string]string) bool {
