@@ -28,6 +28,7 @@ const (
 	PruneHeld           Code = "E1206"
 	ChangedMeanwhile    Code = "E1206"
 	KeyReused           Code = "E1207"
+	RolloutState        Code = "E1209"
 	TargetMismatch      Code = "E1301"
 	NotClosed           Code = "E1302"
 	ChecksumMismatch    Code = "E2101"
@@ -96,6 +97,7 @@ func init() {
 	page(AlreadyExists, ExitConflict, "it exists already with another content", "A version, once published, never changes. Publish the change under a new version and a higher sequence.")
 	page(PruneHeld, ExitConflict, "a commit removes much and waits", "The newest commit takes more than a fifth of the managed pairs of policy and node away from their policies. That is more often a mistake than meant, so nothing of it is applied. Put it right with another commit, or let it in: meshctl sync --accept-prune COMMIT --reason TEXT")
 	page(ChangedMeanwhile, ExitConflict, "somebody else has changed it", "The change was made to what was read before (If-Match), and that is not what is there now. Nothing was changed. Read it again, and make the change to that.")
+	page(RolloutState, ExitConflict, "the rollout is not in a state for that", "What was asked for does not fit where the rollout stands: it is paused already, or was not, or has no canary that waits. Nothing was changed. meshctl rollout status shows where it stands.")
 	page(KeyReused, ExitConflict, "the idempotency key was used before", "A request with the same Idempotency-Key asked for something else, is still being served, or was answered with a secret that is shown once. Nothing was done now. For another change take another key.")
 	page(TargetMismatch, ExitVerification, "the bundle is for another system", "The manifest names another operating system, release or architecture than this node has. The node shares the bundle with its neighbours but does not install it.")
 	page(NotClosed, ExitVerification, "something that is needed is missing", "The packages need others that are neither in the bundle nor on the machine it was held against. A node has no other source, so nothing is built. The message names what is missing and who needs it: collect again, or add the packages.")
