@@ -7,7 +7,6 @@ import (
 	"github.com/patchmesh/patchmesh/install/preflight"
 	"github.com/patchmesh/patchmesh/internal/grant"
 	"github.com/patchmesh/patchmesh/internal/policy"
-	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/roster"
 	"github.com/patchmesh/patchmesh/internal/trust"
 )
@@ -53,7 +52,8 @@ func (s *session) granted(v *verified, now time.Time) error {
 	case v.wanted.Rollout == nil:
 		return nil
 	case v.grantErr != nil:
-		return &deferral{reason: grant.LeaseMissing, code: problem.CodeOf(v.grantErr), detail: "the grant in the request is not valid: " + v.grantErr.Error()}
+		// Without its code: a grant that is not genuine says nothing about the bundle, which a bad signature would condemn.
+		return &deferral{reason: grant.LeaseMissing, detail: "the grant in the request is not valid: " + v.grantErr.Error()}
 	}
 	g := v.grant
 	if g != nil && !g.Fits(s.Config.Site, v.policy, v.revision, v.release.Checksum) {

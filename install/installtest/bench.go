@@ -38,8 +38,8 @@ func facts() *manifest.Facts {
 
 // Keys sign for the roles.
 type Keys struct {
-	Release, Policy, Stranger *signer.KeyFile
-	Set                       trust.Set
+	Release, Policy, Stranger, Roster *signer.KeyFile
+	Set                               trust.Set
 }
 
 // keys are made once for a test binary: that takes longer than most tests.
@@ -57,7 +57,7 @@ var keys = sync.OnceValues(func() (*Keys, error) {
 		}
 		made[i].Now = func() time.Time { return Created }
 	}
-	k := &Keys{Release: made[0], Policy: made[1], Stranger: made[2]}
+	k := &Keys{Release: made[0], Policy: made[1], Stranger: made[2], Roster: made[3]}
 	var err error
 	for role, key := range map[*trust.RoleKeys]*signer.KeyFile{&k.Set.Release: made[0], &k.Set.Policy: made[1], &k.Set.Roster: made[3]} {
 		if *role, err = trust.NewRoleKeys(1, key.Public()); err != nil {
