@@ -36,6 +36,8 @@ func TestConformance(t *testing.T) {
 			{"bundles", testBundles},
 			{"policies", testPolicies},
 			{"reports once", testReportsOnce},
+			{"receipts", testReceipts},
+			{"history", testHistory},
 			{"orders", testOrders},
 			{"wan", testWAN},
 			{"migrate from first", testMigrateFromFirst},

@@ -19,7 +19,7 @@ type Report struct {
 	status.Report
 }
 
-// AddReports records reports in one transaction. Each (peer, sequence) is kept once: the first one stays. When it
+// AddReports records reports in one transaction, and those that are receipts as such. Each (peer, sequence) is kept once: the first one stays. When it
 // returns nil every one of them is durable. conflicts lists those whose number is taken by a report that says
 // something else.
 func (s *Store) AddReports(ctx context.Context, rs []Report) (conflicts []Report, err error) {
@@ -36,8 +36,12 @@ func (s *Store) AddReports(ctx context.Context, rs []Report) (conflicts []Report
 			if err != nil {
 				return err
 			}
-			if n, err := res.RowsAffected(); err != nil || n > 0 {
-				if err != nil {
+			n, err := res.RowsAffected()
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				if err := addReceipt(ctx, tx, r); err != nil {
 					return err
 				}
 				continue

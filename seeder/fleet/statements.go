@@ -33,6 +33,9 @@ func (s *Store) PutStatements(ctx context.Context, list []Statement) error {
 			if _, err := st.ExecContext(ctx, x.Peer, int64(x.Node.Seq), stamp(x.Seen), body); err != nil {
 				return err
 			}
+			if err := spell(ctx, tx, x.Peer, x.Seen); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
