@@ -33,7 +33,8 @@ func TestAuth(t *testing.T) {
 	}
 	b := start(t, nil)
 	free := map[string]bool{api.PathHealth: true, api.PathEnrol: true}
-	h := guard(b.routes(), b.token)
+	x := b.routes()
+	h := guard(x, b.tokens.who, x.open(), b.audit.refused)
 	n := 0
 	for method, paths := range routes {
 		for _, path := range paths {
@@ -47,15 +48,15 @@ func TestAuth(t *testing.T) {
 				}
 				w := httptest.NewRecorder()
 				h.ServeHTTP(w, r)
-				if denied := w.Code == http.StatusForbidden && strings.Contains(w.Body.String(), "administrator"); denied == (good || free[path]) {
+				if denied := w.Code == http.StatusForbidden && strings.Contains(w.Body.String(), "needs a token"); denied == (good || free[path]) {
 					t.Errorf("%s %s with %q: %d %s", method, path, cred, w.Code, w.Body)
 				}
 			}
 		}
 	}
-	// Control: without the guard the same requests get through.
+	// Control: with the guard that takes everybody for an administrator the same request gets through.
 	w := httptest.NewRecorder()
-	b.routes().ServeHTTP(w, httptest.NewRequest("GET", api.PathStatus, nil))
+	trusted(b.routes()).ServeHTTP(w, httptest.NewRequest("GET", api.PathStatus, nil))
 	if w.Code != http.StatusOK {
 		t.Errorf("control: %d", w.Code)
 	}
@@ -63,7 +64,8 @@ func TestAuth(t *testing.T) {
 
 // Strangers are slowed down, each address by itself; an administrator is not.
 func TestStrangersAreSlowedDown(t *testing.T) {
-	h := guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), "secret")
+	who := func(word string) (caller, bool) { return caller{Name: "admin", Role: api.RoleAdmin}, word == "secret" }
+	h := guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), who, map[string]bool{api.PathEnrol: true}, func(*http.Request, int, string) {})
 	do := func(addr, token string) int {
 		r := httptest.NewRequest("POST", api.PathEnrol, nil)
 		r.RemoteAddr = addr
@@ -193,7 +195,7 @@ func TestDamageIsMended(t *testing.T) {
 	if err := os.WriteFile(name, raw, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	res, err := Fsck(t.Context(), b.cfg.State, false, nil)
+	res, err := Fsck(t.Context(), b.cfg.State, "", false, nil)
 	if err != nil || res.Clean() || res.Store.Findings["damaged"] != 1 {
 		t.Fatalf("fsck: %+v, %v", res, err)
 	}
@@ -206,7 +208,7 @@ func TestDamageIsMended(t *testing.T) {
 		t.Errorf("%d chunks sent to mend one", n)
 	}
 	b.stop()
-	if res, err := Fsck(t.Context(), b.cfg.State, false, nil); err != nil || !res.Clean() || res.Store.Chunks != len(x.Catalog().Chunks) {
+	if res, err := Fsck(t.Context(), b.cfg.State, "", false, nil); err != nil || !res.Clean() || res.Store.Chunks != len(x.Catalog().Chunks) {
 		t.Errorf("fsck: %+v, %v", res, err)
 	}
 }

@@ -1,8 +1,6 @@
 package seeder
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,14 +21,16 @@ const (
 	maxAPIConns   = 512
 )
 
-// guard lets administrators do everything, and everybody else ask for health and enrolment, at a bounded rate.
-func guard(h http.Handler, token string) http.Handler {
-	want := sha256.Sum256([]byte(token))
+// guard says who makes a request. Who shows no token that is known here may do what is open to all, at a bounded rate, and
+// ask for health.
+func guard(h http.Handler, who func(string) (caller, bool), open map[string]bool, refused func(*http.Request, int, string)) http.Handler {
 	limits := &strangers{byAddr: map[netip.Addr]*rate.Limiter{}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		word, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		got := sha256.Sum256([]byte(word))
-		if subtle.ConstantTimeCompare(got[:], want[:]) == 1 || r.URL.Path == api.PathHealth {
+		c, ok := who(word)
+		c.From = r.RemoteAddr
+		r = r.WithContext(withCaller(r.Context(), c))
+		if ok || r.URL.Path == api.PathHealth {
 			h.ServeHTTP(w, r)
 			return
 		}
@@ -39,13 +39,14 @@ func guard(h http.Handler, token string) http.Handler {
 			api.WriteError(w, problem.New(problem.Busy, "too many requests from %s", r.RemoteAddr).WithNext("wait, and try again"))
 			return
 		}
-		if r.URL.Path == api.PathEnrol {
+		if open[r.URL.Path] {
 			h.ServeHTTP(w, r)
 			return
 		}
+		err := denied(r, api.RoleViewer, c)
+		refused(r, http.StatusForbidden, err.Error())
 		w.Header().Set("WWW-Authenticate", `Bearer realm="patchmesh"`)
-		api.WriteError(w, problem.New(problem.Denied, "%s %.120q needs the administrator's token", r.Method, r.URL.Path).
-			WithNext("use the seeder's admin.json as --config, or its unix socket"))
+		api.WriteError(w, err)
 	})
 }
 

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/chunk"
@@ -19,29 +21,18 @@ import (
 // route is one operation. It answers with a value for JSON, nil for an empty answer, or an error.
 type route func(w http.ResponseWriter, r *http.Request) (any, error)
 
-// routes is the management API without its guard.
-func (s *Seeder) routes() http.Handler {
-	mux := http.NewServeMux()
-	handle := func(method, path string, fn route) {
-		mux.HandleFunc(method+" "+path, func(w http.ResponseWriter, r *http.Request) {
-			v, err := fn(w, r)
-			switch {
-			case err != nil:
-				s.fail(w, r, err)
-			case v == nil:
-				w.WriteHeader(http.StatusNoContent)
-			default:
-				api.WriteJSON(w, v)
-			}
-		})
-	}
+// routes is the management API behind its guard: requests come with a caller.
+func (s *Seeder) routes() *router {
+	x := newRouter(s)
+	handle := x.handle
 	handle("GET", api.PathHealth, func(http.ResponseWriter, *http.Request) (any, error) { return map[string]bool{"ok": true}, nil })
 	handle("GET", api.PathStatus, func(_ http.ResponseWriter, r *http.Request) (any, error) { return s.fleetStatus(r.Context()) })
-	handle("GET", api.PathSites, func(_ http.ResponseWriter, r *http.Request) (any, error) { return s.siteList(r.Context()) })
+	handle("GET", api.PathSites, s.getSites)
 	handle("POST", api.PathSites, s.postSite)
 	handle("GET", api.PathSite, s.getSite)
 	handle("GET", api.PathSiteWAN, s.getSiteWAN)
 	handle("PUT", api.PathSiteWAN, s.putSiteWAN)
+	handle("GET", api.PathSiteZone, s.getSiteZone)
 	handle("PUT", api.PathSiteZone, s.putSiteZone)
 	handle("POST", api.PathTokens, s.postToken)
 	handle("DELETE", api.PathNode, func(_ http.ResponseWriter, r *http.Request) (any, error) {
@@ -58,11 +49,15 @@ func (s *Seeder) routes() http.Handler {
 	handle("GET", api.PathOrders, s.getOrders)
 	handle("POST", api.PathOrders, s.postOrder)
 	handle("GET", api.PathReports, s.getReports)
-	mux.Handle(api.PathGateway, api.Gateway(s.library.plain))
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, problem.New(problem.NotFound, "%s %.120q is not part of the API", r.Method, r.URL.Path))
+	s.summaryRoutes(handle)
+	s.accessRoutes(handle)
+	handle("GET", api.PathWatch, s.getWatch)
+	gateway := api.Gateway(s.library.plain)
+	handle("GET", api.PathGateway, func(w http.ResponseWriter, r *http.Request) (any, error) {
+		gateway.ServeHTTP(w, r)
+		return written{}, nil
 	})
-	return mux
+	return x
 }
 
 // fail answers with an error; the cause of an internal one stays in the log.
@@ -74,11 +69,39 @@ func (s *Seeder) fail(w http.ResponseWriter, r *http.Request, err error) {
 	api.WriteError(w, err)
 }
 
+// getSites answers with all sites, or with a page of them and where it goes on.
+func (s *Seeder) getSites(w http.ResponseWriter, r *http.Request) (any, error) {
+	list, err := s.siteList(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	v := r.URL.Query()
+	if after := v.Get("after"); after != "" {
+		i, found := slices.BinarySearchFunc(list, after, func(x api.SiteInfo, name string) int { return strings.Compare(x.Name, name) })
+		if found {
+			i++
+		}
+		list = list[i:]
+	}
+	if t := v.Get("limit"); t != "" {
+		n, err := strconv.Atoi(t)
+		if err != nil || n < 1 {
+			return nil, problem.New(problem.Usage, "limit %.20q: want a number above 0", t)
+		}
+		if len(list) > n {
+			list = list[:n]
+			nextPage(w, r, list[n-1].Name)
+		}
+	}
+	return list, nil
+}
+
 func (s *Seeder) postSite(w http.ResponseWriter, r *http.Request) (any, error) {
 	var q api.SiteSpec
 	if err := api.ReadJSON(w, r, api.MaxBody, &q); err != nil {
 		return nil, err
 	}
+	about(r, q.Name)
 	return s.createSite(r.Context(), q)
 }
 
@@ -103,7 +126,16 @@ func (s *Seeder) putSiteWAN(w http.ResponseWriter, r *http.Request) (any, error)
 	if err := api.ReadJSON(w, r, wanprofile.MaxBytes, &q); err != nil {
 		return nil, err
 	}
-	return s.setWAN(r.Context(), r.PathValue("site"), q)
+	name := r.PathValue("site")
+	return s.setWAN(r.Context(), name, q, func(d wanprofile.Document) error { return unchanged(r, "the WAN profile of site "+name, d) })
+}
+
+func (s *Seeder) getSiteZone(_ http.ResponseWriter, r *http.Request) (any, error) {
+	site, err := s.db.Site(r.Context(), r.PathValue("site"))
+	if err != nil {
+		return nil, err
+	}
+	return api.SiteZone{Timezone: site.Timezone}, nil
 }
 
 func (s *Seeder) putSiteZone(w http.ResponseWriter, r *http.Request) (any, error) {
@@ -111,7 +143,8 @@ func (s *Seeder) putSiteZone(w http.ResponseWriter, r *http.Request) (any, error
 	if err := api.ReadJSON(w, r, api.MaxBody, &q); err != nil {
 		return nil, err
 	}
-	return s.setTimezone(r.Context(), r.PathValue("site"), q)
+	name := r.PathValue("site")
+	return s.setTimezone(r.Context(), name, q, func(z api.SiteZone) error { return unchanged(r, "the time zone of site "+name, z) })
 }
 
 func (s *Seeder) postToken(w http.ResponseWriter, r *http.Request) (any, error) {
@@ -163,9 +196,13 @@ func (s *Seeder) postCommit(_ http.ResponseWriter, r *http.Request) (any, error)
 	if err != nil {
 		return nil, err
 	}
+	before, _ := s.library.book(d)
 	k, err := s.library.commit(r.Context(), d, s.now())
 	if err != nil {
 		return nil, err
+	}
+	if before == nil || before.Committed.IsZero() { // to commit again changes nothing
+		s.events.publish(api.Event{Kind: "bundle", Name: "published", Subject: k.Name + " " + k.Version, Text: fmt.Sprintf("bundle %s %s %s is published", k.Name, k.Version, d)})
 	}
 	return infoOf(k), nil
 }
@@ -203,7 +240,9 @@ func (s *Seeder) postPolicy(w http.ResponseWriter, r *http.Request) (any, error)
 	if err != nil {
 		return nil, err
 	}
+	about(r, p.Name)
 	s.log.Info("policy in force", "policy", p.Name, "revision", p.Revision, "deleted", p.document.Deleted)
+	s.events.publish(policyEvent(p.info()))
 	// A change of labels can take a policy away from a site as well as bring one: every site is looked at.
 	sites, err := s.db.Sites(r.Context())
 	if err != nil {
@@ -215,6 +254,14 @@ func (s *Seeder) postPolicy(w http.ResponseWriter, r *http.Request) (any, error)
 		}
 	}
 	return p.info(), nil
+}
+
+func policyEvent(p api.PolicyInfo) api.Event {
+	e := api.Event{Kind: "policy", Name: "in force", Subject: p.Name, Policy: p.Name, Text: fmt.Sprintf("policy %s revision %d is in force: %s %s", p.Name, p.Revision, p.Bundle, p.Version)}
+	if p.Deleted {
+		e.Name, e.Text = "deleted", fmt.Sprintf("policy %s is deleted by revision %d", p.Name, p.Revision)
+	}
+	return e
 }
 
 func (s *Seeder) getOrders(http.ResponseWriter, *http.Request) (any, error) {
@@ -234,6 +281,7 @@ func (s *Seeder) postOrder(w http.ResponseWriter, r *http.Request) (any, error) 
 	if err != nil {
 		return nil, err
 	}
+	about(r, fmt.Sprintf("order %d", o.Sequence))
 	s.log.Info("order given", "sequence", o.Sequence, "kind", o.order.Kind, "bundle", o.order.Bundle, "version", o.order.Version, "reason", o.order.Reason)
 	sites, err := s.db.Sites(r.Context())
 	if err != nil {

@@ -70,6 +70,17 @@ func (m *members) site(name string) []fleet.Node {
 	return out
 }
 
+// all returns the nodes of all sites, in no order.
+func (m *members) all() []fleet.Node {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	out := make([]fleet.Node, 0, len(m.byPeer))
+	for _, n := range m.byPeer {
+		out = append(out, n)
+	}
+	return out
+}
+
 func (m *members) count(site string) int {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

@@ -99,7 +99,11 @@ func (m mesh) statement(from, about fleet.Node, n status.Node) {
 		m.log.Warn("statement refused: it is not of the node that it names", "site", from.Site, "from", from.Name, "about", about.Name)
 		return
 	}
-	m.presence.said(about.PeerID, n, m.now())
+	if was, newer := m.presence.said(about.PeerID, n, m.now()); newer {
+		if e, ok := nodeEvent(was, n); ok {
+			m.events.publish(e)
+		}
+	}
 }
 
 // siteState takes an uplink's news of its neighbours. Without a lease a node speaks for itself only.

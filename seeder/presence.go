@@ -53,17 +53,20 @@ func (p *presence) seen(peer string, now time.Time) {
 	p.of(peer).Seen = now
 }
 
-// said notes a statement, unless a newer one is known: two uplinks may tell the same story one after the other.
-func (p *presence) said(peer string, n status.Node, now time.Time) {
+// said notes a statement, unless a newer one is known: two uplinks may tell the same story one after the other. It returns
+// the one before, and whether this one took its place.
+func (p *presence) said(peer string, n status.Node, now time.Time) (was status.Node, newer bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := p.of(peer)
-	if n.Seq >= h.Node.Seq {
+	was, newer = h.Node, n.Seq >= h.Node.Seq
+	if newer {
 		h.Node = n
 	}
 	if now.After(h.Seen) {
 		h.Seen = now
 	}
+	return was, newer
 }
 
 func (p *presence) get(peer string) (fleet.Statement, bool) {

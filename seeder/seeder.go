@@ -66,6 +66,12 @@ type Seeder struct {
 	yield    *yielding
 	shelf    *shelf
 	host     *xfer.Host
+	tokens   *tokens
+	audit    *audit
+	once     *once
+	events   *events
+	watchers chan struct{}   // a place for each open stream
+	ending   <-chan struct{} // closed when Run is to end: streams end
 
 	unixListener, tlsListener net.Listener
 	opened                    []io.Closer // in the order in which they were opened
@@ -120,7 +126,7 @@ func (s *Seeder) open(ctx context.Context) error {
 	if s.token, err = openToken(dir); err != nil {
 		return err
 	}
-	if s.db, err = fleet.Open(ctx, filepath.Join(dir, "seeder.db"), signRoster(rosterKey)); err != nil {
+	if s.db, err = fleet.Open(ctx, s.cfg.Database, signRoster(rosterKey)); err != nil {
 		return err
 	}
 	s.opened = append(s.opened, s.db)
@@ -132,6 +138,11 @@ func (s *Seeder) open(ctx context.Context) error {
 
 // load fills memory from disk.
 func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cache) (err error) {
+	if s.tokens, err = loadTokens(ctx, s.db, s.token, s.now); err != nil {
+		return err
+	}
+	s.events, s.watchers = newEvents(s.now), make(chan struct{}, maxWatchers)
+	s.audit, s.once = newAudit(s.db, s.log, s.now), newOnce(s.db, s.log, s.now)
 	if s.members, err = loadMembers(ctx, s.db); err != nil {
 		return err
 	}
@@ -252,11 +263,11 @@ func (s *Seeder) trustedNow() time.Time { return trust.Floor(s.now(), buildTime(
 // once.
 func (s *Seeder) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	s.ctx = ctx
+	s.ctx, s.ending = ctx, ctx.Done()
 	routes := s.routes()
-	s.serve(g, ctx, s.unixListener, routes)
+	s.serve(g, ctx, s.unixListener, trusted(routes))
 	if s.tlsListener != nil {
-		s.serve(g, ctx, s.tlsListener, guard(routes, s.token))
+		s.serve(g, ctx, s.tlsListener, guard(routes, s.tokens.who, routes.open(), s.audit.refused))
 	}
 	g.Go(func() error { return s.host.Run(ctx) })
 	g.Go(func() error { return s.intake.run(ctx) })
@@ -264,15 +275,17 @@ func (s *Seeder) Run(ctx context.Context) error {
 	g.Go(func() error { return s.pace.run(ctx) })
 	g.Go(func() error { return s.ledger.run(ctx) })
 	g.Go(func() error { return s.flushLoop(ctx) })
+	g.Go(func() error { return s.watchSites(ctx) })
 	err := g.Wait()
 	// After the last session and request: nothing changes any more.
 	rest := context.WithoutCancel(ctx)
-	return errors.Join(err, s.ledger.flush(rest, (*account).changed, true), s.presence.flush(rest), s.Close())
+	return errors.Join(err, s.ledger.flush(rest, (*account).changed, true), s.presence.flush(rest), s.tokens.flush(rest), s.Close())
 }
 
 // serve adds a server and its end to the group.
 func (s *Seeder) serve(g *errgroup.Group, ctx context.Context, l net.Listener, h http.Handler) {
 	srv := api.NewServer(h, s.log)
+	srv.ConnContext = withPeer
 	srv.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
 	g.Go(func() error {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -299,6 +312,9 @@ func (s *Seeder) flushLoop(ctx context.Context) error {
 		case <-t.C:
 			if err := s.presence.flush(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("statements not written; trying again", "in", flushEvery.String(), "err", err)
+			}
+			if err := s.tokens.flush(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("use of tokens not written", "err", err)
 			}
 		case <-ctx.Done():
 			return nil

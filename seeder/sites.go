@@ -48,6 +48,7 @@ func (s *Seeder) createSite(ctx context.Context, q api.SiteSpec) (api.SiteInfo, 
 	if err := s.publish(ctx, q.Name); err != nil {
 		return api.SiteInfo{}, err
 	}
+	s.events.publish(api.Event{Kind: "site", Name: "created", Subject: q.Name, Site: q.Name, Text: "site " + q.Name + " is created"})
 	s.log.Info("site created", "site", q.Name, "timezone", q.Timezone, "cap", q.CapBytesPerSecond)
 	return api.SiteInfo{SiteSpec: q, RosterVersion: 1}, nil
 }
@@ -75,14 +76,22 @@ func zoneOf(name string) (*time.Location, error) {
 	return zone, nil
 }
 
-// setTimezone gives a site another time zone, for its WAN profile and in its roster.
-func (s *Seeder) setTimezone(ctx context.Context, name string, q api.SiteZone) (api.SiteZone, error) {
+// setTimezone gives a site another time zone, for its WAN profile and in its roster, if that which it has is what it
+// should be changed from.
+func (s *Seeder) setTimezone(ctx context.Context, name string, q api.SiteZone, from func(api.SiteZone) error) (api.SiteZone, error) {
 	zone, err := zoneOf(q.Timezone)
 	if err != nil {
 		return q, err
 	}
 	s.profiles.Lock()
 	defer s.profiles.Unlock()
+	was, err := s.db.Site(ctx, name)
+	if err != nil {
+		return q, err
+	}
+	if err := from(api.SiteZone{Timezone: was.Timezone}); err != nil {
+		return q, err
+	}
 	if err := s.db.SetTimezone(ctx, name, q.Timezone, s.now()); err != nil {
 		return q, err
 	}
@@ -95,14 +104,21 @@ func (s *Seeder) setTimezone(ctx context.Context, name string, q api.SiteZone) (
 	return api.SiteZone{Timezone: site.Timezone}, s.publish(ctx, name)
 }
 
-// setWAN puts another WAN profile in force, at once.
-func (s *Seeder) setWAN(ctx context.Context, name string, d wanprofile.Document) (wanprofile.Document, error) {
+// setWAN puts another WAN profile in force, at once, if the one before is what it should be changed from.
+func (s *Seeder) setWAN(ctx context.Context, name string, d wanprofile.Document, from func(wanprofile.Document) error) (wanprofile.Document, error) {
 	p, err := d.Profile()
 	if err != nil {
 		return d, err
 	}
 	s.profiles.Lock() // what is shown follows what is stored
 	defer s.profiles.Unlock()
+	was, err := s.db.Site(ctx, name)
+	if err != nil {
+		return d, err
+	}
+	if err := from(was.WAN.Document()); err != nil {
+		return d, err
+	}
 	if err := s.db.SetWAN(ctx, name, p); err != nil {
 		return d, err
 	}

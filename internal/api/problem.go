@@ -11,13 +11,14 @@ import (
 	"github.com/patchmesh/patchmesh/internal/problem"
 )
 
-const problemType = "application/problem+json"
+// ProblemType is the media type of an error.
+const ProblemType = "application/problem+json"
 
 // maxProblem bounds the body of an error answer, in bytes.
 const maxProblem = 64 << 10
 
-// problemBody is RFC 9457 with our members. The cause travels as text inside detail: its type ends at the wire.
-type problemBody struct {
+// Problem is RFC 9457 with our members. The cause travels as text inside detail: its type ends at the wire.
+type Problem struct {
 	Type   string       `json:"type"`
 	Title  string       `json:"title"`
 	Status int          `json:"status"`
@@ -34,6 +35,8 @@ func HTTPStatus(c problem.Code) int {
 		return http.StatusForbidden
 	case problem.Busy:
 		return http.StatusTooManyRequests
+	case problem.ChangedMeanwhile:
+		return http.StatusPreconditionFailed
 	case problem.DiskFull, problem.QuotaExceeded:
 		return http.StatusInsufficientStorage
 	}
@@ -58,28 +61,38 @@ func HTTPStatus(c problem.Code) int {
 // WriteError answers with the *problem.Error in err's chain. Any other error becomes an internal one whose text stays
 // here: log it before.
 func WriteError(w http.ResponseWriter, err error) {
+	status, body := ErrorBody(err)
+	w.Header().Set("Content-Type", ProblemType)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the reader is gone; there is nobody to tell
+}
+
+// ErrorBody is the status and the body of WriteError's answer.
+func ErrorBody(err error) (status int, body []byte) {
 	var p *problem.Error
 	if !errors.As(err, &p) {
 		p = problem.New(problem.Internal, "the request could not be served").WithNext("the server's log has the cause")
 	}
 	page, _ := problem.Lookup(p.Code)
-	b := problemBody{
+	b := Problem{
 		Type: "urn:patchmesh:problem:" + string(p.Code), Title: page.Title, Status: HTTPStatus(p.Code),
 		Detail: p.Subject, Code: p.Code, Done: p.Done, Next: p.Next,
 	}
 	if p.Cause != nil {
 		b.Detail += ": " + p.Cause.Error()
 	}
-	w.Header().Set("Content-Type", problemType)
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(b.Status)
-	_ = json.NewEncoder(w).Encode(b) // the reader is gone; there is nobody to tell
+	body, err = json.Marshal(b)
+	if err != nil { // strings and a number only
+		panic(err)
+	}
+	return b.Status, append(body, '\n')
 }
 
 // readError turns an answer outside 2xx into an error: the problem it carries, or one made of its status.
 func readError(r *http.Response) *problem.Error {
 	b, _ := io.ReadAll(io.LimitReader(r.Body, maxProblem)) // what arrived is enough to judge by
-	var p problemBody
+	var p Problem
 	if json.Unmarshal(b, &p) == nil && p.Code != "" {
 		e := problem.New(p.Code, "%s", p.Detail)
 		e.Done, e.Next = p.Done, p.Next
