@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"io"
 	"slices"
 	"strings"
 
@@ -32,4 +34,17 @@ func (o *output) check(c *cobra.Command) error {
 	}
 	o.json = o.format == "json"
 	return nil
+}
+
+// structured prints a document in one of the forms for programs. each gives the rows of jsonl, one document a line.
+func (o *output) structured(w io.Writer, document any, each func(emit func(any) error) error) error {
+	switch o.format {
+	case "yaml":
+		return cli.YAML(w, document)
+	case "jsonl":
+		e := json.NewEncoder(w)
+		e.SetEscapeHTML(false)
+		return each(e.Encode)
+	}
+	return cli.JSON(w, document)
 }

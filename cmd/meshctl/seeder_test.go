@@ -154,7 +154,7 @@ func TestWithSeeder(t *testing.T) {
 		exit           problem.Exit
 		stdout, stderr string // patterns; "" is nothing at all for stderr of a good command
 	}{
-		{"status", 0, `FLEET   0 nodes in 0 sites`, ""},
+		{"status", 0, `FLEET    0 nodes in 0 sites`, ""},
 		{"site create store-1 --timezone America/Chicago --wan-cap 6Mbit", 0, `site store-1 created`, ""},
 		{"site timezone store-1 Mars/Olympus", 2, "", `E1001.*time zone "Mars/Olympus" is not known`},
 		{"site timezone store-1 America/Denver", 0, `site store-1 is in America/Denver`, ""},
@@ -290,10 +290,18 @@ func TestStatusNeedsAttention(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line, want := range map[string]string{
-		"status":                      `Pending +1 +100.0 +1`,
-		"status store-1":              `pos-1 +Pending .* never +silent`,
-		"status store-1/pos-1":        `store-1/pos-1   never seen`,
-		"status store-1/pos-1 --json": `"silent": true`,
+		"status":                       `Pending +1 +100.0 +1`,
+		"status -o wide":               `store-1 +1 +0 +0 +1 +0`,
+		"status -o name":               `^store-1\n$`,
+		"status -o json":               `"kind": "FleetStatus"`,
+		"status -o yaml":               `(?m)^kind: FleetStatus$`,
+		"status -o jsonl":              `^{"apiVersion":.*"silent":true.*}\n$`,
+		"status store-1 -o csv":        `(?m)^store-1,pos-1,Pending,true,,`,
+		"status store-1 -o name":       `^store-1/pos-1\n$`,
+		"status store-1/pos-1 -o yaml": `(?m)^silent: true$`,
+		"status store-1":               `pos-1 +Pending .* never +silent`,
+		"status store-1/pos-1":         `store-1/pos-1   never seen`,
+		"status store-1/pos-1 --json":  `"silent": true`,
 	} {
 		exit, out, errs := o.run(line)
 		if exit != problem.ExitDegraded || !regexp.MustCompile(want).MatchString(out) || !strings.Contains(errs, "E3304") {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,10 @@ On a node, with no seeder configured, it asks the local daemon: the answer is th
 node's own site, and it works with the WAN down. With a seeder it shows the whole
 fleet, or the site or node that is named.
 
+The fleet fits one screen: what is under way, how many nodes are where, and what
+a person should look at, with the command that shows it. -o wide lists the sites;
+jsonl, csv and name give a line for each node (name of the fleet: for each site).
+
 It ends with 3 when somebody has to look at a node: silent, rolled back, failed or
 quarantined.`,
 		Example: `  meshctl status
@@ -52,7 +57,7 @@ quarantined.`,
 		RunE: s.run,
 	}
 	s.addFlags(c, callTimeout)
-	s.out.addFlags(c, "table", "wide", "json")
+	s.out.addFlags(c, "table", "wide", "json", "yaml", "jsonl", "csv", "name")
 	c.Flags().StringVar(&s.socket, "socket", "", "ask the daemon at this `path` (default "+nodeSocket+" when no seeder is named)")
 	c.Flags().BoolVarP(&s.watch, "watch", "w", false, "show it again and again until interrupted")
 	c.Flags().DurationVar(&s.every, "every", 2*time.Second, "how often --watch asks")
@@ -80,10 +85,16 @@ func (s *statusFlags) run(c *cobra.Command, args []string) error {
 	return s.once(c.Context(), s.env.Stdout, ask, node)
 }
 
-// answerer returns the fleet or, where one was named or the speaker knows only one, a site.
-type answerer func(context.Context) (*status.Fleet, *status.Site, error)
+// reply is what a speaker says: the fleet in a few lines, the whole of it, or a site.
+type reply struct {
+	summary *status.Summary
+	fleet   *status.Fleet
+	site    *status.Site
+}
 
-func (s *statusFlags) source(site string) (answerer, error) {
+type asker func(context.Context) (reply, error)
+
+func (s *statusFlags) source(site string) (asker, error) {
 	access, found, err := s.access.Resolve(s.env.Getenv)
 	if err != nil {
 		return nil, err
@@ -95,19 +106,25 @@ func (s *statusFlags) source(site string) (answerer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if site == "" {
-		return func(ctx context.Context) (*status.Fleet, *status.Site, error) {
-			f, err := client.Status(ctx)
-			return &f, nil, err
+	switch {
+	case site != "":
+		return func(ctx context.Context) (reply, error) {
+			x, err := client.Site(ctx, site)
+			return reply{site: &x}, err
+		}, nil
+	case s.out.format == "table" || s.out.format == "wide" || s.out.format == "name":
+		return func(ctx context.Context) (reply, error) {
+			x, err := client.Fleet(ctx, s.out.format != "table")
+			return reply{summary: &x}, err
 		}, nil
 	}
-	return func(ctx context.Context) (*status.Fleet, *status.Site, error) {
-		x, err := client.Site(ctx, site)
-		return nil, &x, err
+	return func(ctx context.Context) (reply, error) {
+		f, err := client.Status(ctx)
+		return reply{fleet: &f}, err
 	}, nil
 }
 
-func (s *statusFlags) local(site string) (answerer, error) {
+func (s *statusFlags) local(site string) (asker, error) {
 	socket := s.socket
 	if socket == "" {
 		socket = nodeSocket
@@ -116,7 +133,7 @@ func (s *statusFlags) local(site string) (answerer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) (*status.Fleet, *status.Site, error) {
+	return func(ctx context.Context) (reply, error) {
 		x, err := client.Status(ctx)
 		var p *problem.Error
 		if s.socket == "" && errors.As(err, &p) && p.Code == problem.DaemonUnreachable {
@@ -125,50 +142,78 @@ func (s *statusFlags) local(site string) (answerer, error) {
 		if err == nil && site != "" && x.Site != site {
 			err = problem.New(problem.NotFound, "this node is of site %s and knows no site %s", x.Site, site).WithNext("ask the seeder: --server")
 		}
-		return nil, &x, err
+		return reply{site: &x}, err
 	}, nil
 }
 
-func (s *statusFlags) once(ctx context.Context, w io.Writer, ask answerer, node string) error {
+func (s *statusFlags) once(ctx context.Context, w io.Writer, ask asker, node string) error {
 	ctx, cancel := s.within(ctx)
 	defer cancel()
-	fleet, site, err := ask(ctx)
+	r, err := ask(ctx)
 	if err != nil {
 		return err
 	}
 	v := view{wide: s.out.format == "wide"}
 	switch {
-	case fleet != nil:
-		return s.show(w, fleet, v.fleetOf(fleet), attention(fleet.Sites...))
-	case node == "":
-		return s.show(w, site, func(w io.Writer) error { return v.site(w, *site) }, attention(*site))
-	}
-	for _, n := range site.Nodes {
-		if n.Node.Node == node {
-			one := *site
-			one.Nodes = []status.Seen{n}
-			return s.show(w, n, func(w io.Writer) error { return v.node(w, site.AsOf, n) }, attention(one))
+	case r.summary != nil:
+		if s.out.format == "name" {
+			err = siteNames(w, r.summary.SiteLines)
+		} else {
+			err = v.fleet(w, *r.summary)
 		}
+		return cmp.Or(err, summaryAttention(*r.summary))
+	case r.fleet != nil:
+		return s.show(w, r.fleet, r.fleet.Sites, nil, attention(r.fleet.Sites...))
+	case node == "":
+		return s.show(w, r.site, []status.Site{*r.site}, func(w io.Writer) error { return v.site(w, *r.site) }, attention(*r.site))
 	}
-	return problem.New(problem.NotFound, "site %s has no node %s", site.Site, node).WithNext("meshctl status %s", site.Site)
-}
-
-func (v view) fleetOf(f *status.Fleet) func(io.Writer) error {
-	return func(w io.Writer) error { return v.fleet(w, *f) }
-}
-
-// show prints the document or the screen and then reports what needs attention, if anything does.
-func (s *statusFlags) show(w io.Writer, document any, screen func(io.Writer) error, attention error) error {
-	var err error
-	if s.out.json {
-		err = cli.JSON(w, document)
-	} else {
-		err = screen(w)
-	}
+	n, err := nodeOf(*r.site, node)
 	if err != nil {
 		return err
 	}
-	return attention
+	one := *r.site
+	one.Nodes = []status.Seen{n}
+	return s.show(w, n, []status.Site{one}, func(w io.Writer) error { return v.node(w, one.AsOf, n) }, attention(one))
+}
+
+// show prints the document, its nodes or the screen, and then reports what needs attention, if anything does.
+func (s *statusFlags) show(w io.Writer, document any, sites []status.Site, screen func(io.Writer) error, attention error) error {
+	var err error
+	switch s.out.format {
+	case "table", "wide":
+		err = screen(w)
+	case "name", "csv":
+		err = nodeRows(w, s.out.format, sites)
+	default:
+		err = s.out.structured(w, document, func(emit func(any) error) error {
+			for _, x := range sites {
+				for _, n := range x.Nodes {
+					if err := emit(n); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	}
+	return cmp.Or(err, attention)
+}
+
+// summaryAttention is attention for the fleet in a few lines.
+func summaryAttention(f status.Summary) error {
+	why, failed := map[string]int{"silent": f.Silent}, 0
+	for _, p := range f.Phases {
+		if status.Failed(p.Phase) {
+			why[string(p.Phase)] = p.Nodes
+			why["silent"] -= p.Silent // each node counts once
+			failed += p.Nodes
+		}
+	}
+	next := "meshctl node list --filter attention=true"
+	if len(f.Attention) > 0 {
+		next = f.Attention[0].Command
+	}
+	return needs(why, failed+why["silent"], next)
 }
 
 // attention is the error that makes the command end with 3, or nil.
@@ -187,6 +232,11 @@ func attention(sites ...status.Site) error {
 			}
 		}
 	}
+	return needs(why, nodes, "meshctl status "+first)
+}
+
+// needs is the error that says how many nodes need attention, and why; nil for none.
+func needs(why map[string]int, nodes int, next string) error {
 	if nodes == 0 {
 		return nil
 	}
@@ -201,11 +251,11 @@ func attention(sites ...status.Site) error {
 		verb = "needs"
 	}
 	return problem.New(problem.NeedsAttention, "%s %s attention: %s", cli.Count(nodes, "node"), verb, strings.Join(parts, ", ")).
-		WithNext("meshctl status %s", first)
+		WithNext("%s", next)
 }
 
 // watchLoop shows the status until the context ends. A seeder that is away for a moment does not end it.
-func (s *statusFlags) watchLoop(ctx context.Context, ask answerer, node string) error {
+func (s *statusFlags) watchLoop(ctx context.Context, ask asker, node string) error {
 	f, ok := s.env.Stdout.(*os.File)
 	terminal := ok && term.IsTerminal(int(f.Fd()))
 	tick := time.NewTicker(s.every)

@@ -20,91 +20,15 @@ type view struct {
 	wide bool
 }
 
-// phases in the order of a node's life; screens list them so.
-func phases() []status.Phase {
-	return []status.Phase{
-		status.Installed, status.Installing, status.Scheduled, status.Staged, status.Staging, status.Pending,
-		status.Deferred, status.RolledBack, status.InstallFailed, status.Quarantined,
-	}
-}
-
 // needsAttention says why somebody has to look at a node, or "".
 func needsAttention(n status.Seen) string {
 	switch {
-	case n.Phase == status.Quarantined || n.Phase == status.InstallFailed || n.Phase == status.RolledBack:
+	case status.Failed(n.Phase):
 		return string(n.Phase)
 	case n.Silent:
 		return "silent"
 	}
 	return ""
-}
-
-// fleetSites is how many sites the fleet screen shows unless it is wide: with the rest it fits a terminal.
-const fleetSites = 20
-
-func (v view) fleet(w io.Writer, f status.Fleet) error {
-	sites := slices.Clone(f.Sites)
-	slices.SortStableFunc(sites, func(a, b status.Site) int {
-		if v.wide {
-			return cmp.Compare(a.Site, b.Site)
-		}
-		return cmp.Or(cmp.Compare(summarise(b).attention, summarise(a).attention), cmp.Compare(a.Site, b.Site))
-	})
-	fmt.Fprintf(w, "FLEET   %s in %s   %s%s\n", cli.Count(f.Nodes, "node"), cli.Count(len(f.Sites), "site"),
-		cli.Count(f.Silent, "silent node"), longestSilence(f))
-	now := ""
-	if f.WAN.Rate > 0 {
-		now = "   now " + cli.Rate(f.WAN.Rate)
-	}
-	fmt.Fprintf(w, "WAN     %s%s\n\n", wanLine(f.WAN), now)
-
-	if f.Nodes > 0 {
-		if err := phaseTable(w, f); err != nil {
-			return err
-		}
-	}
-	shown := sites
-	if !v.wide && len(shown) > fleetSites {
-		shown = shown[:fleetSites]
-	}
-	var st cli.Table
-	st.Row("SITE", "NODES", "INSTALLED", "SILENT", "FAILED", "PAYLOAD", "NEEDED", "TWICE", "UPLINK", "BUNDLE")
-	for _, s := range shown {
-		sum := summarise(s)
-		st.Row(cli.Printable(s.Site), fmt.Sprintf("%5d", len(s.Nodes)), fmt.Sprintf("%9d", sum.installed), fmt.Sprintf("%6d", sum.silent),
-			fmt.Sprintf("%6d", sum.failed), size(s.WAN.Payload), size(s.WAN.Needed), size(s.WAN.Duplicate), dash(s.Uplink), newest(s))
-	}
-	if _, err := st.WriteTo(w); err != nil {
-		return err
-	}
-	if n := len(sites) - len(shown); n > 0 {
-		fmt.Fprintf(w, "... and %s (-o wide shows all)\n", cli.Count(n, "site"))
-	}
-	return nil
-}
-
-// phaseTable says how many nodes are in each phase.
-func phaseTable(w io.Writer, f status.Fleet) error {
-	silent := map[status.Phase]int{}
-	for _, s := range f.Sites {
-		for _, n := range s.Nodes {
-			if n.Silent {
-				silent[n.Phase]++
-			}
-		}
-	}
-	var t cli.Table
-	t.Row("PHASE", " NODES", "    %", "SILENT", "")
-	for _, p := range phases() {
-		if n := f.Phases[p]; n > 0 {
-			share := float64(n) / float64(max(f.Nodes, 1))
-			t.Row(string(p), fmt.Sprintf("%6d", n), fmt.Sprintf("%5.1f", 100*share), fmt.Sprintf("%6d", silent[p]),
-				strings.TrimSpace(strings.Repeat("#", int(share*30+0.5))+"  "+reasons(f.Reasons[p])))
-		}
-	}
-	t.Row()
-	_, err := t.WriteTo(w)
-	return err
 }
 
 // shownReasons is how many reasons of a phase the fleet screen names.
@@ -141,52 +65,6 @@ func words(reason string) string {
 		b.WriteRune(r)
 	}
 	return strings.Join(strings.Fields(b.String()), " ")
-}
-
-// summary counts the nodes of one site.
-type summary struct{ installed, silent, failed, attention int }
-
-func summarise(s status.Site) (sum summary) {
-	for _, n := range s.Nodes {
-		if n.Phase == status.Installed {
-			sum.installed++
-		}
-		if n.Silent {
-			sum.silent++
-		}
-		if why := needsAttention(n); why != "" {
-			sum.attention++
-			if why != "silent" {
-				sum.failed++
-			}
-		}
-	}
-	return sum
-}
-
-func longestSilence(f status.Fleet) string {
-	var who string
-	var since time.Time
-	for _, s := range f.Sites {
-		for _, n := range s.Nodes {
-			if n.Silent && !n.LastSeen.IsZero() && (who == "" || n.LastSeen.Before(since)) {
-				who, since = s.Site+"/"+n.Node.Node, n.LastSeen
-			}
-		}
-	}
-	if who == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (longest %s: %s)", cli.Age(f.AsOf.Sub(since)), cli.Printable(who))
-}
-
-// newest is the bundle of the site that the most nodes want, for one cell of a table.
-func newest(s status.Site) string {
-	if len(s.Bundles) == 0 {
-		return "-"
-	}
-	b := slices.MaxFunc(s.Bundles, func(a, b status.SiteWant) int { return cmp.Compare(a.Wanted, b.Wanted) })
-	return fmt.Sprintf("%s %s  %d/%d", cli.Printable(b.Bundle), cli.Printable(b.Version), b.Holders, b.Wanted)
 }
 
 func (v view) site(w io.Writer, s status.Site) error {

@@ -140,40 +140,72 @@ func TestNodeScreen(t *testing.T) {
 }
 
 func TestFleetScreen(t *testing.T) {
-	f := status.Fleet{AsOf: asOf, Phases: map[status.Phase]int{}, Reasons: map[status.Phase]map[string]int{
-		status.Deferred:    {"WindowClosed": 118, "LowDisk": 41, "Locked": 12, "AppLock": 12, "HookDeferred": 3, "LowPower": 1, "Odd\x1bOne": 1},
-		status.Quarantined: {"ChunkCorrupt": 1}}}
+	closes, finish := asOf.Add(109*time.Minute), asOf.Add(63*24*time.Hour)
+	rollouts := []status.RolloutLine{
+		{Policy: "retail-pos-prod", Revision: 12, Commit: "3f9c1ab2d4", Bundle: "pos-rhel9", Version: "2026.08.25-1", State: "Running", Batch: 25, Batches: 100, Nodes: 10_000,
+			Settled: 2400, Failed: 20, Budget: 48, Window: "Tue 02:00-04:00 America/Chicago", Open: true, Next: &closes, Finish: &finish},
+		{Policy: "kiosk", Revision: 3, Bundle: "kiosk", Version: "9\x1b[1m", State: "Paused", Reason: "the failure budget is used up", Batch: 1, Batches: 4, Settled: 20, Failed: 2, Budget: 1, SitesOver: 1},
+		{Policy: "back-office", Revision: 1, State: "Waiting"},
+	}
+	var tally status.Tally
+	var lines []status.SiteLine
 	for i := range 25 {
 		s := sample()
 		s.Site = fmt.Sprintf("site-%04d", i)
-		if i != 7 { // all but one site are well
+		switch {
+		case i == 7: // everything
+		case i%3 == 0: // silent as a whole
+			s.Nodes = s.Nodes[1:3]
+			for k := range s.Nodes {
+				s.Nodes[k].Silent, s.Nodes[k].LastSeen = true, asOf.Add(-time.Duration(i+1)*time.Hour)
+			}
+		default:
 			s.Nodes, s.WAN.Duplicate, s.WAN.LeaseSplit = s.Nodes[1:3], 0, 0
 		}
-		for _, n := range s.Nodes {
-			f.Nodes++
-			f.Phases[n.Phase]++
-			if n.Silent {
-				f.Silent++
+		for k, why := range []string{"WindowClosed", "WindowClosed", "LowDisk", "Locked", "AppLock", "HookDeferred", "LowPower", "Odd\x1bOne"} {
+			n := s.Nodes[0]
+			n.Phase, n.Reason, n.Silent = status.Deferred, why, false
+			if i%3 != 0 && k < i {
+				s.Nodes = append(s.Nodes, n)
 			}
 		}
-		f.WAN.Payload += s.WAN.Payload
-		f.WAN.Needed += s.WAN.Needed
-		f.WAN.Duplicate += s.WAN.Duplicate
-		f.Sites = append(f.Sites, s)
+		if i > 20 && i%3 != 0 {
+			n := s.Nodes[0]
+			n.Phase, n.Reason, n.Code = status.RolledBack, "HealthFailed", "E5103"
+			s.Nodes = append(s.Nodes, n)
+		}
+		lines = append(lines, tally.Site(s.Site, s.Timezone, s.Uplink, s.Nodes, s.WAN))
 	}
+	f := tally.Summary(asOf, rollouts)
+	f.SiteLines = lines
 	for name, v := range map[string]view{"fleet": {}, "fleet-wide": {wide: true}} {
 		var b strings.Builder
 		if err := v.fleet(&b, f); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, name, b.String())
+		if n := strings.Count(b.String(), "\n"); !v.wide && n > fleetHeight {
+			t.Errorf("%d lines", n)
+		}
+	}
+	// Whatever there is to say, it fits.
+	for i := range 40 {
+		f.Attention = append(f.Attention, status.Attention{Subject: fmt.Sprint(i)})
+	}
+	for _, p := range status.Order() {
+		f.Phases = append(f.Phases, status.PhaseCount{Phase: p})
+	}
+	f.Phases = f.Phases[len(f.Phases)-10:]
+	var b strings.Builder
+	if err := (view{}).fleet(&b, f); err != nil || strings.Count(b.String(), "\n") > fleetHeight {
+		t.Errorf("%v\n%s", err, b.String())
 	}
 }
 
 // A screen of nothing must not divide by it.
 func TestEmptyScreens(t *testing.T) {
 	var b strings.Builder
-	if err := (view{}).fleet(&b, status.Fleet{}); err != nil {
+	if err := (view{wide: true}).fleet(&b, status.Summary{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := (view{}).site(&b, status.Site{}); err != nil {

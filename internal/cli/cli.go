@@ -64,6 +64,10 @@ func Run(ctx context.Context, env Env, root *cobra.Command) problem.Exit {
 		fmt.Fprintln(env.Stderr, "interrupted")
 		return problem.ExitInterrupted
 	}
+	var silent Status
+	if errors.As(err, &silent) {
+		return problem.Exit(silent)
+	}
 	p := explain(ran, err)
 	if wantsJSON(ran) {
 		printJSON(env.Stderr, p)
@@ -90,6 +94,12 @@ func prepare(c *cobra.Command) {
 		}
 	}
 }
+
+// Status is an exit status that says something by itself: nothing is printed for it.
+type Status problem.Exit
+
+// Error implements error.
+func (s Status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // Usage is the error for arguments that do not fit the command.
 func Usage(c *cobra.Command, format string, args ...any) *problem.Error {

@@ -14,7 +14,7 @@ type Summary struct {
 	Phases     []PhaseCount  `json:"phases"` // in the order of a node's life
 	Rollouts   []RolloutLine `json:"rollouts"`
 	WAN        WAN           `json:"wan"`
-	Naive      int64         `json:"naive"`               // bytes that would have crossed the WANs had each node fetched for itself
+	Naive      int64         `json:"naive"`               // bytes of chunks that would have crossed the WANs had each node fetched for itself: WAN.Needed of each site, times its nodes
 	Attention  []Attention   `json:"attention"`           // the most urgent first, at most MaxAttention
 	More       int           `json:"more,omitempty"`      // how many more there are
 	SiteLines  []SiteLine    `json:"siteLines,omitempty"` // with ?sites=1
@@ -61,11 +61,12 @@ type RolloutLine struct {
 
 // Attention is something that a person should look at, and the command that shows it.
 type Attention struct {
-	Subject string `json:"subject"`
-	Text    string `json:"text"`
-	Command string `json:"command"`
-	Code    string `json:"code,omitempty"`
-	Count   int    `json:"count"`
+	Subject string     `json:"subject"`
+	Text    string     `json:"text"`
+	Since   *time.Time `json:"since,omitempty"`
+	Command string     `json:"command"`
+	Code    string     `json:"code,omitempty"`
+	Count   int        `json:"count"`
 }
 
 // SiteLine is a site in one line.
