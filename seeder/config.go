@@ -14,12 +14,16 @@ import (
 	"github.com/patchmesh/patchmesh/seeder/lease"
 )
 
+// databaseFile is the database in the state directory.
+const databaseFile = "seeder.db"
+
 // DefaultCongestion is the congestion control by which a seeder sends: random loss does not slow it down.
 const DefaultCongestion = "bbr"
 
 // Config of a seeder. State, ListenMesh, Release and Policy are required; a zero field is the default beside it.
 type Config struct {
 	State         string         // directory
+	Database      string         // file, or postgres://USER@HOST/DATABASE; default State/seeder.db
 	ListenMesh    string         // IP:port of the mesh; port 0 lets the system choose
 	ListenAPI     string         // IP:port of the HTTPS API; empty: the unix socket only
 	AdvertiseMesh []string       // host:port under which nodes reach the mesh; default ListenMesh
@@ -27,6 +31,7 @@ type Config struct {
 	Socket        string         // of the API; default State/seeder.sock
 	Release       trust.RoleKeys // who may sign bundles
 	Policy        trust.RoleKeys // who may sign policies
+	Git           GitConfig      // the repository with policies that is followed, if any
 	WANCapTotal   int64          // bytes per second to all sites together, as they leave; 0: no cap
 	Congestion    string         // TCP congestion control towards the sites; see DefaultCongestion
 	NoYield       bool           // fill a site's link though others use it
@@ -45,6 +50,12 @@ func (c *Config) fill() error {
 		return problem.New(problem.Usage, "no mesh address to listen on is given")
 	case c.WANCapTotal < 0:
 		return problem.New(problem.Usage, "a cap of %d bytes per second", c.WANCapTotal)
+	}
+	if err := c.Git.fill(); err != nil {
+		return err
+	}
+	if c.Database == "" {
+		c.Database = filepath.Join(c.State, databaseFile)
 	}
 	if c.Socket == "" {
 		c.Socket = filepath.Join(c.State, "seeder.sock")

@@ -23,10 +23,17 @@ type FsckResult struct {
 // Clean reports whether nothing is wrong.
 func (r FsckResult) Clean() bool { return r.Store.Clean() && r.Lacking == 0 }
 
-// Fsck checks the state directory of a seeder that does not run: every chunk, the database, and that published bundles
-// are whole. With repair it removes damaged chunks. report, if not nil, is told each finding.
-func Fsck(ctx context.Context, dir string, repair bool, report func(store.Finding)) (res FsckResult, err error) {
-	if _, err := os.Stat(filepath.Join(dir, "seeder.db")); err != nil { // make nothing where there is nothing
+// Fsck checks the state directory of a seeder that does not run: every chunk, the database (empty: the file in the
+// directory), and that published bundles are whole. With repair it removes damaged chunks. report, if not nil, is told each finding.
+func Fsck(ctx context.Context, dir, database string, repair bool, report func(store.Finding)) (res FsckResult, err error) {
+	if database == "" {
+		database = filepath.Join(dir, databaseFile)
+	}
+	there := database
+	if fleet.IsPostgres(database) {
+		there = filepath.Join(dir, "store")
+	}
+	if _, err := os.Stat(there); err != nil { // make nothing where there is nothing
 		return res, problem.New(problem.NotFound, "there is no seeder in %s", dir).Because(err).WithNext("name its directory with --state")
 	}
 	chunks, err := store.Open(filepath.Join(dir, "store"), store.Options{})
@@ -34,7 +41,7 @@ func Fsck(ctx context.Context, dir string, repair bool, report func(store.Findin
 		return res, err
 	}
 	defer func() { err = errors.Join(err, chunks.Close()) }()
-	db, err := fleet.Open(ctx, filepath.Join(dir, "seeder.db"), func(*roster.Roster) (trust.Signed, error) {
+	db, err := fleet.Open(ctx, database, func(*roster.Roster) (trust.Signed, error) {
 		return trust.Signed{}, errors.New("fsck signs nothing")
 	})
 	if err != nil {

@@ -36,6 +36,7 @@ type options struct {
 	MaxActiveSites   int      `yaml:"maxActiveSites"`
 	Congestion       string   `yaml:"congestion"`
 	NoYield          bool     `yaml:"noYield"`
+	Database         database `yaml:",inline"`
 }
 
 func (o *options) addFlags(c *cobra.Command) {
@@ -53,6 +54,7 @@ func (o *options) addFlags(c *cobra.Command) {
 	f.StringVar(&o.WANCapTotal, "wan-cap-total", o.WANCapTotal, "bits per second to all sites together, e.g. `300Mbit`; 0: no cap")
 	f.IntVar(&o.MaxActiveSites, "max-active-sites", o.MaxActiveSites, "uplinks that may fetch at the same time; further ones are asked to come back")
 	f.StringVar(&o.Congestion, "congestion", o.Congestion, "TCP congestion `control` towards the sites, as the kernel names it, where the kernel allows it")
+	o.Database.addFlags(c)
 	f.BoolVar(&o.NoYield, "no-yield", o.NoYield, "fill the sites' links though others use them")
 }
 
@@ -80,6 +82,9 @@ func (o *options) load(c *cobra.Command, file string) (seeder.Config, error) {
 	cfg := seeder.Config{State: o.State, ListenMesh: o.ListenMesh, ListenAPI: o.ListenAPI, AdvertiseMesh: o.AdvertiseMesh, AdvertiseAPI: o.AdvertiseAPI,
 		Socket: o.Socket, WANCapTotal: rate, Congestion: o.Congestion, NoYield: o.NoYield,
 		Leases: lease.Config{MaxActive: o.MaxActiveSites}}
+	if cfg.Database, err = o.Database.source(c); err != nil {
+		return seeder.Config{}, err
+	}
 	if cfg.Release, err = readRole("release", o.ReleaseKeys, o.ReleaseThreshold); err != nil {
 		return seeder.Config{}, err
 	}
@@ -104,6 +109,8 @@ func (o *options) override(c *cobra.Command, given options) {
 		"max-active-sites":  func() { o.MaxActiveSites = given.MaxActiveSites },
 		"congestion":        func() { o.Congestion = given.Congestion },
 		"no-yield":          func() { o.NoYield = given.NoYield },
+		"database":          func() { o.Database = given.Database },
+		"database-file":     func() { o.Database = given.Database },
 	} {
 		if c.Flags().Changed(name) {
 			set()

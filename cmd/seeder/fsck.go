@@ -23,7 +23,11 @@ bundles lack. With --repair it removes what is damaged; push the bundles again t
 bring it back. It ends with status 5 if there was damage.`,
 		Args: cli.Args(0, 0, "nothing"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			res, err := seeder.Fsck(c.Context(), o.State, repair, func(f store.Finding) {
+			source, err := o.Database.source(c)
+			if err != nil {
+				return err
+			}
+			res, err := seeder.Fsck(c.Context(), o.State, source, repair, func(f store.Finding) {
 				if !asJSON {
 					fmt.Fprintf(env.Stdout, "%s %s repaired=%v\n", f.Kind, cli.Printable(f.Path), f.Repaired)
 				}
@@ -48,6 +52,7 @@ bring it back. It ends with status 5 if there was damage.`,
 		},
 	}
 	c.Flags().StringVar(&o.State, "state", o.State, "state `directory`")
+	o.Database.addFlags(c)
 	c.Flags().BoolVar(&repair, "repair", false, "remove what is damaged")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return c

@@ -22,12 +22,12 @@ func newRoot(env cli.Env) *cobra.Command {
 		Long: `seeder keeps bundles, sends each site what it needs once, and holds the management
 API that meshctl speaks.
 
-It makes its keys when it is first started. Back up the state directory: with a new
+It makes its keys when it is first started. Back it up with "seeder backup": with a new
 identity every node would have to join again.`,
 		Example: `  seeder serve --state /var/lib/seeder --listen-mesh 0.0.0.0:7400 --listen-api 0.0.0.0:7443 \
       --advertise-mesh seed.example.com:7400 --advertise-api seed.example.com:7443 \
       --release-key release.pub --policy-key operator.pub`,
 	}
-	root.AddCommand(newServe(env), newFsck(env), cli.Version(env, "seeder"))
+	root.AddCommand(newServe(env), newFsck(env), newBackup(env), newRestore(env), cli.Version(env, "seeder"))
 	return root
 }

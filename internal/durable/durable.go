@@ -9,6 +9,7 @@ package durable
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +19,15 @@ import (
 const TempPrefix = ".tmp-"
 
 // WriteFile writes data to name atomically and durably with the permissions perm.
-func WriteFile(name string, data []byte, perm os.FileMode) (err error) {
+func WriteFile(name string, data []byte, perm os.FileMode) error {
+	return WriteStream(name, perm, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// WriteStream is WriteFile of what fn writes.
+func WriteStream(name string, perm os.FileMode, fn func(io.Writer) error) (err error) {
 	dir := filepath.Dir(name)
 	f, err := os.CreateTemp(dir, TempPrefix+"*")
 	if err != nil {
@@ -31,7 +40,7 @@ func WriteFile(name string, data []byte, perm os.FileMode) (err error) {
 			os.Remove(tmp)
 		}
 	}()
-	if _, err = f.Write(data); err != nil {
+	if err = fn(f); err != nil {
 		return err
 	}
 	if err = f.Chmod(perm); err != nil {

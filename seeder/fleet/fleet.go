@@ -152,11 +152,22 @@ var migrations = []string{
 		id INTEGER PRIMARY KEY AUTOINCREMENT, host TEXT NOT NULL, bundle TEXT NOT NULL, outcome TEXT NOT NULL,
 		recorded INTEGER NOT NULL) STRICT;
 	 CREATE INDEX unsigned_hosts ON unsigned (host, bundle, id);`,
+	// Where each rollout stands, and the newest grant of each site.
+	`CREATE TABLE rollouts (
+		policy TEXT NOT NULL, revision INTEGER NOT NULL, state BLOB NOT NULL, updated INTEGER NOT NULL,
+		PRIMARY KEY (policy, revision)) STRICT;
+	 CREATE TABLE grants (
+		policy TEXT NOT NULL, site TEXT NOT NULL, revision INTEGER NOT NULL, serial INTEGER NOT NULL, doc BLOB NOT NULL, sig BLOB NOT NULL,
+		PRIMARY KEY (policy, site)) STRICT;`,
+	// How the Git repository is followed.
+	`CREATE TABLE sync (name TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;`,
 }
+
+const createMigrations = `CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT`
 
 func (s *Store) migrate(ctx context.Context) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT`); err != nil {
+		if _, err := tx.ExecContext(ctx, createMigrations); err != nil {
 			return err
 		}
 		have, err := readVersion(ctx, tx)

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,13 +27,14 @@ const startTime = 20 * time.Second
 
 // Server is a running server.
 type Server struct {
-	t    testing.TB
-	dir  string
-	bin  string
-	cred *syscall.Credential // nil: as we are
-	cmd  *exec.Cmd
-	done chan struct{} // closed when cmd has ended
-	log  bytes.Buffer
+	t     testing.TB
+	dir   string
+	bin   string
+	cred  *syscall.Credential // nil: as we are
+	cmd   *exec.Cmd
+	done  chan struct{} // closed when cmd has ended
+	waits sync.WaitGroup
+	log   bytes.Buffer
 }
 
 // Start makes a cluster and starts it, or skips the test where PostgreSQL is not installed. The server flushes to the disk
@@ -140,10 +142,10 @@ func (s *Server) launch() {
 		s.t.Fatal(err)
 	}
 	done, cmd := make(chan struct{}), s.cmd
-	go func() {
+	s.waits.Go(func() {
 		_ = cmd.Wait() // how it ended is in the log
 		close(done)
-	}()
+	})
 	s.done = done
 }
 
@@ -163,7 +165,7 @@ func (s *Server) Kill() {
 			_ = syscall.Kill(n, syscall.SIGKILL) // it may have ended by itself
 		}
 	}
-	<-s.done
+	s.waits.Wait()
 	s.cmd = nil
 }
 
@@ -172,7 +174,7 @@ func (s *Server) stop() {
 		return
 	}
 	_ = s.cmd.Process.Signal(syscall.SIGQUIT) // at once: nothing is needed any more
-	<-s.done
+	s.waits.Wait()
 	s.cmd = nil
 }
 
