@@ -162,6 +162,9 @@ func (l *Life) wait(now time.Time, w *timing) {
 	if l.Phase == status.Deferred && !ours(l.Reason) { // what the installer said stands until it is asked again
 		return
 	}
+	if held(l.Reason) && l.Window != nil && !w.now.Before(l.Window.Opens) { // it was that, until it was too late for this window
+		return
+	}
 	l.Phase, l.Outcome = status.Scheduled, ""
 	l.Reason, l.Code, l.Detail = string(w.verdict.Reason), "", clip(w.verdict.Text, maxDetail)
 	if l.Missed > 0 {

@@ -27,7 +27,9 @@ type diary struct {
 	schedule policy.Schedule
 	staged   bool
 	off      bool
-	early    bool          // the neighbours' clocks are not heard yet
+	early    bool // the neighbours' clocks are not heard yet
+	before   bool // requireBeforeWindow
+	hold     func(now time.Time, l *Life) *hold
 	skew     time.Duration // of the site's clocks against ours
 	takes    time.Duration // of an install
 	answer   func(now time.Time) install.Result
@@ -86,7 +88,10 @@ func (d *diary) until(end string) *diary {
 			continue
 		}
 		for range 4 {
-			facts.staged = d.staged
+			facts.staged, facts.early, facts.hold = d.staged, d.before, nil
+			if d.hold != nil {
+				facts.hold = d.hold(d.now, d.life)
+			}
 			w := timingOf(d.schedule, d.now, d.skew, nil)
 			if w != nil {
 				w.early = d.early
@@ -119,7 +124,10 @@ func (d *diary) note() {
 // restart reads the state back, as after a crash; the daemon itself then forgets its waits.
 func (d *diary) restart(daemon bool) {
 	b, err := json.Marshal(d.life)
-	l := &Life{waiting: d.life.waiting && !daemon}
+	l := &Life{waiting: d.life.waiting && !daemon, claimed: d.life.claimed}
+	if daemon {
+		l.claimed = time.Time{}
+	}
 	if err == nil {
 		err = json.Unmarshal(b, l)
 	}

@@ -75,7 +75,9 @@ func newSim(seed uint64, n int) *sim {
 	return s
 }
 
-func (s *sim) split() bool { return s.splitFor > 0 && s.now >= s.splitAt && s.now < s.splitAt+s.splitFor }
+func (s *sim) split() bool {
+	return s.splitFor > 0 && s.now >= s.splitAt && s.now < s.splitAt+s.splitFor
+}
 
 func (s *sim) alive(x *simNode) bool { return x.off == 0 || s.now < x.off }
 
