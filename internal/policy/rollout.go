@@ -40,8 +40,9 @@ type Budget struct {
 
 // Defaults and limits of a rollout.
 const (
-	DefaultMaxUnavailable   = 25 // percent
-	DefaultBudget           = 2  // percent
+	MaxCount                = 1_000_000 // of a Size
+	DefaultMaxUnavailable   = 25        // percent
+	DefaultBudget           = 2         // percent
 	DefaultMinSamples       = 20
 	DefaultMaxPerSite       = 1
 	DefaultProgressDeadline = time.Hour
@@ -75,7 +76,7 @@ func (s Size) String() string {
 
 // ParseSize reads "100" or "5%".
 func ParseSize(text string) (s Size, err error) {
-	into, most := &s.Count, 1_000_000
+	into, most := &s.Count, MaxCount
 	number, percent := strings.CutSuffix(text, "%")
 	if percent {
 		into, most = &s.Percent, 100

@@ -61,6 +61,7 @@ func TestScheduleRefused(t *testing.T) {
 			want: "spec.schedule.startCutoffMinutes is 2h0m0s and must be less than spec.schedule.maintenanceWindow, of which the shortest is 2h0m0s"},
 		{name: "deadline in words", fields: "deadline: {after: a month}", want: `spec.schedule.deadline.after "a month" is not a time from 1m to 366d: write it as 30d, 36h or 90m`},
 		{name: "deadline below nothing", fields: "deadline: {after: -1h}", want: "is not a time"},
+		{name: "deadline with a sign", fields: "deadline: {after: 1d+2h}", want: "is not a time"},
 		{name: "deadline of a second", fields: "deadline: {after: 1s}", want: "is not a time"},
 		{name: "deadline beyond", fields: "deadline: {after: 367d}", want: "is not a time"},
 		{name: "deadline that overflows", fields: "deadline: {after: 65535d2562047h}", want: "is not a time"},

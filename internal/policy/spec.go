@@ -25,7 +25,7 @@ type Metadata struct {
 type Spec struct {
 	BundleRef       BundleRefSpec `json:"bundleRef" about:"The bundle, pinned by version and checksum."`
 	Targets         Targets       `json:"targets" about:"The nodes."`
-	Priority        int           `json:"priority,omitempty" range:"-1000000..1000000" default:"0" unit:"rank" about:"Of two policies that select a node for the same bundle name the higher wins; with equal ones the node keeps what it has and reports a conflict."`
+	Priority        int           `json:"priority,omitempty" range:"-1000000..1000000" default:"0" about:"Of two policies that select a node for the same bundle name the higher wins; with equal ones the node keeps what it has and reports a conflict."`
 	Suspend         bool          `json:"suspend,omitempty" default:"false" about:"No new starts; what has started finishes."`
 	AllowDowngrade  bool          `json:"allowDowngrade,omitempty" default:"false" about:"An older bundle may replace a newer one. A reverted commit does not need it."`
 	Schedule        ScheduleSpec  `json:"schedule,omitempty" about:"When an install may start. Without it: as soon as the bundle is staged."`

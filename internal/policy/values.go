@@ -91,7 +91,11 @@ func (r *reader) number(path string) int {
 	}
 	v, err := strconv.Atoi(n.Value)
 	if n.Tag != "!!int" || err != nil || strconv.Itoa(v) != n.Value || v < f.Min || v > f.Max { // 010 is eight to some
-		r.invalid(n, "%s %q is not a number of %s from %d to %d", path, n.Value, f.Unit, f.Min, f.Max)
+		of := "whole number"
+		if f.Unit != "" {
+			of = "number of " + f.Unit
+		}
+		r.invalid(n, "%s %q is not a %s from %d to %d", path, n.Value, of, f.Min, f.Max)
 		return fallback
 	}
 	return v
@@ -186,7 +190,7 @@ func (r *reader) duration(path string, most time.Duration) time.Duration {
 		}
 	}
 	more, err := time.ParseDuration(rest)
-	if err != nil || more < 0 || more > most || d+more < time.Minute || d+more > most {
+	if err != nil || strings.ContainsAny(v, "+-") || more > most || d+more < time.Minute || d+more > most {
 		r.invalid(n, "%s %.40q is not a time from 1m to %dd: write it as 30d, 36h or 90m", path, v, most/(24*time.Hour))
 		return 0
 	}
