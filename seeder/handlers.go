@@ -51,6 +51,7 @@ func (s *Seeder) routes() *router {
 	handle("GET", api.PathReports, s.getReports)
 	s.summaryRoutes(handle)
 	s.accessRoutes(handle)
+	s.complianceRoutes(handle)
 	handle("GET", api.PathWatch, s.getWatch)
 	gateway := api.Gateway(s.library.plain)
 	handle("GET", api.PathGateway, func(w http.ResponseWriter, r *http.Request) (any, error) {

@@ -1,0 +1,406 @@
+package seeder
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
+	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/roster"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/seeder/fleet"
+)
+
+// Where a row of compliance comes from.
+const (
+	sourceReceipt  = "receipt"
+	sourceUnsigned = "unsigned"
+	sourceNone     = "none"
+)
+
+// maxPage bounds a page of rows or receipts; pageSize is one that nobody chose.
+const (
+	maxPage  = 1000
+	pageSize = 500
+)
+
+// complianceRoutes registers what is asked of receipts.
+func (s *Seeder) complianceRoutes(handle func(method, path string, fn route)) {
+	handle("GET", api.PathCompliance, s.getCompliance)
+	handle("GET", api.PathReceipts, s.getReceipts)
+	handle("POST", api.PathLegacy, s.postLegacy)
+}
+
+func (s *Seeder) getCompliance(_ http.ResponseWriter, r *http.Request) (any, error) {
+	v := r.URL.Query()
+	now := s.now().UTC().Truncate(time.Microsecond)
+	q := inquiry{asOf: now, knownAt: now, site: v.Get("site"), policy: v.Get("policy"), bundle: v.Get("bundle"), limit: pageSize, silentAfter: s.cfg.SilentAfter}
+	refuse := func(err error) (any, error) {
+		return nil, problem.New(problem.Usage, "query %.200q", r.URL.RawQuery).Because(err)
+	}
+	var err error
+	for name, into := range map[string]*time.Time{"asOf": &q.asOf, "knownAt": &q.knownAt} {
+		t := v.Get(name)
+		if t == "" {
+			continue
+		}
+		if *into, err = time.Parse(time.RFC3339Nano, t); err != nil {
+			return refuse(err)
+		}
+		if *into = into.UTC().Truncate(time.Microsecond); into.After(now) {
+			return nil, problem.New(problem.Usage, "%s %s has not come yet: it is %s", name, t, now.Format(time.RFC3339))
+		}
+	}
+	if q.labels, err = parseLabels(v.Get("selector")); err != nil {
+		return refuse(err)
+	}
+	if q.after, err = parsePlace(v.Get("after")); err != nil {
+		return refuse(err)
+	}
+	if t := v.Get("limit"); t != "" {
+		if q.limit, err = strconv.Atoi(t); err != nil || q.limit < 1 || q.limit > maxPage {
+			return nil, problem.New(problem.Usage, "limit %.20q: want 1 to %d", t, maxPage)
+		}
+	}
+	return q.page(r.Context(), s.db)
+}
+
+// inquiry is a question about what ran where. Its answer follows from what is only ever added to, so it is the same
+// whenever it is asked.
+type inquiry struct {
+	asOf, knownAt        time.Time
+	site, policy, bundle string
+	labels               map[string]string
+	after                place
+	limit                int
+	silentAfter          time.Duration
+
+	signers map[string]string // by policy and revision
+}
+
+// place is where a row stands in the order of all.
+type place struct{ Site, Node, Bundle string }
+
+func (p place) compare(q place) int {
+	return cmp.Or(strings.Compare(p.Site, q.Site), strings.Compare(p.Node, q.Node), strings.Compare(p.Bundle, q.Bundle))
+}
+
+func (p place) String() string {
+	b, _ := json.Marshal([3]string{p.Site, p.Node, p.Bundle}) // strings: no error
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parsePlace(s string) (place, error) {
+	if s == "" {
+		return place{}, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil {
+		return place{}, err
+	}
+	var x [3]string
+	err = json.Unmarshal(b, &x)
+	return place{x[0], x[1], x[2]}, err
+}
+
+func parseLabels(s string) (map[string]string, error) {
+	out := map[string]string{}
+	for part := range strings.SplitSeq(s, ",") {
+		if part == "" {
+			continue
+		}
+		k, v, ok := strings.Cut(part, "=")
+		if !ok || k == "" {
+			return nil, problem.New(problem.Usage, "selector %.80q: want KEY=VALUE", part)
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+// page answers with the rows after a place. Scripts that name no site come first.
+func (q *inquiry) page(ctx context.Context, db *fleet.Store) (api.CompliancePage, error) {
+	q.signers = map[string]string{}
+	out := api.CompliancePage{AsOf: q.asOf, KnownAt: q.knownAt, Rows: []api.ComplianceRow{}}
+	then := q.asOf // of what was known of that time, no more than of the time at which it was known
+	if q.knownAt.Before(then) {
+		then = q.knownAt
+	}
+	asked, err := q.asked(ctx, db, then)
+	if err != nil {
+		return out, err
+	}
+	if q.after.Site == "" {
+		if out.Rows, err = q.unsigned(ctx, db, then); err != nil {
+			return out, err
+		}
+	}
+	sites, err := db.Sites(ctx)
+	if err != nil {
+		return out, err
+	}
+	for _, x := range sites {
+		if len(out.Rows) > q.limit {
+			break
+		}
+		if x.Name < q.after.Site || q.site != "" && x.Name != q.site {
+			continue
+		}
+		members, err := db.RosterAt(ctx, x.Name, then)
+		if err != nil {
+			return out, err
+		}
+		if members == nil {
+			continue
+		}
+		for _, n := range members.Nodes {
+			if len(out.Rows) > q.limit {
+				break
+			}
+			if x.Name == q.after.Site && n.Name < q.after.Node || !carries(n.Labels, q.labels) {
+				continue
+			}
+			rows, err := q.node(ctx, db, x.Name, n, asked)
+			if err != nil {
+				return out, err
+			}
+			for _, r := range rows {
+				if (place{r.Site, r.Node, r.Bundle}).compare(q.after) > 0 || q.after == (place{}) {
+					out.Rows = append(out.Rows, r)
+				}
+			}
+		}
+	}
+	if len(out.Rows) > q.limit {
+		out.Rows = out.Rows[:q.limit]
+		last := out.Rows[q.limit-1]
+		out.Next = place{last.Site, last.Node, last.Bundle}.String()
+	}
+	return out, nil
+}
+
+func carries(labels, want map[string]string) bool {
+	for k, v := range want {
+		if have, ok := labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
+// asked is the policy that the question is about, as it was in force; nil where it is about all, or there was none.
+func (q *inquiry) asked(ctx context.Context, db *fleet.Store, then time.Time) (*policy.Policy, error) {
+	if q.policy == "" {
+		return nil, nil
+	}
+	rev, err := db.PolicyAt(ctx, q.policy, then)
+	if err != nil || rev == nil {
+		return nil, err
+	}
+	d := new(policy.Document)
+	if err := manifest.DecodeCanonical("policy document", rev.Document.Doc, d); err != nil || d.Deleted {
+		return nil, nil // of another version of this program: what receipts say of it is shown
+	}
+	p, err := policy.Parse([]byte(d.Policy))
+	if err != nil {
+		return nil, nil
+	}
+	return p, nil
+}
+
+// node answers for one node: a row for each bundle name, and one that says that nothing is known where nothing is.
+func (q *inquiry) node(ctx context.Context, db *fleet.Store, site string, n roster.Node, asked *policy.Policy) ([]api.ComplianceRow, error) {
+	chain, err := db.Chain(ctx, n.PeerID, q.knownAt)
+	if err != nil {
+		return nil, err
+	}
+	heard, err := db.Heard(ctx, n.PeerID, q.asOf, q.silentAfter)
+	if err != nil {
+		return nil, err
+	}
+	rows := recall(chain, q.asOf, !heard)
+	rows = slices.DeleteFunc(rows, func(r api.ComplianceRow) bool {
+		return q.policy != "" && r.Policy != q.policy || q.bundle != "" && r.Bundle != q.bundle
+	})
+	if len(rows) == 0 && (q.policy == "" || asked != nil && asked.Matches(n.Labels)) {
+		none := api.ComplianceRow{Bundle: q.bundle, Source: sourceNone, LastKnown: !heard, Gap: broken(chain)}
+		if asked != nil {
+			none.Bundle, none.Policy = cmp.Or(q.bundle, asked.Bundle.Name), asked.Name
+		}
+		rows = append(rows, none)
+	}
+	for i := range rows {
+		r := &rows[i]
+		r.Site, r.Node, r.PeerID = site, n.Name, n.PeerID
+		if r.Source != sourceReceipt || r.Policy == "" {
+			continue
+		}
+		if r.SignedBy, err = q.signer(ctx, db, r.Policy, r.Revision); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
+}
+
+// recall is what receipts of a node, in the order of their numbers, say of a time: what was in force of each bundle, in
+// the order of the names. Of a node that was silent then it is certain only if a later receipt is known as well.
+func recall(chain []fleet.Receipt, at time.Time, silent bool) []api.ComplianceRow {
+	last := map[string]*api.ComplianceRow{}
+	gap, later := broken(chain), false
+	for _, c := range chain {
+		if c.Occurred.After(at) {
+			later = true
+			continue
+		}
+		old := last[c.Bundle]
+		since := c.Occurred
+		if old != nil && old.Since != nil && old.Checksum != nil && c.Checksum != nil && *old.Checksum == *c.Checksum {
+			since = *old.Since // it was in force before
+		}
+		r := &api.ComplianceRow{Bundle: c.Bundle, Version: c.Version, Checksum: c.Checksum, Policy: c.Policy, Revision: c.Revision, Commit: c.Commit,
+			Snapshot: c.Snapshot, Outcome: c.Outcome, Reason: c.Reason, Receipt: &c.Hash, Occurred: &c.Occurred, Recorded: &c.Recorded, Source: sourceReceipt, Gap: gap}
+		if c.Checksum != nil {
+			r.Since = &since
+		}
+		last[c.Bundle] = r
+	}
+	out := make([]api.ComplianceRow, 0, len(last))
+	for _, r := range last {
+		r.LastKnown = silent && !later
+		out = append(out, *r)
+	}
+	slices.SortFunc(out, func(a, b api.ComplianceRow) int { return strings.Compare(a.Bundle, b.Bundle) })
+	return out
+}
+
+// broken reports whether receipts are missing between the first and the last, or do not follow from each other.
+func broken(chain []fleet.Receipt) bool {
+	for i, c := range chain {
+		switch {
+		case c.Number != uint64(i)+1, (i == 0) != (c.Previous == nil), i > 0 && *c.Previous != chain[i-1].Hash:
+			return true
+		}
+	}
+	return false
+}
+
+// signer names who signed a revision of a policy: the fingerprints of the keys.
+func (q *inquiry) signer(ctx context.Context, db *fleet.Store, name string, revision uint64) (string, error) {
+	key := name + "@" + strconv.FormatUint(revision, 10)
+	if who, ok := q.signers[key]; ok {
+		return who, nil
+	}
+	p, err := db.PolicyRevision(ctx, name, revision)
+	if err != nil {
+		return "", err
+	}
+	who := ""
+	if p != nil && !p.Recorded.After(q.knownAt) {
+		if fps, err := trust.Issuers(p.Document.Sig); err == nil {
+			who = strings.Join(fps, "+")
+		}
+	}
+	q.signers[key] = who
+	return who, nil
+}
+
+// unsigned is what scripts have said, which names no policy and no labels.
+func (q *inquiry) unsigned(ctx context.Context, db *fleet.Store, then time.Time) ([]api.ComplianceRow, error) {
+	out := []api.ComplianceRow{}
+	if q.site != "" || q.policy != "" || len(q.labels) > 0 {
+		return out, nil
+	}
+	host, bundle := q.after.Node, q.after.Bundle
+	for len(out) <= q.limit {
+		us, err := db.UnsignedAt(ctx, then, host, bundle, q.limit+1)
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range us {
+			host, bundle = u.Host, u.Bundle
+			if q.bundle == "" || u.Bundle == q.bundle {
+				out = append(out, api.ComplianceRow{Node: u.Host, Bundle: u.Bundle, Outcome: u.Outcome, Occurred: &u.Recorded, Recorded: &u.Recorded, Source: sourceUnsigned})
+			}
+		}
+		if len(us) <= q.limit {
+			return out, nil
+		}
+	}
+	return out, nil
+}
+
+func (s *Seeder) getReceipts(_ http.ResponseWriter, r *http.Request) (any, error) {
+	v := r.URL.Query()
+	q := fleet.Query{Site: v.Get("site"), Node: v.Get("node"), Limit: 100}
+	var err error
+	if t := v.Get("after"); t != "" {
+		if q.After, err = strconv.ParseInt(t, 10, 64); err != nil {
+			return nil, problem.New(problem.Usage, "after %.40q: want the number of a page", t)
+		}
+	}
+	if t := v.Get("limit"); t != "" {
+		if q.Limit, err = strconv.Atoi(t); err != nil || q.Limit < 1 || q.Limit > maxPage {
+			return nil, problem.New(problem.Usage, "limit %.20q: want 1 to %d", t, maxPage)
+		}
+	}
+	rs, err := s.db.Receipts(r.Context(), q)
+	if err != nil {
+		return nil, err
+	}
+	page := api.ReceiptPage{Receipts: []api.RecordedReceipt{}, Next: q.After}
+	for _, x := range rs {
+		l, err := status.NewLink(x.Report.Report)
+		if err != nil {
+			return nil, err
+		}
+		page.Receipts = append(page.Receipts, api.RecordedReceipt{Hash: x.Hash, PeerID: x.Peer, Recorded: x.Recorded, Body: l.Body, Signed: l.Signed})
+		page.Next = x.ID
+	}
+	return page, nil
+}
+
+// Outcomes that old scripts know.
+func legacyOutcome(s string) bool {
+	return slices.Contains([]string{"success", "deferred", "verification_failure", "install_failure"}, s)
+}
+
+func (s *Seeder) postLegacy(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q api.LegacyReport
+	if err := api.ReadJSON(w, r, api.MaxBody, &q); err != nil {
+		return nil, err
+	}
+	switch {
+	case !plainWord(q.Host):
+		return nil, problem.New(problem.Usage, "host %.80q: want letters, digits and . _ : / + ~ -, beginning with a letter or digit, at most %d", q.Host, maxPlain)
+	case !plainWord(q.Bundle):
+		return nil, problem.New(problem.Usage, "bundle %.80q: want letters, digits and . _ : / + ~ -, beginning with a letter or digit, at most %d", q.Bundle, maxPlain)
+	case !legacyOutcome(q.Status):
+		return nil, problem.New(problem.Usage, "status %.80q: want success, deferred, verification_failure or install_failure", q.Status)
+	}
+	return nil, s.db.AddUnsigned(r.Context(), fleet.Unsigned{Host: q.Host, Bundle: q.Bundle, Outcome: q.Status, Recorded: s.now()})
+}
+
+const maxPlain = 253
+
+// plainWord accepts what a host or a bundle is called, and nothing that a spreadsheet takes for a formula.
+func plainWord(s string) bool {
+	for i, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case i > 0 && strings.IndexByte("._:/+~-", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxPlain
+}
