@@ -7,7 +7,6 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -211,78 +210,6 @@ func (r *reporter) session(t *testing.T, p *process) *xfer.Session {
 			}
 		}
 	}
-}
-
-// The seeder is killed again and again while reports come in. What it acknowledged it has, and it has everything once.
-func TestKillDuringReports(t *testing.T) {
-	dir := t.TempDir()
-	state := filepath.Join(dir, "st")
-	flags, _ := keys(t, dir)
-	p := launch(t, state, flags...)
-	r := join(t, p)
-	const rounds, window, total = 8, 200, 3000
-	chance := rand.New(rand.NewPCG(1, 2))
-	acked := map[uint64]bool{}
-	for round := range rounds + 1 {
-		s := r.session(t, p)
-		stop := len(acked) + 1 + chance.IntN(total/rounds)
-		if round == rounds {
-			stop = total
-		}
-		sent := 0
-		for seq, inFlight := uint64(1), 0; len(acked) < stop; {
-			for ; inFlight < window && seq <= total; seq++ {
-				if !acked[seq] {
-					s.Send(r.report(t, seq))
-					inFlight++
-					sent++
-				}
-			}
-			select {
-			case n := <-r.acks:
-				acked[n] = true
-				inFlight--
-			case <-time.After(20 * time.Second):
-				t.Fatalf("round %d: %d of %d acknowledged, %d sent, then silence\n%s", round, len(acked), stop, sent, p.stderr)
-			}
-		}
-		if round < rounds {
-			p.kill(t)
-			for len(r.acks) > 0 { // those that were on their way count: the seeder said it has them
-				acked[<-r.acks] = true
-			}
-			p = launch(t, state, flags...)
-		}
-		count := map[uint64]int{}
-		for after := int64(0); ; {
-			page, err := p.admin.Reports(t.Context(), api.ReportQuery{After: after, Limit: 1000})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, x := range page.Reports {
-				count[x.Body.Seq]++
-			}
-			if len(page.Reports) == 0 {
-				break
-			}
-			after = page.Next
-		}
-		for n := range acked {
-			if count[n] == 0 {
-				t.Errorf("round %d: report %d was acknowledged and is lost", round, n)
-			}
-		}
-		for n, c := range count {
-			if c != 1 {
-				t.Errorf("round %d: report %d is there %d times", round, n, c)
-			}
-		}
-	}
-	p.signal(t, os.Interrupt)
-	if out, err := command(t, "fsck", "--state", state).CombinedOutput(); err != nil {
-		t.Errorf("fsck: %v\n%s", err, out)
-	}
-	t.Logf("%d kills, %d reports acknowledged", rounds, len(acked))
 }
 
 // An upload survives kills: nothing that was put has to be put again, and what is published is whole.
