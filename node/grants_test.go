@@ -129,3 +129,38 @@ func TestSitePatchesInTurn(t *testing.T) {
 		t.Errorf("at the same time: %q", read("overlaps"))
 	}
 }
+
+// Two policies that contradict each other leave a node with what it has, and it says so; the one with the higher priority
+// wins. One that is suspended starts nothing.
+func TestConflictAndSuspension(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1)
+	s.installer, s.installConfig = s.realInstaller(s.members[0], "")
+	s.start(0)
+	one, two, three := s.bundle("1.0", 1, map[string][]byte{"f": []byte("one\n")}), s.bundle("2.0", 2, map[string][]byte{"f": []byte("two\n")}), s.bundle("3.0", 3, map[string][]byte{"f": []byte("three\n")})
+	in := func(b *chunker.Bundle, phase status.Phase, reason string) status.Node {
+		t.Helper()
+		return s.await(0, fmt.Sprintf("%s (%s)", phase, reason), func(st status.Node) bool {
+			return st.Phase == phase && st.Reason == reason && len(st.Installed) == 1 && st.Installed[0].Checksum == b.Digest
+		})
+	}
+	s.hand(0, one, s.policyOf("all", one, 1, ""))
+	in(one, status.Installed, "Installed")
+	s.hand(0, two, s.policyOf("tills", two, 1, ""))
+	if st := in(one, status.Installed, "Conflict"); st.Code != "E1112" || st.Desired.Policy != "all" || !strings.Contains(fmt.Sprint(st.Alarms), "all, tills") {
+		t.Errorf("%+v", st)
+	}
+	s.hand(0, two, s.policyOf("tills", two, 2, "  priority: 1\n"))
+	in(two, status.Installed, "Installed")
+	s.hand(0, three, s.policyOf("tills", three, 3, "  priority: 1\n  suspend: true\n"))
+	if st := in(two, status.Scheduled, grant.Paused); st.Detail != "suspended by the policy" || st.NextAttempt == nil || st.Code != "" {
+		t.Errorf("%+v", st)
+	}
+	s.hand(0, three, s.policyOf("all", three, 2, "  priority: 1\n")) // one of two goes on, the other is suspended: a conflict as well
+	if st := in(two, status.Scheduled, "Conflict"); st.Code != "E1112" || st.NextAttempt == nil {
+		t.Errorf("%+v", st)
+	}
+	s.hand(0, three, s.policyOf("all", three, 3, ""))
+	s.hand(0, three, s.policyOf("tills", three, 4, "  priority: 1\n"))
+	in(three, status.Installed, "Installed")
+}

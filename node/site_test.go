@@ -233,8 +233,14 @@ func (s *site) bundle(version string, seq uint64, files map[string][]byte) *chun
 // policy asks every node with role=pos for a bundle.
 func (s *site) policy(b *chunker.Bundle, revision uint64) trust.Signed {
 	s.t.Helper()
-	text := fmt.Sprintf("apiVersion: patchmgmt.io/v1\nkind: PatchPolicy\nmetadata: {name: all}\nspec:\n  bundleRef: {name: app, version: %q, checksum: %q}\n  targets: {selector: {matchLabels: {role: pos}}}\n",
-		b.Manifest.Version, b.Digest)
+	return s.policyOf("all", b, revision, "")
+}
+
+// policyOf is one with a name, and with more lines in its spec.
+func (s *site) policyOf(name string, b *chunker.Bundle, revision uint64, more string) trust.Signed {
+	s.t.Helper()
+	text := fmt.Sprintf("apiVersion: patchmgmt.io/v1\nkind: PatchPolicy\nmetadata: {name: %s}\nspec:\n  bundleRef: {name: app, version: %q, checksum: %q}\n  targets: {selector: {matchLabels: {role: pos}}}\n%s",
+		name, b.Manifest.Version, b.Digest, more)
 	if s.schedule != "" {
 		text += "  schedule: " + s.schedule + "\n"
 	}
@@ -305,8 +311,14 @@ func (s *site) staged(b *chunker.Bundle, revision uint64, nodes ...int) {
 // give imports a stick with the bundle and a policy for it at node i.
 func (s *site) give(i int, b *chunker.Bundle, revision uint64) {
 	s.t.Helper()
+	s.hand(i, b, s.policy(b, revision))
+}
+
+// hand imports a stick with the bundle and a policy at node i.
+func (s *site) hand(i int, b *chunker.Bundle, p trust.Signed) {
+	s.t.Helper()
 	var stick bytes.Buffer
-	if err := chunker.Export(s.t.Context(), b, []trust.Signed{s.policy(b, revision)}, &stick, nil); err != nil {
+	if err := chunker.Export(s.t.Context(), b, []trust.Signed{p}, &stick, nil); err != nil {
 		s.t.Fatal(err)
 	}
 	c := s.client(i)
