@@ -54,7 +54,7 @@ func TestKillDuringReports(t *testing.T) {
 func killLoop(t *testing.T, flags []string, kill func(p *process, state string) *process) {
 	state := filepath.Join(t.TempDir(), "st")
 	p := launch(t, state, flags...)
-	r := join(t, p)
+	r := join(t, p, "s1")
 	const window, each = 200, 300
 	rounds := kills()
 	total := uint64(rounds * each)

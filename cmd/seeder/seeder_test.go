@@ -132,6 +132,7 @@ func (p *process) signal(t testing.TB, s os.Signal) {
 // reporter is a node that does nothing but report.
 type reporter struct {
 	*xfer.Host
+	site string
 	key  ed25519.PrivateKey
 	up   chan *xfer.Session
 	acks chan uint64
@@ -150,21 +151,21 @@ func (r *reporter) Chunk(context.Context, *xfer.Session, chunk.ID) (xfer.Served,
 	return xfer.Served{}, xfer.RefuseError{Reason: wire.ReasonNotHeld}
 }
 
-func (r *reporter) report(t *testing.T, seq uint64) *wire.Report {
+func (r *reporter) report(t testing.TB, seq uint64) *wire.Report {
 	t.Helper()
-	b, err := json.Marshal(status.ReportBody{Site: "s1", Node: "n1", Seq: seq, Occurred: time.Unix(int64(seq), 0).UTC(), Phase: status.Staged, Reason: "Complete"})
+	b, err := json.Marshal(status.ReportBody{Site: r.site, Node: "n1", Seq: seq, Occurred: time.Unix(int64(seq), 0).UTC(), Phase: status.Staged, Reason: "Complete"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &wire.Report{Report: status.Report{Site: "s1", Node: "n1", Seq: seq, Body: b, Sig: ed25519.Sign(r.key, b)}}
+	return &wire.Report{Report: status.Report{Site: r.site, Node: "n1", Seq: seq, Body: b, Sig: ed25519.Sign(r.key, b)}}
 }
 
-func join(t *testing.T, p *process) *reporter {
+func join(t testing.TB, p *process, site string) *reporter {
 	t.Helper()
-	if _, err := p.admin.CreateSite(t.Context(), api.SiteSpec{Name: "s1"}); err != nil {
+	if _, err := p.admin.CreateSite(t.Context(), api.SiteSpec{Name: site}); err != nil {
 		t.Fatal(err)
 	}
-	reply, err := p.admin.CreateToken(t.Context(), "s1", api.TokenSpec{})
+	reply, err := p.admin.CreateToken(t.Context(), site, api.TokenSpec{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +173,7 @@ func join(t *testing.T, p *process) *reporter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &reporter{up: make(chan *xfer.Session, 16), acks: make(chan uint64, 1<<16)}
+	r := &reporter{site: site, up: make(chan *xfer.Session, 16), acks: make(chan uint64, 1<<16)}
 	if _, r.key, err = ed25519.GenerateKey(nil); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +185,7 @@ func join(t *testing.T, p *process) *reporter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Host, err = xfer.New(xfer.Config{Key: lk, Site: "s1", Name: "n1", Listen: "127.0.0.1:0", Limits: xfer.NodeLimits(), Allow: func(peer.ID) bool { return true }, Handler: r})
+	r.Host, err = xfer.New(xfer.Config{Key: lk, Site: site, Name: "n1", Listen: "127.0.0.1:0", Limits: xfer.NodeLimits(), Allow: func(peer.ID) bool { return true }, Handler: r})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +197,7 @@ func join(t *testing.T, p *process) *reporter {
 }
 
 // session dials until a session stands: the old connection may take a moment to be noticed as dead.
-func (r *reporter) session(t *testing.T, p *process) *xfer.Session {
+func (r *reporter) session(t testing.TB, p *process) *xfer.Session {
 	t.Helper()
 	for try := 0; ; try++ {
 		r.Disconnect(p.peer, fmt.Errorf("the seeder was killed"))
