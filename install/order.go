@@ -5,6 +5,7 @@ import (
 
 	"github.com/patchmesh/patchmesh/install/ledger"
 	"github.com/patchmesh/patchmesh/internal/order"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -18,11 +19,39 @@ func (s *session) ordered(ctx context.Context, r Request) Result {
 	if err != nil {
 		return s.refuse(err)
 	}
-	o, err := order.Open(set, trust.Signed{Doc: r.Order, Sig: r.OrderSignature}, trust.Floor(s.Built, s.ledger.Time))
+	o, err := s.openOrder(set, r)
 	if err != nil {
 		return s.refuse(err)
 	}
 	return s.signedBy(o, s.obey(ctx, o))
+}
+
+// openOrder verifies the order of a request: an operator's, or the seeder's if the policy that came with it, which is no
+// older than one that this machine has acted on, lets the seeder give it.
+func (s *session) openOrder(set *trust.Set, r Request) (*order.Order, error) {
+	signed, at := trust.Signed{Doc: r.Order, Sig: r.OrderSignature}, trust.Floor(s.Built, s.ledger.Time)
+	o, err := order.Open(set, signed, at)
+	if err == nil {
+		return o, nil
+	}
+	o, delegated := order.OpenDelegated(set, signed, at)
+	if delegated != nil {
+		return nil, err
+	}
+	if len(r.Policy) == 0 {
+		return nil, order.Delegated(o, nil)
+	}
+	d, p, err := policy.Open(set, trust.Signed{Doc: r.Policy, Sig: r.PolicySignature}, at)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.ledger.AdmitPolicy(d.Name, d.Revision); err != nil {
+		return nil, err
+	}
+	if p != nil && len(s.Config.Labels) > 0 && !p.Matches(s.Config.Labels) {
+		p = nil
+	}
+	return o, order.Delegated(o, p)
 }
 
 // obey goes on with an order whose signature is right.

@@ -47,7 +47,8 @@ type Request struct {
 	Grant          []byte `json:"grant,omitempty"`
 	GrantSignature []byte `json:"grantSignature,omitempty"`
 
-	// An operator's order, order.Order, stands alone: with it there is no manifest and no policy.
+	// An operator's order, order.Order, stands alone: with it there is no manifest, and no policy, unless the order is the
+	// seeder's and the policy lets it give that.
 	Order          []byte `json:"order,omitempty"`
 	OrderSignature []byte `json:"orderSignature,omitempty"`
 }
@@ -74,6 +75,12 @@ func NewOrderRequest(o trust.Signed, store string) Request {
 	return Request{Schema: SchemaRequest, Order: o.Doc, OrderSignature: o.Sig, Store: store}
 }
 
+// WithPolicy adds the policy that lets the seeder give the order of the request.
+func (r Request) WithPolicy(s trust.Signed) Request {
+	r.Policy, r.PolicySignature = s.Doc, s.Sig
+	return r
+}
+
 // Encode writes the request file.
 func (r Request) Encode() ([]byte, error) { return json.Marshal(r) }
 
@@ -98,8 +105,8 @@ func ParseRequest(b []byte) (Request, error) {
 	switch {
 	case r.Schema != SchemaRequest:
 		return bad(fmt.Errorf("schema %q is not %q", r.Schema, SchemaRequest))
-	case ordered && (len(r.Order) == 0 || len(r.OrderSignature) == 0 || len(r.Manifest)+len(r.Signature)+len(r.Policy)+len(r.PolicySignature) > 0):
-		return bad(fmt.Errorf("an order stands alone, with its signature"))
+	case ordered && (len(r.Order) == 0 || len(r.OrderSignature) == 0 || len(r.Manifest)+len(r.Signature) > 0 || (len(r.Policy) == 0) != (len(r.PolicySignature) == 0)):
+		return bad(fmt.Errorf("an order stands alone, with its signature, or with the policy that lets the seeder give it"))
 	case !ordered && (len(r.Manifest) == 0 || len(r.Signature) == 0 || len(r.Policy) == 0 || len(r.PolicySignature) == 0):
 		return bad(fmt.Errorf("manifest, policy and both signatures are required"))
 	case (len(r.Roster) == 0) != (len(r.RosterSignature) == 0):

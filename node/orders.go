@@ -18,8 +18,32 @@ import (
 
 // heldOrder is an operator's order whose signature is verified. We hand on those for our neighbours too.
 type heldOrder struct {
-	o *order.Order
-	s trust.Signed
+	o         *order.Order
+	s         trust.Signed
+	delegated bool // signed by the seeder: it counts as long as the policy in force says so
+}
+
+// openOrder verifies an order of an operator, or of the seeder.
+func (n *Node) openOrder(s trust.Signed) (*heldOrder, error) {
+	o, err := order.Open(&n.e.Trust, s, n.rec.Floor)
+	if err == nil {
+		return &heldOrder{o: o, s: s}, nil
+	}
+	if o, delegated := order.OpenDelegated(&n.e.Trust, s, n.rec.Floor); delegated == nil {
+		return &heldOrder{o, s, true}, nil
+	}
+	return nil, err
+}
+
+// wantedBack is the policy in force by which the seeder may order what it does; nil if there is none.
+// mine: it has to select this node too.
+func (n *Node) wantedBack(o *order.Order, mine bool) *heldPolicy {
+	for _, name := range slices.Sorted(maps.Keys(n.policies)) {
+		if p := n.policies[name]; p.p != nil && (!mine || p.p.Matches(n.labels())) && order.Delegated(o, p.p) == nil {
+			return p
+		}
+	}
+	return nil
 }
 
 // errand is what became of the newest order to this node about a bundle name. It is on disk before the executor is
@@ -48,11 +72,11 @@ func (e *errand) wait(now, next time.Time, reason string) (news bool) {
 // loadOrders reads what is on disk. Called by load.
 func (n *Node) loadOrders() {
 	if err := n.d.eachSigned("orders", func(_ string, s trust.Signed) error {
-		o, err := order.Open(&n.e.Trust, s, n.rec.Floor)
+		h, err := n.openOrder(s)
 		if err != nil {
 			return err
 		}
-		n.orders[o.Sequence] = &heldOrder{o, s}
+		n.orders[h.o.Sequence] = h
 		return nil
 	}); err != nil {
 		n.log.Error("an order on disk is not used; it is asked for again", "err", err)
@@ -71,9 +95,13 @@ func (n *Node) wantsOrder(sequence uint64) bool {
 
 // takeOrder verifies and keeps an order. It is refused when it cannot be for this site.
 func (n *Node) takeOrder(s trust.Signed) error {
-	o, err := order.Open(&n.e.Trust, s, n.rec.Floor)
+	h, err := n.openOrder(s)
 	if err != nil {
 		return err
+	}
+	o := h.o
+	if h.delegated && n.wantedBack(o, false) == nil {
+		return order.Delegated(o, nil)
 	}
 	if !o.Targets.Concerns(n.e.Site) {
 		return problem.New(problem.Denied, "order %d is for another site", o.Sequence).WithDone("it was not kept")
@@ -87,7 +115,7 @@ func (n *Node) takeOrder(s trust.Signed) error {
 	if at, err := o.Time(); err == nil {
 		n.trustedTime(at)
 	}
-	n.orders[o.Sequence] = &heldOrder{o, s}
+	n.orders[o.Sequence] = h
 	sequences := order.Newest(slices.Collect(maps.Keys(n.orders)), func(q uint64) uint64 { return q })
 	for q := range n.orders {
 		if q < sequences[0] {
@@ -109,7 +137,7 @@ func orderName(sequence uint64) string { return fmt.Sprintf("%020d", sequence) }
 func (n *Node) assign() {
 	labels := n.labels()
 	for q, h := range n.orders {
-		if e := n.rec.Errands[h.o.Bundle]; (e == nil || e.Sequence < q) && h.o.Targets.Names(n.e.Site, n.e.Node, labels) {
+		if e := n.rec.Errands[h.o.Bundle]; (e == nil || e.Sequence < q) && h.o.Targets.Names(n.e.Site, n.e.Node, labels) && (!h.delegated || n.wantedBack(h.o, true) != nil) {
 			n.rec.Errands[h.o.Bundle], n.dirty = &errand{Sequence: q}, true
 		}
 	}
@@ -183,7 +211,7 @@ func (n *Node) carryOut() {
 					if !v.Next.IsZero() {
 						r.Next = &v.Next
 					}
-					n.reportOrder(name, o, r)
+					n.reportOrder(name, o, r, false)
 				}
 				n.dirty = true
 				continue
@@ -193,6 +221,11 @@ func (n *Node) carryOut() {
 		e.Tries++
 		e.Next, e.Opens = now.Add(retryMost), time.Time{}
 		request := install.NewOrderRequest(n.orders[o.Sequence].s, n.d.path("chunks"))
+		if h := n.orders[o.Sequence]; h.delegated {
+			if p := n.wantedBack(o, true); p != nil { // otherwise the executor says why not
+				request = request.WithPolicy(p.s)
+			}
+		}
 		n.save(func(err error) {
 			if err != nil { // not on disk, so not done
 				n.busy = false
@@ -233,7 +266,7 @@ func (n *Node) carried(name string, o *order.Order, r install.Result) {
 		}
 		r.Next = &next
 		if e.wait(time.Now(), next, r.Reason) {
-			n.reportOrder(name, o, r)
+			n.reportOrder(name, o, r, false)
 		}
 		n.save(nil)
 	case latest:
@@ -267,17 +300,17 @@ func (n *Node) settled(name string, l *Life, o *order.Order, r install.Result) {
 		n.lifeChanged(name, l, nil)
 		return
 	case o.Kind == order.Retry && mine && Final(l.Phase) && l.Phase != status.Installed:
-		n.reportOrder(name, o, r)
+		n.reportOrder(name, o, r, false)
 		l.Phase, l.Reason, l.Code, l.Detail, l.Outcome, l.Next, l.Tries, l.Order = status.Pending, "OrderedAgain", "", "", "", time.Time{}, 0, 0
 		n.lifeChanged(name, l, nil)
 		return
 	}
-	n.reportOrder(name, o, r)
+	n.reportOrder(name, o, r, o.Kind == order.Rollback)
 	n.save(nil)
 }
 
-// reportOrder reports what became of an order apart from the life of its bundle.
-func (n *Node) reportOrder(name string, o *order.Order, r install.Result) {
+// reportOrder reports what became of an order apart from the life of its bundle; final: nothing more will.
+func (n *Node) reportOrder(name string, o *order.Order, r install.Result, final bool) {
 	n.rec.Report++
 	body := status.ReportBody{Site: n.e.Site, Node: n.e.Node, Seq: n.rec.Report, Occurred: n.cfg.now().UTC(), Phase: status.Pending,
 		Outcome: string(r.Outcome), Reason: r.Reason, Code: string(r.Code), Bundle: name, Version: o.Version, Checksum: o.Checksum, Order: o.Sequence,
@@ -295,6 +328,9 @@ func (n *Node) reportOrder(name string, o *order.Order, r install.Result) {
 		body.Phase = l.Phase
 		if t := l.Target; t != nil {
 			body.Policy, body.Revision = t.Policy, t.Revision
+		}
+		if final {
+			n.stub(&body, &r, l.Installed)
 		}
 	}
 	n.file(body)

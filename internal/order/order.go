@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/trust"
 )
@@ -131,6 +132,41 @@ func Open(set *trust.Set, s trust.Signed, at time.Time) (*Order, error) {
 		return nil, invalid(err)
 	}
 	return o, v.CheckCreated(created)
+}
+
+// OpenDelegated is Open for an order that the seeder has signed, with the key of its rosters, because a rollout has
+// used up its budget. It can be nothing but a rollback of named nodes in their window, and counts only where Delegated
+// holds for the policy in force.
+func OpenDelegated(set *trust.Set, s trust.Signed, at time.Time) (*Order, error) {
+	if len(s.Doc) > MaxBytes {
+		return nil, invalid(fmt.Errorf("%d bytes: at most %d", len(s.Doc), MaxBytes))
+	}
+	v, err := set.Verify(trust.RoleRoster, s, at)
+	if err != nil {
+		return nil, err
+	}
+	o, err := Parse(s.Doc)
+	if err != nil {
+		return nil, err
+	}
+	if o.Kind != Rollback || o.Now || len(o.Targets.Nodes) == 0 {
+		return nil, problem.New(problem.Denied, "order %d, %s, is signed by the seeder, which may only send named nodes back in their window", o.Sequence, o).WithDone("nothing was changed")
+	}
+	created, err := o.Time()
+	if err != nil {
+		return nil, invalid(err)
+	}
+	return o, v.CheckCreated(created)
+}
+
+// Delegated refuses an order of the seeder unless the operator's policy says that the seeder may give it: it asks for
+// the very release that is to go, and says onExceeded: Rollback.
+func Delegated(o *Order, p *policy.Policy) error {
+	if p != nil && p.Bundle.Name == o.Bundle && p.Bundle.Checksum == o.Checksum && p.Rollout != nil && p.Rollout.Budget.Rollback {
+		return nil
+	}
+	return problem.New(problem.Denied, "order %d, %s, is signed by the seeder, and the policy in force does not say onExceeded: Rollback for that release", o.Sequence, o).
+		WithDone("nothing was changed")
 }
 
 // Parse reads the bytes of an order whose signature was verified, now or before.
