@@ -39,8 +39,8 @@ type Config struct {
 	Isolation    string            `yaml:"isolation"` // auto: run without a namespace if the kernel refuses; required: do not
 	Facts        *manifest.Facts   `yaml:"facts"`     // instead of os-release and the program's architecture
 	Labels       map[string]string `yaml:"labels"`    // if set, a policy or an order that does not select them is refused
-	Site         string            `yaml:"site"`      // if set, an order that is not for this site is refused
-	Node         string            `yaml:"node"`      // if set, an order that names other nodes is refused
+	Site         string            `yaml:"site"`      // if set, an order or a grant that is not for this site is refused
+	Node         string            `yaml:"node"`      // if set, an order or a grant that names other nodes is refused
 }
 
 // HealthConfig is the local health command. It must end with status 0 for a release to stay.

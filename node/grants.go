@@ -130,6 +130,9 @@ func (n *Node) holdOf(l *Life) *hold {
 	case skew.Abs() > maxSkew:
 		return wait(string(preflight.ClockUnsure), fmt.Sprintf("the clock of this node is %s from its site's: set it", roughly(skew.Abs())), time.Minute)
 	}
+	if n.busy { // a claim would keep a place for nothing
+		return wait(grant.BatchNotReached, "this node is at something else", time.Minute)
+	}
 	held := n.grantOf(l)
 	if held == nil {
 		held = &heldGrant{}

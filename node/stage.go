@@ -243,7 +243,8 @@ func (n *Node) live() {
 				break
 			}
 			watched, begun, claimed := l.Window, l.Begun, l.claimed
-			v := l.step(time.Now(), n.targetFacts(l), n.timing(name, l))
+			w := n.timing(name, l)
+			v := l.step(time.Now(), n.targetFacts(l, w), w)
 			n.dirty = n.dirty || l.Window != watched
 			n.urgent = n.urgent || l.claimed != claimed || v.install
 			if !v.changed {
@@ -276,7 +277,7 @@ func (n *Node) live() {
 	}
 }
 
-func (n *Node) targetFacts(l *Life) *targetFacts {
+func (n *Node) targetFacts(l *Life, w *timing) *targetFacts {
 	b := n.bundles[l.Target.Checksum]
 	if b == nil {
 		return nil
@@ -285,7 +286,7 @@ func (n *Node) targetFacts(l *Life) *targetFacts {
 	if p := n.policies[l.Target.Policy]; p != nil && p.p != nil {
 		f.downgrade, f.early = p.p.Downgrade, p.p.Staging.RequireBeforeWindow
 	}
-	if f.staged && !l.Begun {
+	if f.staged && !l.Begun && l.may(w) {
 		f.hold = n.holdOf(l)
 	}
 	return f

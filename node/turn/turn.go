@@ -8,7 +8,8 @@
 // many. (Lamport's bakery, doi:10.1145/361082.361093, with the grant's order for the numbers, and with a bound on delays
 // in place of waiting for answers: a node that is switched off must not hold up the others.)
 //
-// Where the LAN is split, each half sees itself alone: at most MaxUnavailable start in each of them.
+// Where the LAN is split, each half sees itself alone: at most MaxUnavailable start in each of them. The cap is that of
+// one grant; who is at another bundle counts from when it has started.
 package turn
 
 import (
