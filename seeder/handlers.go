@@ -50,6 +50,7 @@ func (s *Seeder) routes() *router {
 	handle("POST", api.PathOrders, s.postOrder)
 	handle("GET", api.PathReports, s.getReports)
 	s.summaryRoutes(handle)
+	s.planRoutes(handle)
 	s.accessRoutes(handle)
 	s.complianceRoutes(handle)
 	handle("GET", api.PathWatch, s.getWatch)

@@ -21,6 +21,7 @@ func newApply(env cli.Env) *cobra.Command {
 	s := &server{env: env}
 	key := &keyFlags{env: env}
 	var files []string
+	var dryRun bool
 	var out output
 	c := &cobra.Command{
 		Use:   "apply -f FILE (--key FILE | --gpg ID)",
@@ -38,6 +39,13 @@ alone. All files are checked before the first one is sent.`,
 			}
 			if len(files) == 0 {
 				return cli.Usage(c, "no policy: give -f FILE")
+			}
+			if dryRun {
+				p, err := planOf(c, s, files, false)
+				if err != nil {
+					return err
+				}
+				return showPlan(env.Stdout, &out, p)
 			}
 			texts, err := readPolicies(env, files)
 			if err != nil {
@@ -58,6 +66,7 @@ alone. All files are checked before the first one is sent.`,
 	}
 	s.addFlags(c, 2*time.Minute) // a smart card waits for its owner
 	key.addFlags(c)
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would change, as \"meshctl diff\" does")
 	c.Flags().StringArrayVarP(&files, "file", "f", nil, "policy `file`, - for standard input; may be given several times")
 	out.addFlags(c, "text", "json")
 	return c

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"net/url"
 
 	"github.com/patchmesh/patchmesh/internal/status"
@@ -14,4 +15,14 @@ func (c *Client) Fleet(ctx context.Context, sites bool) (status.Summary, error) 
 		q = url.Values{"sites": {"1"}}
 	}
 	return ask[status.Summary](ctx, &c.caller, get(PathFleet, q), nil)
+}
+
+// Plan says what policies would change. Nothing is changed.
+func (c *Client) Plan(ctx context.Context, r PlanRequest) (Plan, error) {
+	return ask[Plan](ctx, &c.caller, call{method: http.MethodPost, path: PathPlan, repeat: true}, r)
+}
+
+// PolicyHistory lists the revisions of a policy, the newest first.
+func (c *Client) PolicyHistory(ctx context.Context, policy string) ([]PolicyRevision, error) {
+	return ask[[]PolicyRevision](ctx, &c.caller, get(fill(PathPolicyHistory, policy), nil), nil)
 }

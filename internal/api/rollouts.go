@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/plan"
 	"github.com/patchmesh/patchmesh/internal/status"
 )
 
@@ -16,6 +17,7 @@ const (
 	PathRolloutResume  = "/api/v1/rollouts/{policy}/resume"
 	PathRolloutPromote = "/api/v1/rollouts/{policy}/promote"
 	PathRolloutRetry   = "/api/v1/rollouts/{policy}/retry"
+	PathRolloutHistory = "/api/v1/rollouts/{policy}/history"
 	PathPlan           = "/api/v1/plan"
 )
 
@@ -102,75 +104,8 @@ type PlanFile struct {
 	Text string `json:"text"`
 }
 
+// MaxPlanBody bounds a PlanRequest, in bytes.
+const MaxPlanBody = 8 << 20
+
 // Plan is what would change, policy by policy.
-type Plan struct {
-	AsOf     time.Time     `json:"asOf"`
-	Changes  []PlanChange  `json:"changes"`
-	Pairs    int           `json:"pairs"`   // (policy, node) that are managed now
-	Removed  int           `json:"removed"` // of them gone after
-	Held     bool          `json:"held"`    // too many are removed: it needs a person's word
-	Warnings []PlanWarning `json:"warnings"`
-}
-
-// PlanWarning is a warning, or with Error set what keeps the plan from being applied.
-type PlanWarning struct {
-	Code  string `json:"code"`
-	Text  string `json:"text"`
-	Error bool   `json:"error"`
-}
-
-// PlanChange is what would become of one policy.
-type PlanChange struct {
-	Policy     string         `json:"policy"`
-	File       string         `json:"file"`
-	Action     string         `json:"action"` // add, change, remove, same
-	Fields     []PlanField    `json:"fields"`
-	Bundle     string         `json:"bundle"`
-	Version    string         `json:"version"`
-	Nodes      int            `json:"nodes"`
-	NodesWere  int            `json:"nodesWere"`
-	Sites      int            `json:"sites"`
-	Conflicts  []PlanConflict `json:"conflicts"`
-	Downgrades int            `json:"downgrades"` // nodes that have a newer sequence
-	Revoked    bool           `json:"revoked"`
-	SiteBytes  int64          `json:"siteBytes"` // new chunks of a site, at most
-	WANBytes   int64          `json:"wanBytes"`  // of all sites together
-	StagedBy   *time.Time     `json:"stagedBy,omitempty"`
-	Late       []PlanLate     `json:"late"` // sites that are not staged before their window
-	Windows    []PlanWindow   `json:"windows"`
-	Batches    int            `json:"batches"` // in all
-	PerWindow  int            `json:"batchesPerWindow"`
-	Count      int            `json:"windowCount"` // windows until it is done
-	Finish     *time.Time     `json:"finish,omitempty"`
-	Why        string         `json:"why,omitempty"` // there is no finish
-}
-
-// PlanField is a field whose value changes.
-type PlanField struct {
-	Path string `json:"path"`
-	Was  string `json:"was"`
-	Is   string `json:"is"`
-}
-
-// PlanConflict is another policy for the same bundle name and nodes at the same priority.
-type PlanConflict struct {
-	With    string `json:"with"`
-	Nodes   int    `json:"nodes"`
-	Example string `json:"example"` // SITE/NODE
-}
-
-// PlanLate is a site that would not be staged in time.
-type PlanLate struct {
-	Site   string        `json:"site"`
-	Late   time.Duration `json:"lateNanos"`
-	Rate   int64         `json:"rate"`
-	Reason string        `json:"reason"`
-}
-
-// PlanWindow is an opening that would be used, for the zone of most sites first.
-type PlanWindow struct {
-	Zone   string    `json:"zone"`
-	Opens  time.Time `json:"opens"`
-	Closes time.Time `json:"closes"`
-	Sites  int       `json:"sites"`
-}
+type Plan = plan.Plan

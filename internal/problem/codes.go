@@ -17,6 +17,7 @@ const (
 	InvalidOrder        Code = "E1104"
 	InvalidGrant        Code = "E1105"
 	InvalidWindow       Code = "E1107"
+	RolloutTooLong      Code = "W1201"
 	WindowSkipped       Code = "W1204"
 	WindowShort         Code = "W1205"
 	PolicyConflict      Code = "E1112"
@@ -87,6 +88,7 @@ func init() {
 	page(InvalidOrder, ExitUsage, "an order is not valid", "A rollback or a retry was ordered with a document that breaks a rule. The message names it. No node acts on it.")
 	page(InvalidGrant, ExitUsage, "a grant is not valid", "The document by which a rollout lets the nodes of a site start breaks a rule. The message names it. The node goes on with the one it has, or waits for a valid one.")
 	page(InvalidWindow, ExitUsage, "a maintenance window cannot be read", "A window is days and hours: \"Tue 02:00-04:00\", \"Mon-Fri 22:00-02:00\", \"Sat,Sun 00:00-24:00\", \"Daily 03:00-04:00\"; several are joined by ';'. The policy that was in force before stays in force: a window that cannot be read is neither no window nor an open one.")
+	page(RolloutTooLong, ExitOK, "a rollout takes longer than its deadline", "At this batch size and delay, in these windows, the last batch begins after the policy's schedule.deadline. The warning names the smallest batch size that would do, if there is one: a longer window, a shorter delay or another window does it too.")
 	page(WindowSkipped, ExitOK, "a window is skipped", "Where clocks go forward, an hour does not exist on that day, and a window inside it does not either. It is skipped: the next one is used. If that is one too few, move it by an hour, or add another.")
 	page(WindowShort, ExitOK, "a window is short on one day", "Where clocks go forward, a window loses the hour that does not exist on that day. Installs that start in it have less time; what has started finishes.")
 	page(PolicyConflict, ExitConflict, "two policies want different things", "Two policies select the same node for the same bundle name. The node keeps what it has until one of them changes.")
