@@ -18,15 +18,20 @@ func newLint(env cli.Env) *cobra.Command {
 	var files, zones []string
 	var out output
 	c := &cobra.Command{
-		Use:   "lint -f FILE",
+		Use:   "lint -f FILE|DIR",
 		Short: "check policies without applying them",
 		Long: `Lint reads policies as apply does and says what is wrong in them. For those that
 are right it prints when their windows open next, and warns of what the changing
 of clocks does to them within twelve months. It needs no network.
 
+Two policies that could select the same node for the same bundle name with equal
+priority are a conflict: the node would keep what it has. Lint prints labels of such
+a node and ends with status 6.
+
 Windows in the zone of each site ("timezone: site") are shown for the zones that
 --zone names.`,
 		Example: `  meshctl lint -f policy.yaml
+  meshctl lint -f policies/
   meshctl lint -f policy.yaml --zone America/Chicago --zone America/Denver`,
 		Args: cli.Args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -48,7 +53,7 @@ Windows in the zone of each site ("timezone: site") are shown for the zones that
 			if err != nil {
 				return err
 			}
-			findings := []lintFinding{}
+			findings, policies := []lintFinding{}, []*policy.Policy{}
 			for _, t := range texts {
 				p, err := policy.Parse(t.text)
 				if err != nil {
@@ -58,18 +63,21 @@ Windows in the zone of each site ("timezone: site") are shown for the zones that
 				if err != nil {
 					return err
 				}
-				findings = append(findings, f)
+				findings, policies = append(findings, f), append(policies, p)
 			}
 			if out.json {
-				return cli.JSON(env.Stdout, findings)
+				if err := cli.JSON(env.Stdout, findings); err != nil {
+					return err
+				}
+				return conflicts(policies)
 			}
 			for _, f := range findings {
 				f.write(env.Stdout)
 			}
-			return nil
+			return conflicts(policies)
 		},
 	}
-	c.Flags().StringArrayVarP(&files, "file", "f", nil, "policy `file`, - for standard input; may be given several times")
+	c.Flags().StringArrayVarP(&files, "file", "f", nil, "policy `file`, directory of them, or - for standard input; may be given several times")
 	c.Flags().StringArrayVar(&zones, "zone", nil, "time zone of a site, an IANA `name`, for policies with timezone: site; may be given several times")
 	out.addFlags(c, "text", "json")
 	return c
@@ -82,6 +90,10 @@ type lintFinding struct {
 	Version  string        `json:"version"`
 	Windows  string        `json:"windows"` // empty: installs start at any time
 	Timezone string        `json:"timezone"`
+	Targets  string        `json:"targets"`
+	Priority int           `json:"priority"`
+	Suspend  bool          `json:"suspend"`
+	Rollout  []string      `json:"rollout"` // in words; empty: no order among the nodes
 	Openings []lintOpening `json:"openings"`
 	Warnings []lintWarning `json:"warnings"`
 }
@@ -104,7 +116,8 @@ const openings = 4
 // lint looks a year ahead. sites are the zones to look in where the policy leaves that to the site.
 func lint(p *policy.Policy, sites []*time.Location, now time.Time) (lintFinding, error) {
 	s := p.Schedule
-	f := lintFinding{Policy: p.Name, Bundle: p.Bundle.Name, Version: p.Bundle.Version, Timezone: s.Zone, Openings: []lintOpening{}, Warnings: []lintWarning{}}
+	f := lintFinding{Policy: p.Name, Bundle: p.Bundle.Name, Version: p.Bundle.Version, Timezone: s.Zone,
+		Targets: targetsOf(p), Priority: p.Priority, Suspend: p.Suspend, Rollout: rolloutOf(p), Openings: []lintOpening{}, Warnings: []lintWarning{}}
 	if s.Zone != policy.ZoneSite {
 		sites = []*time.Location{nil}
 	}
@@ -150,6 +163,13 @@ func (f *lintFinding) warn(code problem.Code, format string, args ...any) {
 
 func (f *lintFinding) write(w io.Writer) {
 	fmt.Fprintf(w, "policy %s is valid: %s %s\n", f.Policy, f.Bundle, f.Version)
+	fmt.Fprintf(w, "targets  %s\n", f.Targets)
+	if f.Suspend {
+		fmt.Fprintln(w, "suspend  nothing starts")
+	}
+	for _, line := range f.Rollout {
+		fmt.Fprintf(w, "rollout  %s\n", line)
+	}
 	switch {
 	case f.Windows != "":
 		fmt.Fprintf(w, "windows  %s %s\n", f.Windows, zoneName(f.Timezone))

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,14 +22,15 @@ func newApply(env cli.Env) *cobra.Command {
 	var dryRun bool
 	var out output
 	c := &cobra.Command{
-		Use:   "apply -f FILE (--key FILE | --gpg ID)",
+		Use:   "apply -f FILE|DIR (--key FILE | --gpg ID)",
 		Short: "put policies in force",
 		Long: `Apply signs the policies in the files with the operator's key and gives them to
 the seeder, each as the next revision of its name. Every node verifies the
 signature itself. A policy that is in force already with the same text is left
-alone. All files are checked before the first one is sent.`,
+alone. All files are checked before the first one is sent. Of a directory the
+.yaml and .yml files in it and below are read.`,
 		Example: `  meshctl apply -f policy.yaml --key operator.key
-  meshctl apply -f pos.yaml -f kiosk.yaml --gpg 0xB5A2F3C1`,
+  meshctl apply -f policies/ --gpg 0xB5A2F3C1`,
 		Args: cli.Args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := out.check(c); err != nil {
@@ -67,52 +66,9 @@ alone. All files are checked before the first one is sent.`,
 	s.addFlags(c, 2*time.Minute) // a smart card waits for its owner
 	key.addFlags(c)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would change, as \"meshctl diff\" does")
-	c.Flags().StringArrayVarP(&files, "file", "f", nil, "policy `file`, - for standard input; may be given several times")
+	c.Flags().StringArrayVarP(&files, "file", "f", nil, "policy `file`, directory of them, or - for standard input; may be given several times")
 	out.addFlags(c, "text", "json")
 	return c
-}
-
-// policyText is a valid policy as written.
-type policyText struct {
-	name string
-	text []byte
-}
-
-func readPolicies(env cli.Env, files []string) (texts []policyText, err error) {
-	from := map[string]string{}
-	for _, name := range files {
-		b, err := readLimited(env, name, policy.MaxBytes)
-		if err != nil {
-			return nil, problem.New(problem.InvalidFile, "policy file %s", name).Because(err)
-		}
-		p, err := policy.ParseFile(name, b)
-		if err != nil {
-			return nil, err
-		}
-		if other, ok := from[p.Name]; ok {
-			return nil, problem.New(problem.InvalidPolicy, "policy %s stands in %s and in %s", p.Name, other, name).WithDone("nothing was applied")
-		}
-		from[p.Name] = name
-		texts = append(texts, policyText{p.Name, b})
-	}
-	return texts, nil
-}
-
-func readLimited(env cli.Env, name string, limit int64) ([]byte, error) {
-	r := env.Stdin
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		r = f
-	}
-	b, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("more than %d bytes", limit)
-	}
-	return b, err
 }
 
 func applyAll(ctx context.Context, env cli.Env, client *api.Client, sign signer.Signer, texts []policyText, out *output) error {
@@ -184,7 +140,7 @@ func newPolicy(env cli.Env) *cobra.Command {
 	s := &server{env: env}
 	c := &cobra.Command{Use: "policy", Short: "policies in force"}
 	s.addFlags(c, 2*time.Minute)
-	c.AddCommand(newPolicyList(s), newPolicyDelete(s))
+	c.AddCommand(newPolicyList(s), newPolicyDelete(s), newPolicySchema(env), newPolicyCRD(env))
 	return c
 }
 
