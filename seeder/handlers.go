@@ -52,6 +52,8 @@ func (s *Seeder) routes() *router {
 	s.summaryRoutes(handle)
 	s.planRoutes(handle)
 	s.accessRoutes(handle)
+	s.syncRoutes(handle)
+	s.historyRoutes(handle)
 	s.complianceRoutes(handle)
 	handle("GET", api.PathWatch, s.getWatch)
 	gateway := api.Gateway(s.library.plain)

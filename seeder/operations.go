@@ -29,7 +29,7 @@ func operations() map[string]operation {
 		"GET " + api.PathOpenAPI:  {least: viewer, summary: "this document", kind: "application/json"},
 		"GET " + api.PathWatch:    {least: viewer, summary: "what happens, as server-sent events", kind: "text/event-stream"},
 		"GET " + api.PathMetrics:  {least: viewer, summary: "metrics for Prometheus", kind: "text/plain"},
-		"POST " + api.PathGitHook: {least: anyone, summary: "the Git repository has changed; proved by the host's signature"},
+		"POST " + api.PathGitHook: {least: anyone, quiet: true, summary: "the Git repository has changed; proved by the host's signature"},
 		"POST " + api.PathLegacy:  {least: api.RoleNode, quiet: true, summary: "a report of an old script", in: api.LegacyReport{}},
 
 		"GET " + api.PathStatus:   {least: viewer, summary: "the whole fleet, node by node", out: status.Fleet{}},

@@ -84,6 +84,13 @@ func (d *desired) put(ctx context.Context, lib *library, s trust.Signed, at, now
 	w := want{fleet.Policy{Name: doc.Name, Revision: doc.Revision, Document: s, Recorded: now}, doc, pol}
 	d.putting.Lock()
 	defer d.putting.Unlock()
+	for _, x := range d.all() {
+		if x.Name == doc.Name && x.Revision < doc.Revision {
+			if err := notOlder(lib, pol, x.policy); err != nil {
+				return want{}, err
+			}
+		}
+	}
 	if _, err := d.db.PutPolicy(ctx, w.Policy); err != nil {
 		return want{}, err
 	}

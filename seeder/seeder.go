@@ -53,6 +53,7 @@ type Seeder struct {
 	members  *members
 	library  *library
 	desired  *desired
+	follower *follower
 	orders   *orders
 	boards   *boards
 	budget   *budget
@@ -150,6 +151,9 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 		return err
 	}
 	if s.desired, err = loadDesired(ctx, s.db, &s.set, s.log); err != nil {
+		return err
+	}
+	if s.follower, err = loadFollower(ctx, s); err != nil {
 		return err
 	}
 	if s.orders, err = loadOrders(ctx, s.db, &s.set); err != nil {
@@ -271,6 +275,7 @@ func (s *Seeder) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.host.Run(ctx) })
 	g.Go(func() error { return s.intake.run(ctx) })
+	g.Go(func() error { return s.follower.run(ctx) })
 	g.Go(func() error { return s.leases.run(ctx) })
 	g.Go(func() error { return s.pace.run(ctx) })
 	g.Go(func() error { return s.ledger.run(ctx) })

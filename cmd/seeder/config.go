@@ -36,6 +36,10 @@ type options struct {
 	MaxActiveSites   int      `yaml:"maxActiveSites"`
 	Congestion       string   `yaml:"congestion"`
 	NoYield          bool     `yaml:"noYield"`
+	GitRepository    string   `yaml:"gitRepository"`
+	GitBranch        string   `yaml:"gitBranch"`
+	GitPoll          string   `yaml:"gitPoll"`
+	GitWebhookSecret string   `yaml:"gitWebhookSecretFile"`
 	Database         database `yaml:",inline"`
 }
 
@@ -55,11 +59,16 @@ func (o *options) addFlags(c *cobra.Command) {
 	f.IntVar(&o.MaxActiveSites, "max-active-sites", o.MaxActiveSites, "uplinks that may fetch at the same time; further ones are asked to come back")
 	f.StringVar(&o.Congestion, "congestion", o.Congestion, "TCP congestion `control` towards the sites, as the kernel names it, where the kernel allows it")
 	o.Database.addFlags(c)
+	f.StringVar(&o.GitRepository, "git-repository", "", "`URL` of a Git repository with policies/, sites/ and keys/ to follow: https://, ssh:// or file://")
+	f.StringVar(&o.GitBranch, "git-branch", o.GitBranch, "`branch` of the Git repository")
+	f.StringVar(&o.GitPoll, "git-poll", o.GitPoll, "how `often` to look at the Git repository")
+	f.StringVar(&o.GitWebhookSecret, "git-webhook-secret-file", "", "`file` with the secret of the webhook by which the repository's host says that something changed")
 	f.BoolVar(&o.NoYield, "no-yield", o.NoYield, "fill the sites' links though others use them")
 }
 
 func defaults() options {
-	return options{State: "/var/lib/seeder", ListenMesh: "0.0.0.0:7400", ReleaseThreshold: 1, PolicyThreshold: 1, WANCapTotal: "0", MaxActiveSites: 2048, Congestion: seeder.DefaultCongestion}
+	return options{State: "/var/lib/seeder", ListenMesh: "0.0.0.0:7400", ReleaseThreshold: 1, PolicyThreshold: 1, WANCapTotal: "0", MaxActiveSites: 2048, Congestion: seeder.DefaultCongestion,
+		GitBranch: "main", GitPoll: seeder.DefaultGitPoll.String()}
 }
 
 // load reads the file named by --config, if any, and puts the flags that were given over it.
@@ -85,6 +94,9 @@ func (o *options) load(c *cobra.Command, file string) (seeder.Config, error) {
 	if cfg.Database, err = o.Database.source(c); err != nil {
 		return seeder.Config{}, err
 	}
+	if cfg.Git, err = o.git(c); err != nil {
+		return seeder.Config{}, err
+	}
 	if cfg.Release, err = readRole("release", o.ReleaseKeys, o.ReleaseThreshold); err != nil {
 		return seeder.Config{}, err
 	}
@@ -95,22 +107,26 @@ func (o *options) load(c *cobra.Command, file string) (seeder.Config, error) {
 // override copies the values whose flags were given.
 func (o *options) override(c *cobra.Command, given options) {
 	for name, set := range map[string]func(){
-		"state":             func() { o.State = given.State },
-		"listen-mesh":       func() { o.ListenMesh = given.ListenMesh },
-		"listen-api":        func() { o.ListenAPI = given.ListenAPI },
-		"advertise-mesh":    func() { o.AdvertiseMesh = given.AdvertiseMesh },
-		"advertise-api":     func() { o.AdvertiseAPI = given.AdvertiseAPI },
-		"socket":            func() { o.Socket = given.Socket },
-		"release-key":       func() { o.ReleaseKeys = given.ReleaseKeys },
-		"release-threshold": func() { o.ReleaseThreshold = given.ReleaseThreshold },
-		"policy-key":        func() { o.PolicyKeys = given.PolicyKeys },
-		"policy-threshold":  func() { o.PolicyThreshold = given.PolicyThreshold },
-		"wan-cap-total":     func() { o.WANCapTotal = given.WANCapTotal },
-		"max-active-sites":  func() { o.MaxActiveSites = given.MaxActiveSites },
-		"congestion":        func() { o.Congestion = given.Congestion },
-		"no-yield":          func() { o.NoYield = given.NoYield },
-		"database":          func() { o.Database = given.Database },
-		"database-file":     func() { o.Database = given.Database },
+		"state":                   func() { o.State = given.State },
+		"listen-mesh":             func() { o.ListenMesh = given.ListenMesh },
+		"listen-api":              func() { o.ListenAPI = given.ListenAPI },
+		"advertise-mesh":          func() { o.AdvertiseMesh = given.AdvertiseMesh },
+		"advertise-api":           func() { o.AdvertiseAPI = given.AdvertiseAPI },
+		"socket":                  func() { o.Socket = given.Socket },
+		"release-key":             func() { o.ReleaseKeys = given.ReleaseKeys },
+		"release-threshold":       func() { o.ReleaseThreshold = given.ReleaseThreshold },
+		"policy-key":              func() { o.PolicyKeys = given.PolicyKeys },
+		"policy-threshold":        func() { o.PolicyThreshold = given.PolicyThreshold },
+		"wan-cap-total":           func() { o.WANCapTotal = given.WANCapTotal },
+		"max-active-sites":        func() { o.MaxActiveSites = given.MaxActiveSites },
+		"congestion":              func() { o.Congestion = given.Congestion },
+		"git-repository":          func() { o.GitRepository = given.GitRepository },
+		"git-branch":              func() { o.GitBranch = given.GitBranch },
+		"git-poll":                func() { o.GitPoll = given.GitPoll },
+		"git-webhook-secret-file": func() { o.GitWebhookSecret = given.GitWebhookSecret },
+		"no-yield":                func() { o.NoYield = given.NoYield },
+		"database":                func() { o.Database = given.Database },
+		"database-file":           func() { o.Database = given.Database },
 	} {
 		if c.Flags().Changed(name) {
 			set()

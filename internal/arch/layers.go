@@ -27,7 +27,7 @@ func Layers() []Layer {
 		{"programs", []string{"cmd/*", "internal/cli"}},
 		{"daemons", []string{"node", "seeder"}},
 		{"engines", []string{"install", "install/*", "install/*/*", "gossip", "gossip/*", "internal/xfer", "internal/api", "internal/collect", "internal/closure"}},
-		{"stores", []string{"chunker", "chunker/*", "chunker/*/*", "internal/signer", "internal/progress", "seeder/fleet"}},
+		{"stores", []string{"chunker", "chunker/*", "chunker/*/*", "internal/signer", "internal/progress", "seeder/fleet", "seeder/gitops"}},
 		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/policy/schemadoc", "internal/order", "internal/grant", "internal/wanprofile", "internal/enrol", "internal/roster", "internal/status", "internal/ledbat", "internal/window", "internal/plan", "node/swarm", "node/turn", "seeder/lease", "seeder/rollout"}},
 		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/encoding", "internal/build", "internal/durable", "internal/durable/*", "internal/packages", "internal/wall", "internal/bed/*"}},
 	}

@@ -34,6 +34,8 @@ type Mirror struct {
 	Branch     string
 	Timeout    time.Duration // of one call of git; 0: DefaultTimeout
 	MaxBytes   int64         // of Dir; 0: DefaultMaxBytes
+
+	sha256 bool // the repository names its objects so
 }
 
 // head is the name under which the mirror keeps the branch.
@@ -88,7 +90,11 @@ func (m *Mirror) Open(ctx context.Context) error {
 		if err := os.MkdirAll(m.Dir, 0o700); err != nil {
 			return fmt.Errorf("git mirror: %w", err)
 		}
-		if _, err := m.git(ctx, nil, "init", "--quiet", "--bare", "--template=", "--initial-branch=followed", "."); err != nil {
+		format := "sha1"
+		if m.sha256 {
+			format = "sha256"
+		}
+		if _, err := m.git(ctx, nil, "init", "--quiet", "--bare", "--template=", "--object-format="+format, "--initial-branch=followed", "."); err != nil {
 			return err
 		}
 	}
@@ -112,7 +118,22 @@ func (m *Mirror) Open(ctx context.Context) error {
 // Fetch brings the newest state of the branch and returns its commit. An error that is a *problem.Error with
 // GitUnreachable means that nothing is known of the branch now.
 func (m *Mirror) Fetch(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	id, err := m.fetch(ctx)
+	if err == nil || !strings.Contains(err.Error(), "mismatched algorithms") {
+		return id, err
+	}
+	m.sha256 = !m.sha256
+	if err := os.RemoveAll(m.Dir); err != nil {
+		return "", fmt.Errorf("git mirror: %w", err)
+	}
+	if err := m.Open(ctx); err != nil {
+		return "", err
+	}
+	return m.fetch(ctx)
+}
+
+func (m *Mirror) fetch(parent context.Context) (string, error) {
+	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	done := make(chan struct{})
 	go func() { // the server says how much it sends; nobody else bounds it
@@ -125,7 +146,7 @@ func (m *Mirror) Fetch(ctx context.Context) (string, error) {
 	cancel(nil)
 	<-done
 	if err == nil {
-		out, err2 := m.git(ctx2(ctx), nil, "rev-parse", "--verify", "--quiet", head+"^{commit}")
+		out, err2 := m.git(parent, nil, "rev-parse", "--verify", "--quiet", head+"^{commit}")
 		if err2 == nil {
 			return strings.TrimSpace(string(out)), nil
 		}
@@ -137,9 +158,6 @@ func (m *Mirror) Fetch(ctx context.Context) (string, error) {
 	return "", problem.New(problem.GitUnreachable, "%s, branch %s: there is no answer that can be used", m.Public(), m.Branch).
 		Because(m.redact(err)).WithDone("nothing was changed; the last good commit stays in force")
 }
-
-// ctx2 is the context without the cancellation of the fetch that is over.
-func ctx2(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }
 
 // watch ends a fetch that grows the mirror above its limit.
 func (m *Mirror) watch(ctx context.Context, cancel context.CancelCauseFunc) {
@@ -209,7 +227,7 @@ func (m *Mirror) git(ctx context.Context, stdin []byte, args ...string) ([]byte,
 	defer cancel()
 	verb := args[0]
 	args = append([]string{"-c", "core.hooksPath=/dev/null", "-c", "fetch.fsckObjects=true", "-c", "gc.auto=0", "-c", "maintenance.auto=false",
-		"-c", "http.followRedirects=false", "-c", "credential.helper=", "-c", "core.fsync=all"}, args...)
+		"-c", "credential.helper=", "-c", "core.fsync=all"}, args...)
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir = m.Dir
 	for _, e := range os.Environ() {

@@ -75,8 +75,8 @@ func (r Removal) Held() bool { return r.Removes*5 > r.Of }
 
 // Older says why a policy may not follow the one that it takes the place of, or nil: it asks for a bundle with a lower
 // sequence, and neither reverts nor allows that.
-func Older(next *policy.Policy, reverts bool, sequence, inForce uint64) error {
-	if sequence >= inForce || reverts || next.Downgrade {
+func Older(next *policy.Policy, sequence, inForce uint64) error {
+	if sequence >= inForce || next.Downgrade { // as what reverts does, see policy.Document.Parse
 		return nil
 	}
 	return problem.New(problem.SequenceTooOld, "policy %s: bundle %s %s has sequence %d, the one in force has %d", next.Name, next.Bundle.Name, next.Bundle.Version, sequence, inForce).
