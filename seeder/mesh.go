@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/patchmesh/patchmesh/chunker/store"
+	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/wire"
@@ -59,7 +60,7 @@ func (m mesh) Message(s *xfer.Session, msg wire.Message) error {
 	}
 	switch msg := msg.(type) {
 	case *wire.LeaseAsk:
-		m.leases.step(lease.Ask{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Active: m.fetches(n.Site, msg.Active), Unreachable: msg.Unreachable, Never: !mayUplink(n) || m.spent(n)})
+		m.leases.step(lease.Ask{Site: n.Site, Peer: n.PeerID, Nonce: msg.Nonce, Active: m.fetches(n.Site, msg.Active), Unreachable: msg.Unreachable, Never: !mayUplink(n) || m.spent(n) || m.accused(n)})
 	case *wire.LeaseRenew:
 		m.presence.seen(n.PeerID, m.now())
 		m.yield.look(n.Site, s)
@@ -91,6 +92,12 @@ func (m mesh) fetches(site string, wants bool) bool { return wants && !m.pace.te
 func (m mesh) spent(n fleet.Node) bool {
 	_, over := m.budget.over(n.PeerID, m.pace.terms(n.Site).day)
 	return over
+}
+
+// accused: the node is under quarantine as a source.
+func (m mesh) accused(n fleet.Node) bool {
+	_, ok := m.quarantine.at(suspect{api.QuarantineSource, n.Site, n.Name})
+	return ok
 }
 
 // statement takes what one node says of itself, or an uplink says of a neighbour.

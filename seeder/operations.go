@@ -62,6 +62,7 @@ func operations() map[string]operation {
 
 		"GET " + api.PathRollouts:        {least: viewer, summary: "rollouts by policy", out: []api.Rollout{}},
 		"GET " + api.PathRollout:         {least: viewer, summary: "one rollout", out: api.Rollout{}},
+		"GET " + api.PathRolloutHistory:  {least: viewer, summary: "the rollouts of a policy, the newest revision first", query: []string{"limit"}, out: []api.Rollout{}},
 		"POST " + api.PathRolloutPause:   {least: operator, summary: "stop a rollout", in: api.RolloutChange{}, out: api.Rollout{}},
 		"POST " + api.PathRolloutResume:  {least: operator, summary: "let a rollout go on", in: api.RolloutChange{}, out: api.Rollout{}},
 		"POST " + api.PathRolloutPromote: {least: operator, summary: "end the soak of the canary", in: api.RolloutChange{}, out: api.Rollout{}},

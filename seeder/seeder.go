@@ -25,6 +25,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/chunk"
 	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/signer"
 	"github.com/patchmesh/patchmesh/internal/trust"
 	"github.com/patchmesh/patchmesh/internal/xfer"
 	"github.com/patchmesh/patchmesh/seeder/fleet"
@@ -49,30 +50,34 @@ type Seeder struct {
 	meshAddrs []string
 	apiURLs   []string
 
-	db       *fleet.Store
-	members  *members
-	library  *library
-	desired  *desired
-	follower *follower
-	orders   *orders
-	boards   *boards
-	budget   *budget
-	leases   *leases
-	ledger   *ledger
-	presence *presence
-	intake   *intake
-	sessions *sessions
-	pace     *pace
-	profiles sync.Mutex // held while a WAN profile is changed
-	yield    *yielding
-	shelf    *shelf
-	host     *xfer.Host
-	tokens   *tokens
-	audit    *audit
-	once     *once
-	events   *events
-	watchers chan struct{}   // a place for each open stream
-	ending   <-chan struct{} // closed when Run is to end: streams end
+	db         *fleet.Store
+	members    *members
+	library    *library
+	desired    *desired
+	follower   *follower
+	orders     *orders
+	boards     *boards
+	rollouts   *rollouts
+	budget     *budget
+	leases     *leases
+	ledger     *ledger
+	presence   *presence
+	intake     *intake
+	sessions   *sessions
+	pace       *pace
+	profiles   sync.Mutex // held while a WAN profile is changed
+	yield      *yielding
+	shelf      *shelf
+	host       *xfer.Host
+	tokens     *tokens
+	audit      *audit
+	once       *once
+	events     *events
+	post       *post
+	metrics    *metrics
+	quarantine *quarantine
+	watchers   chan struct{}   // a place for each open stream
+	ending     <-chan struct{} // closed when Run is to end: streams end
 
 	unixListener, tlsListener net.Listener
 	opened                    []io.Closer // in the order in which they were opened
@@ -131,18 +136,22 @@ func (s *Seeder) open(ctx context.Context) error {
 		return err
 	}
 	s.opened = append(s.opened, s.db)
-	if err := s.load(ctx, chunks, enc); err != nil {
+	if err := s.load(ctx, chunks, enc, rosterKey); err != nil {
 		return err
 	}
 	return s.listen(identity)
 }
 
 // load fills memory from disk.
-func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cache) (err error) {
+func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cache, rosterKey *signer.KeyFile) (err error) {
 	if s.tokens, err = loadTokens(ctx, s.db, s.token, s.now); err != nil {
 		return err
 	}
 	s.events, s.watchers = newEvents(s.now), make(chan struct{}, maxWatchers)
+	s.post, s.metrics = newPost(s.db, s.log, s.now, s.events), newMetrics(s)
+	if s.quarantine, err = loadQuarantine(ctx, s.db); err != nil {
+		return err
+	}
 	s.audit, s.once = newAudit(s.db, s.log, s.now), newOnce(s.db, s.log, s.now)
 	if s.members, err = loadMembers(ctx, s.db); err != nil {
 		return err
@@ -167,7 +176,10 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	}
 	s.shelf, s.budget = newShelf(s.library.read), newBudget()
 	s.intake = newIntake(s.db, s.log)
-	s.boards = &boards{db: s.db, members: s.members, library: s.library, desired: s.desired, orders: s.orders, bySite: map[string]*board{}}
+	if s.rollouts, err = loadRollouts(ctx, s, rosterKey); err != nil {
+		return err
+	}
+	s.boards = &boards{granted: s.rollouts.grant, db: s.db, members: s.members, library: s.library, desired: s.desired, orders: s.orders, bySite: map[string]*board{}}
 	s.pace = newPace(s.now, s.cfg.WANCapTotal, s.ledger.today)
 	sites, err := s.db.Sites(ctx)
 	if err != nil {
@@ -280,7 +292,10 @@ func (s *Seeder) Run(ctx context.Context) error {
 	g.Go(func() error { return s.pace.run(ctx) })
 	g.Go(func() error { return s.ledger.run(ctx) })
 	g.Go(func() error { return s.flushLoop(ctx) })
+	g.Go(func() error { return s.rollouts.run(ctx) })
 	g.Go(func() error { return s.watchSites(ctx) })
+	g.Go(func() error { return s.follow(ctx) })
+	g.Go(func() error { return s.post.run(ctx) })
 	err := g.Wait()
 	// After the last session and request: nothing changes any more.
 	rest := context.WithoutCancel(ctx)

@@ -56,6 +56,9 @@ func (s *Seeder) watchSites(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		if err := s.lookAtAccused(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("accusations not looked at; trying again", "in", lookEvery.String(), "err", err)
+		}
 		if s.now().Sub(begun) > s.cfg.SilentAfter {
 			was = s.lookAtSites(was)
 		}

@@ -30,6 +30,10 @@ const (
 // as the first time and not made twice. Keys are kept for a day.
 const HeaderIdempotency = "Idempotency-Key"
 
+// HeaderSignature of a webhook's request is "t=T,v1=H": T in Unix seconds, H in hex the HMAC-SHA256 with the webhook's
+// secret over T, a dot and the body. A receiver refuses what is too old.
+const HeaderSignature = "X-Patchmesh-Signature"
+
 // Role says what a token may be used for.
 type Role string
 

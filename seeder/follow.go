@@ -1,0 +1,60 @@
+package seeder
+
+import (
+	"context"
+	"time"
+
+	"github.com/patchmesh/patchmesh/seeder/fleet"
+)
+
+// Of following the reports.
+const (
+	followEvery  = time.Second
+	followBatch  = 500
+	followCursor = "reports"
+)
+
+// follow reads what was recorded, each report once and in order, and lets quarantine and metrics hear of it. How far it
+// has read is on disk: after a kill it goes on there, at worst with a few that it has seen.
+func (s *Seeder) follow(ctx context.Context) error {
+	t := time.NewTicker(followEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := s.followOnce(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("reports not looked at; trying again", "in", followEvery.String(), "err", err)
+		}
+	}
+}
+
+// followOnce reads to the end.
+func (s *Seeder) followOnce(ctx context.Context) error {
+	after, _, err := s.db.Cursor(ctx, followCursor)
+	if err != nil {
+		return err
+	}
+	for {
+		list, err := s.db.Reports(ctx, fleet.Query{After: after, Limit: followBatch})
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		for _, r := range list {
+			body, err := reportBody(r.Report)
+			if err != nil { // it was checked when it came
+				return err
+			}
+			if err := s.judge(ctx, r, body); err != nil {
+				return err
+			}
+			s.metrics.heard(r, body)
+			after = r.ID
+		}
+		if err := s.db.PutCursor(ctx, followCursor, after); err != nil {
+			return err
+		}
+	}
+}
