@@ -40,7 +40,9 @@ func (s *Store) PutOrder(ctx context.Context, o Order) (added bool, err error) {
 }
 
 // Orders returns at most limit orders, the newest first.
-func (s *Store) Orders(ctx context.Context, limit int) ([]Order, error) { return readOrders(ctx, s.r, limit) }
+func (s *Store) Orders(ctx context.Context, limit int) ([]Order, error) {
+	return readOrders(ctx, s.r, limit)
+}
 
 func readOrders(ctx context.Context, q querier, limit int) (out []Order, err error) {
 	err = each(ctx, q, func(scan func(...any) error) error {

@@ -23,7 +23,7 @@ import (
 // for a server that is away.
 const (
 	connectTime = 5 * time.Second
-	lockTime    = "5s"
+	lockTime    = "2s"
 	patience    = 15 * time.Second
 )
 
