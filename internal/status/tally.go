@@ -255,7 +255,7 @@ func (t *Tally) silence() (out []Attention) {
 		out = append(out, a)
 	}
 	if rest > 0 {
-		out = append(out, Attention{Subject: count(rest, "more site"), Text: "silent", Command: "meshctl site list --filter silent=true", Code: string(problem.SiteSilent), Count: rest})
+		out = append(out, Attention{Subject: count(rest, "more site"), Text: "silent", Command: "meshctl status -o wide", Code: string(problem.SiteSilent), Count: rest})
 	}
 	return out
 }
