@@ -51,6 +51,8 @@ type session struct {
 	silent    bool   // there is nothing to tell the daemon
 	patch     *patch // of the transaction that runs, or ran last
 	next      time.Time
+	began     time.Time                  // this run
+	before    map[string]*ledger.Release // in force when it began, by bundle name
 }
 
 // Apply acts on a request. It may be called twice, or after any crash: a request that was answered is not acted on again.
@@ -155,7 +157,9 @@ func (in *Installer) with(f func(*session) Result) Result {
 		if s.ledger, err = st.readLedger(in.Config.Root, s.open, in.Now()); err != nil {
 			return s.refuse(err)
 		}
+		s.began, s.before = in.Now(), inForce(s.ledger)
 		r := f(s)
+		s.time(&r)
 		r.Recovered = s.recovered
 		if b := s.ledger.Bundle(r.Bundle); r.Bundle != "" {
 			if b.Current != nil && b.Current.Installed() { // an older executor only laid repositories out
@@ -407,6 +411,10 @@ func (s *session) resultOf(t journal.Transaction, err error) Result {
 	r.Open = err != nil
 	r.Attempts = t.Attempt
 	r.Bundle, r.Version, r.Sequence, r.Checksum = t.New.Bundle, t.New.Version, t.New.Sequence, &t.New.Checksum
+	r.Before = s.beforeOf(t)
+	if !undoes(t) {
+		r.Started = t.New.Since
+	}
 	return s.withPatch(t, r)
 }
 

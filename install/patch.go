@@ -34,6 +34,7 @@ type patch struct {
 	findings []string
 	kept     []manager.Kept
 	changes  []packages.Change
+	set      *manifest.Digest // of all packages, in the end
 }
 
 // openPatch makes the patch of a transaction: the back end, on the release that was verified when it was staged.
@@ -144,6 +145,8 @@ func (s *session) tell(ctx context.Context, t journal.Transaction, over bool) {
 		p.kept = f.Plan.Kept
 		if now, err := p.manager.Installed(ctx); err == nil {
 			p.changes = packages.Diff(f.Before, now)
+			set := packages.SetDigest(now)
+			p.set = &set
 		} else {
 			p.findings = append(p.findings, err.Error())
 		}
@@ -189,6 +192,7 @@ func (s *session) withPatch(t journal.Transaction, r Result) Result {
 	if t.Packages.ID == "" || p == nil {
 		return r
 	}
+	r.PackageSet = p.set
 	r.Changes, r.Kept, r.Snapshot, r.Reboot = p.changes, p.kept, t.Packages.Snapshot, t.Packages.Reboot
 	for _, f := range p.findings[:min(len(p.findings), maxFindings)] {
 		r.Findings = append(r.Findings, clip(f))

@@ -110,6 +110,12 @@ type Result struct {
 	Seconds  int64             `json:"seconds,omitempty"`  // how long it took
 	Log      string            `json:"log,omitempty"`      // the last lines of the package manager
 	Next     *time.Time        `json:"next,omitempty"`     // of a deferral: when to ask again; absent: the daemon chooses
+
+	// For receipts.
+	Started    time.Time        `json:"started,omitzero"`     // by this machine's clock: of the transaction, or of a run without one
+	Ended      time.Time        `json:"ended,omitzero"`       // the same
+	Before     *ledger.Release  `json:"before,omitempty"`     // in force of this bundle name when the transaction began
+	PackageSet *manifest.Digest `json:"packageSet,omitempty"` // of all packages of the machine after a transaction of packages: packages.SetDigest
 }
 
 // WriteJSON writes the result as one JSON document.

@@ -13,12 +13,12 @@ const maxOutbox = 256
 
 // compact makes room when more than maxOutbox reports wait, and says which are to be forgotten. Reports of a phase that
 // was passed through go first: of each bundle the last report, and every outcome that is final, say all that matters.
-// Only if those alone are too many do the oldest of them go.
+// Only if those alone are too many do the oldest of them go, and never a receipt: the chain would have a gap.
 func (o *outbox) compact() (gone []uint64, lost int) {
 	if len(o.waiting) <= maxOutbox {
 		return nil, 0
 	}
-	keep := make([]bool, len(o.waiting))
+	keep, chained := make([]bool, len(o.waiting)), make([]bool, len(o.waiting))
 	last := map[string]bool{} // bundles that have a later report
 	left := 0
 	for i := len(o.waiting) - 1; i >= 0; i-- {
@@ -26,13 +26,14 @@ func (o *outbox) compact() (gone []uint64, lost int) {
 		if err := json.Unmarshal(o.waiting[i].Body, &b); err != nil {
 			continue // not ours: what openOutbox reads was written by seal
 		}
-		if keep[i] = !last[b.Bundle] || Final(b.Phase); keep[i] {
+		chained[i] = b.Receipt != nil
+		if keep[i] = !last[b.Bundle] || Final(b.Phase) || chained[i]; keep[i] {
 			left++
 		}
 		last[b.Bundle] = true
 	}
 	for i := range keep {
-		if keep[i] && left > maxOutbox {
+		if keep[i] && !chained[i] && left > maxOutbox {
 			keep[i] = false
 			left--
 			lost++

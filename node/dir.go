@@ -66,7 +66,7 @@ func writeJSON(name string, v any, perm os.FileMode) error {
 
 // create makes the directories.
 func (d dir) create() error {
-	for _, sub := range []string{"", "policies", "orders", "grants", "bundles", "outbox", "chunks"} {
+	for _, sub := range []string{"", "policies", "orders", "grants", "bundles", "outbox", "receipts", "chunks"} {
 		if err := os.MkdirAll(d.path(sub), 0o750); err != nil {
 			return err
 		}
@@ -77,7 +77,7 @@ func (d dir) create() error {
 // sweep removes what interrupted writes left.
 func (d dir) sweep() error {
 	var errs []error
-	for _, sub := range []string{"", "policies", "orders", "grants", "bundles", "outbox"} {
+	for _, sub := range []string{"", "policies", "orders", "grants", "bundles", "outbox", "receipts"} {
 		errs = append(errs, durable.Sweep(d.path(sub)))
 	}
 	return errors.Join(errs...)

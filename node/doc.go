@@ -17,6 +17,7 @@
 //	state.json           phases, floors, counters
 //	peers.json           where neighbours were last seen
 //	outbox/SEQ.json      reports the seeder has not acknowledged; SEQ.damaged: one that could not be read
+//	receipts/NUMBER-HASH.json  the newest of the node's receipts, each naming the one before
 //	chunks/              the chunk store (chunker/store)
 //	request.json         what the installer is asked for
 package node

@@ -231,7 +231,11 @@ func (l *Life) found(r install.Result) {
 		l.Installed = nil
 		return
 	}
-	l.Installed = &status.InstalledItem{Bundle: i.Bundle, Version: i.Version, Sequence: i.Sequence, Checksum: i.Checksum, Since: i.Since.UTC().Truncate(time.Second)}
+	receipt := ""
+	if l.Installed != nil && l.Installed.Checksum == i.Checksum {
+		receipt = l.Installed.Receipt
+	}
+	l.Installed = &status.InstalledItem{Receipt: receipt, Bundle: i.Bundle, Version: i.Version, Sequence: i.Sequence, Checksum: i.Checksum, Since: i.Since.UTC().Truncate(time.Second)}
 }
 
 // finish takes the installer's result.

@@ -84,6 +84,7 @@ func (n *Node) tick() {
 	n.watchSeeder(now)
 	n.giveBack(now)
 	n.watchSilence(now)
+	n.resumeReceipts(now)
 	n.showOverdue()
 	if n.dirty && !n.saving && now.Sub(n.saved) >= saveEvery {
 		n.saving = true

@@ -65,12 +65,18 @@ type Node struct {
 	leaving departure
 
 	// Owned by the loop.
-	rec        *record
-	dirty      bool // rec has changes that may wait
-	saved      time.Time
-	disk       *disk
-	saving     bool // a periodic write of rec is queued
-	out        *outbox
+	rec       *record
+	dirty     bool // rec has changes that may wait
+	saved     time.Time
+	disk      *disk
+	saving    bool // a periodic write of rec is queued
+	out       *outbox
+	chain     *receipts
+	unwritten []status.Link // receipts that are signed and not durable yet, the oldest first
+	writing   int           // of those, on their way to the disk
+
+	retryReceipts time.Time
+
 	policies   map[string]*heldPolicy
 	orders     map[uint64]*heldOrder // by sequence
 	grants     map[string]*heldGrant // by policy
@@ -193,6 +199,10 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	n.rec.Floor = trust.Floor(n.rec.Floor, build.Time())
 	var last uint64
 	if n.out, last, err = openOutbox(n.d, n.key); err != nil {
+		return nil, err
+	}
+	n.rec.Report = max(n.rec.Report, last)
+	if n.chain, last, err = openReceipts(n.d, n.out.waiting); err != nil {
 		return nil, err
 	}
 	n.rec.Report = max(n.rec.Report, last)

@@ -3,6 +3,8 @@ package node
 import (
 	"time"
 
+	"github.com/patchmesh/patchmesh/install"
+	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/wire"
@@ -33,36 +35,84 @@ func (n *Node) report(name string, l *Life) {
 		at := l.Next.UTC().Truncate(time.Second)
 		body.Next = &at
 	}
+	if l.Phase == status.Installed && l.inForce() && body.Outcome == "" { // it was asked for again, and is there
+		body.Outcome = string(install.Success)
+	}
+	final := Final(l.Phase) && body.Outcome != ""
+	if final {
+		n.stub(&body, l.answer, l.Installed)
+	}
 	if r := l.answer; r != nil {
 		body.Packages, body.Seconds, body.Snapshot, body.Reboot, body.Log = r.Changes, r.Seconds, r.Snapshot, r.Reboot, r.Log
 		body.Detail = detailOf(*r)
 		l.answer = nil
 	}
-	n.file(body)
+	hash := n.file(body)
+	if final && l.inForce() {
+		l.Installed.Receipt = hash.String()
+	}
 }
 
-// file signs a report and puts it into the outbox.
-func (n *Node) file(body status.ReportBody) {
+// file signs a report, puts it into the outbox, and names it. A receipt is sent once it is durable in the chain as well;
+// another report is sent even if the disk refuses it.
+func (n *Node) file(body status.ReportBody) manifest.Digest {
 	r, err := n.out.seal(body.Fit())
-	n.disk.add(func() error {
-		if err != nil {
-			return err
-		}
-		return n.out.write(r)
-	}, func(err error) {
+	if err != nil { // a time beyond the year 9999
+		n.event(problem.Internal, "a report could not be signed: %v", err)
+		return manifest.Digest{}
+	}
+	if l, err := status.NewLink(r); err == nil {
+		n.chain.extend(l)
+		n.unwritten = append(n.unwritten, l)
+		n.writeReceipts(len(n.unwritten) - 1)
+		return l.Hash
+	}
+	n.disk.add(func() error { return n.out.write(r) }, func(err error) {
 		if err != nil {
 			n.log.Error("report is not durable; it is sent all the same", "err", err)
 			n.event(diskCode(err), "a report could not be kept on disk: %v", err)
 		}
-		n.out.keep(r)
-		gone, lost := n.out.compact()
-		for _, seq := range gone {
-			n.disk.add(func() error { return n.out.forget(seq) }, nil)
-		}
-		if lost > 0 {
-			n.event(problem.SeederUnreachable, "%d reports that the seeder never had were dropped: %d are the most that are kept", lost, maxOutbox)
-		}
+		n.enqueue(r)
 	})
+	return manifest.DigestOf(r.Body)
+}
+
+// writeReceipts queues for the disk what is left of the chain, in its order. What the disk refuses is tried again some
+// ticks later.
+func (n *Node) writeReceipts(from int) {
+	for _, l := range n.unwritten[from:] {
+		n.writing++
+		n.disk.add(func() error { return n.chain.put(n.out, l) }, func(err error) {
+			n.writing--
+			if err != nil {
+				n.retryReceipts = time.Now().Add(resendAfter)
+				n.log.Error("receipt is not durable; it is not sent", "number", l.Body.Receipt.Number, "err", err)
+				n.event(diskCode(err), "a receipt could not be kept on disk: %v", err)
+				return
+			}
+			n.unwritten = n.unwritten[1:] // they succeed in order
+			n.enqueue(l.Signed)
+		})
+	}
+}
+
+// resumeReceipts tries again what the disk refused.
+func (n *Node) resumeReceipts(now time.Time) {
+	if n.writing == 0 && len(n.unwritten) > 0 && now.After(n.retryReceipts) {
+		n.writeReceipts(0)
+	}
+}
+
+// enqueue makes a report one to send.
+func (n *Node) enqueue(r status.Report) {
+	n.out.keep(r)
+	gone, lost := n.out.compact()
+	for _, seq := range gone {
+		n.disk.add(func() error { return n.out.forget(seq) }, nil)
+	}
+	if lost > 0 {
+		n.event(problem.SeederUnreachable, "%d reports that the seeder never had were dropped: %d are the most that are kept", lost, maxOutbox)
+	}
 }
 
 // sendReports sends what is due towards the seeder: there if we are the uplink, else through the uplink.
