@@ -63,8 +63,10 @@ func TestWAN(t *testing.T) {
 }
 
 func TestPolicy(t *testing.T) {
-	if _, err := policy.ParseFile("policy.yaml", read(t, "policy.yaml")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"policy.yaml", "policy-rollout.yaml"} {
+		if _, err := policy.ParseFile(name, read(t, name)); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package policy holds the desired state: PatchPolicy, patchmgmt.io/v1, the signed envelope it travels in, and the
-// choice of the policy that a node follows. A field that this version does not act on is refused by name, never
+// choice of the policy that a node follows. A field that this version does not know is refused by name, never
 // ignored. Pure; safe for concurrent use.
 package policy
 

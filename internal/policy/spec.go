@@ -5,7 +5,7 @@ package policy
 //
 // The tags: json is the field's name, and a field without omitempty has to be there; about says what it does; enum is
 // the words allowed, of which the first is the default; default is the value when nothing is written; range and unit
-// are of numbers; format and pattern of texts, for editors.
+// are of numbers; pattern of texts, for editors.
 type PatchPolicy struct {
 	APIVersion string   `json:"apiVersion" enum:"patchmgmt.io/v1" about:"Version of this format."`
 	Kind       string   `json:"kind" enum:"PatchPolicy" about:"Kind of document."`
