@@ -161,6 +161,8 @@ var migrations = []string{
 		PRIMARY KEY (policy, site)) STRICT;`,
 	// How the Git repository is followed.
 	`CREATE TABLE sync (name TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;`,
+	// The keys that a name has had are looked up for each report, those of removed nodes too.
+	`CREATE INDEX node_places ON nodes (site, name);`,
 }
 
 const createMigrations = `CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT`

@@ -133,7 +133,7 @@ func (s *Store) Receipts(ctx context.Context, q Query) (out []SignedReceipt, err
 		out = append(out, r)
 		return nil
 	}, `SELECT c.id, c.hash, c.peer, r.recorded, r.site, r.node, r.seq, r.body, r.sig FROM receipts c JOIN reports r ON r.peer = c.peer AND r.seq = c.seq
-		WHERE c.id > ?1 AND (?2 = '' OR c.site = ?2) AND (?3 = '' OR c.node = ?3) ORDER BY c.id LIMIT ?4`, q.After, q.Site, q.Node, q.Limit)
+		WHERE c.id > ?1 AND `+q.place("c.site", "c.node")+` ORDER BY c.id LIMIT ?4`, q.After, q.Site, q.Node, q.Limit)
 	return out, err
 }
 

@@ -67,6 +67,18 @@ type Query struct {
 	Newest     bool  // of more than Limit the newest, not the oldest
 }
 
+// place is the condition on a place, of the arguments ?2 and ?3. It says no more than is asked for, so that an index serves.
+func (q Query) place(site, node string) string {
+	s, n := `?2 = ''`, `?3 = ''`
+	if q.Site != "" {
+		s = site + ` = ?2`
+	}
+	if q.Node != "" {
+		n = node + ` = ?3`
+	}
+	return s + ` AND ` + n
+}
+
 // Reports returns what a query selects, in the order in which it was recorded.
 func (s *Store) Reports(ctx context.Context, q Query) (out []Report, err error) {
 	if q.Limit < 1 {
@@ -84,7 +96,7 @@ func (s *Store) Reports(ctx context.Context, q Query) (out []Report, err error) 
 		out = append(out, r)
 		return err
 	}, `SELECT id, peer, site, node, seq, recorded, body, sig FROM reports
-		WHERE id > ?1 AND (?2 = '' OR site = ?2) AND (?3 = '' OR node = ?3) ORDER BY `+order+` LIMIT ?4`, q.After, q.Site, q.Node, q.Limit)
+		WHERE id > ?1 AND `+q.place("site", "node")+` ORDER BY `+order+` LIMIT ?4`, q.After, q.Site, q.Node, q.Limit)
 	if q.Newest {
 		slices.Reverse(out)
 	}
