@@ -28,6 +28,7 @@ type Config struct {
 	ListenAPI     string         // IP:port of the HTTPS API; empty: the unix socket only
 	AdvertiseMesh []string       // host:port under which nodes reach the mesh; default ListenMesh
 	AdvertiseAPI  []string       // host:port under which nodes reach the API; default ListenAPI
+	ListenMetrics string         // IP:port on the loopback where metrics are served without a token; empty: nowhere
 	Socket        string         // of the API; default State/seeder.sock
 	Release       trust.RoleKeys // who may sign bundles
 	Policy        trust.RoleKeys // who may sign policies
@@ -48,6 +49,9 @@ func (c *Config) fill() error {
 		return problem.New(problem.Usage, "no state directory is given")
 	case c.ListenMesh == "":
 		return problem.New(problem.Usage, "no mesh address to listen on is given")
+	case c.ListenMetrics != "" && !onLoopback(c.ListenMetrics):
+		return problem.New(problem.Usage, "metrics are served without a token on the loopback only, not on %q", c.ListenMetrics).
+			WithNext("scrape the API with a viewer's token: meshctl access create")
 	case c.WANCapTotal < 0:
 		return problem.New(problem.Usage, "a cap of %d bytes per second", c.WANCapTotal)
 	}
@@ -81,6 +85,12 @@ func (c *Config) fill() error {
 		}
 	}
 	return nil
+}
+
+// onLoopback reports whether an address is one that no other machine reaches.
+func onLoopback(addr string) bool {
+	ap, err := netip.ParseAddrPort(addr)
+	return err == nil && ap.Addr().Unmap().IsLoopback()
 }
 
 // advertised returns the addresses to tell others: those configured, or the one listened on where that says a place.

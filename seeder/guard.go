@@ -19,6 +19,8 @@ const (
 	strangerBurst = 64 // a large store joins all at once, from one address
 	maxStrangers  = 4096
 	maxAPIConns   = 512
+
+	maxMetricsConns = 16
 )
 
 // guard says who makes a request. Who shows no token that is known here may do what is open to all, at a bounded rate, and

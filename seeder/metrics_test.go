@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
@@ -62,5 +63,28 @@ func TestMetrics(t *testing.T) {
 	}
 	if strings.Contains(w.Body.String(), "invented") || strings.Contains(w.Body.String(), "my own word") {
 		t.Error("a node's word is a label")
+	}
+}
+
+// On the loopback metrics need no token, and nothing else is served there. Anywhere else is refused.
+func TestMetricsListener(t *testing.T) {
+	b := start(t, func(c *Config) { c.ListenMetrics = "127.0.0.1:0" })
+	base := "http://" + b.metricsListener.Addr().String()
+	for path, want := range map[string]int{api.PathMetrics: 200, api.PathStatus: 404, "/": 404} {
+		resp, err := http.Get(base + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	for _, addr := range []string{"0.0.0.0:0", "192.0.2.1:9", "localhost:9", "[::]:0", "x"} {
+		cfg := b.cfg
+		cfg.State, cfg.ListenMetrics = t.TempDir(), addr
+		_, err := New(t.Context(), cfg)
+		wantCode(t, addr, err, problem.Usage)
 	}
 }

@@ -79,8 +79,8 @@ type Seeder struct {
 	watchers   chan struct{}   // a place for each open stream
 	ending     <-chan struct{} // closed when Run is to end: streams end
 
-	unixListener, tlsListener net.Listener
-	opened                    []io.Closer // in the order in which they were opened
+	unixListener, tlsListener, metricsListener net.Listener
+	opened                                     []io.Closer // in the order in which they were opened
 }
 
 // New opens the state directory, making it on the first start, and all listeners. Nothing is served before Run; a seeder
@@ -240,6 +240,13 @@ func (s *Seeder) listen(identity ed25519.PrivateKey) error {
 			s.apiURLs = append(s.apiURLs, "https://"+a)
 		}
 	}
+	if s.cfg.ListenMetrics != "" {
+		if s.metricsListener, err = net.Listen("tcp", s.cfg.ListenMetrics); err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+		s.metricsListener = bound(s.metricsListener, maxMetricsConns)
+		s.opened = append(s.opened, s.metricsListener)
+	}
 	// The store's lock is ours, so a socket that is there is of a seeder that died.
 	if err := os.Remove(s.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("api socket: %w", err)
@@ -282,6 +289,9 @@ func (s *Seeder) Run(ctx context.Context) error {
 	s.ctx, s.ending = ctx, ctx.Done()
 	routes := s.routes()
 	s.serve(g, ctx, s.unixListener, trusted(routes))
+	if s.metricsListener != nil {
+		s.serve(g, ctx, s.metricsListener, s.onlyMetrics())
+	}
 	if s.tlsListener != nil {
 		s.serve(g, ctx, s.tlsListener, guard(routes, s.tokens.who, routes.open(), s.audit.refused))
 	}

@@ -3,6 +3,7 @@ package seeder
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -188,5 +189,39 @@ func TestWatchEndsWithTheSeeder(t *testing.T) {
 	b.stop()
 	if l := lines(); len(l) != 0 {
 		t.Errorf("%q", l)
+	}
+}
+
+// The client takes events one by one, goes on where it was, and hears of what it missed.
+func TestClientWatches(t *testing.T) {
+	b := start(t, nil)
+	enough := errors.New("enough")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	first := b.events.newest()
+	b.site("s1")
+	b.site("s2")
+	var got []string
+	take := func(n int) func(api.Event) error {
+		return func(e api.Event) error {
+			if got = append(got, e.Name+" "+e.Subject); len(got) == n {
+				return enough
+			}
+			return nil
+		}
+	}
+	last, err := b.admin.Watch(ctx, first, take(2), func() { t.Error("nothing was missed") })
+	if d := cmp.Diff([]string{"created s1", "created s2"}, got); d != "" || !errors.Is(err, enough) || last <= first {
+		t.Fatalf("%s, %d, %v", d, last, err)
+	}
+	b.site("s3")
+	if _, err = b.admin.Watch(ctx, last, take(3), func() { t.Error("nothing was missed") }); !errors.Is(err, enough) || got[2] != "created s3" {
+		t.Errorf("%q, %v", got, err)
+	}
+	missed := 0
+	short, end := context.WithCancel(ctx)
+	_, err = b.admin.Watch(short, 1, take(99), func() { missed++; end() })
+	if missed != 1 || short.Err() == nil {
+		t.Errorf("missed %d, %v", missed, err)
 	}
 }

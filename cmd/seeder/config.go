@@ -27,6 +27,7 @@ type options struct {
 	ListenAPI        string   `yaml:"listenApi"`
 	AdvertiseMesh    []string `yaml:"advertiseMesh"`
 	AdvertiseAPI     []string `yaml:"advertiseApi"`
+	ListenMetrics    string   `yaml:"listenMetrics"`
 	Socket           string   `yaml:"socket"`
 	ReleaseKeys      []string `yaml:"releaseKeys"`
 	ReleaseThreshold int      `yaml:"releaseThreshold"`
@@ -50,6 +51,7 @@ func (o *options) addFlags(c *cobra.Command) {
 	f.StringVar(&o.ListenAPI, "listen-api", o.ListenAPI, "`IP:port` of the HTTPS API; empty: the unix socket only, and no node can join")
 	f.StringSliceVar(&o.AdvertiseMesh, "advertise-mesh", nil, "`host:port` under which nodes reach the mesh (default --listen-mesh)")
 	f.StringSliceVar(&o.AdvertiseAPI, "advertise-api", nil, "`host:port` under which nodes reach the API (default --listen-api)")
+	f.StringVar(&o.ListenMetrics, "listen-metrics", "", "`IP:port` on the loopback that serves /metrics without a token; empty: by the API only")
 	f.StringVar(&o.Socket, "socket", "", "`path` of the API's unix socket (default STATE/seeder.sock)")
 	f.StringSliceVar(&o.ReleaseKeys, "release-key", nil, "`file` with OpenPGP public keys that may sign bundles")
 	f.IntVar(&o.ReleaseThreshold, "release-threshold", o.ReleaseThreshold, "how many different release keys must sign a bundle")
@@ -89,7 +91,7 @@ func (o *options) load(c *cobra.Command, file string) (seeder.Config, error) {
 		return seeder.Config{}, cli.Usage(c, "--max-active-sites %d: want at least 1", o.MaxActiveSites)
 	}
 	cfg := seeder.Config{State: o.State, ListenMesh: o.ListenMesh, ListenAPI: o.ListenAPI, AdvertiseMesh: o.AdvertiseMesh, AdvertiseAPI: o.AdvertiseAPI,
-		Socket: o.Socket, WANCapTotal: rate, Congestion: o.Congestion, NoYield: o.NoYield,
+		ListenMetrics: o.ListenMetrics, Socket: o.Socket, WANCapTotal: rate, Congestion: o.Congestion, NoYield: o.NoYield,
 		Leases: lease.Config{MaxActive: o.MaxActiveSites}}
 	if cfg.Database, err = o.Database.source(c); err != nil {
 		return seeder.Config{}, err
