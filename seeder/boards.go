@@ -13,7 +13,7 @@ import (
 )
 
 // board is the documents that a site gets: its roster, the newest orders that may be for one of its nodes, the policies
-// that select one, the withdrawn policies, and the manifests of the bundles that the policies name. It is not changed once it is in the map.
+// that select one with the grants of their rollouts, the withdrawn policies, and the manifests of the bundles that the policies name. It is not changed once it is in the map.
 type board struct {
 	entries []wire.DocEntry
 	docs    map[manifest.Digest]*wire.Doc
@@ -35,6 +35,7 @@ type boards struct {
 	library *library
 	desired *desired
 	orders  *orders
+	granted func(site, policy string, revision uint64) (fleet.Grant, bool)
 
 	posting sync.Mutex // one change at a time, so that an older state never replaces a newer one
 	mu      sync.RWMutex
@@ -74,6 +75,9 @@ func (x *boards) post(ctx context.Context, site string) error {
 			continue
 		}
 		b.add(wire.DocPolicy, w.Name, w.Revision, w.Document)
+		if g, ok := x.granted(site, w.Name, w.Revision); ok {
+			b.add(wire.DocGrant, w.Name, g.Serial, g.Document)
+		}
 		if k, ok := x.library.book(w.policy.Bundle.Checksum); ok {
 			b.add(wire.DocManifest, k.Name, k.Sequence, k.Manifest)
 			b.bundles[k.Digest] = true

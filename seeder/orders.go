@@ -93,6 +93,25 @@ func (x *orders) put(ctx context.Context, members *members, s trust.Signed, at, 
 	return out, x.reload(ctx)
 }
 
+// delegate takes an order that the seeder itself has signed.
+func (x *orders) delegate(ctx context.Context, o fleet.Order) error {
+	if _, err := x.db.PutOrder(ctx, o); err != nil {
+		return err
+	}
+	return x.reload(ctx)
+}
+
+// next calls put with the last sequence, while no other order is given.
+func (x *orders) next(put func(last uint64) error) error {
+	x.putting.Lock()
+	defer x.putting.Unlock()
+	var last uint64
+	if all := x.all(); len(all) > 0 {
+		last = all[len(all)-1].Sequence
+	}
+	return put(last)
+}
+
 func (s standing) info(members *members) api.OrderInfo {
 	return api.OrderInfo{Order: *s.order, Nodes: members.addressed(s.order.Targets), Recorded: s.Recorded.UTC(), Document: s.Document}
 }

@@ -42,12 +42,9 @@ func (s *Seeder) summary(ctx context.Context, lines bool) (status.Summary, error
 			all = append(all, line)
 		}
 	}
-	sum := t.Summary(s.now().UTC(), s.rolloutLines())
+	sum := t.Summary(s.now().UTC(), s.rollouts.lines())
 	sum.WAN.CapBytesPerSecond = s.cfg.WANCapTotal
 	slices.SortFunc(all, func(a, b status.SiteLine) int { return cmp.Compare(a.Site, b.Site) })
 	sum.SiteLines = all
 	return sum, nil
 }
-
-// rolloutLines are the rollouts under way.
-func (s *Seeder) rolloutLines() []status.RolloutLine { return nil }

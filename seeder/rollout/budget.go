@@ -73,12 +73,10 @@ func (x *stepper) sendBack() {
 		f := x.facts[place{n.Site, n.Name}]
 		switch {
 		case n.Result != Installed || n.Before || f == nil:
-		case n.SentBack.IsZero():
-			if !f.Silent && x.w.Sites[n.Site].open(x.now) {
-				list = append(list, n)
-			}
-		case x.now.Before(n.SentBack.Add(x.progress())):
+		case !n.SentBack.IsZero() && x.now.Before(n.SentBack.Add(x.progress())):
 			busy[n.Site]++
+		case !f.Silent && x.w.Sites[n.Site].open(x.now): // a second time too: the order may have been lost with the seeder
+			list = append(list, n)
 		}
 	}
 	slices.SortStableFunc(list, func(a, b *Node) int { return b.Settled.Compare(a.Settled) })

@@ -278,3 +278,16 @@ func (x *stepper) unstarted(n *Node, f *Fact, halted bool) {
 		n.Settled, n.Reason = time.Time{}, ""
 	}
 }
+
+// Word says in one word where the node is, as screens count it.
+func (n *Node) Word() string {
+	switch {
+	case n.Result != "":
+		return string(n.Result)
+	case !n.Settled.IsZero():
+		return "Deferred"
+	case !n.Started.IsZero():
+		return "Installing"
+	}
+	return "Waiting"
+}
