@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -135,16 +136,18 @@ func (m *Mirror) Fetch(ctx context.Context) (string, error) {
 func (m *Mirror) fetch(parent context.Context) (string, error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	done := make(chan struct{})
-	go func() { // the server says how much it sends; nobody else bounds it
-		defer close(done)
-		m.watch(ctx, cancel)
-	}()
+	var watching sync.WaitGroup
+	watching.Go(func() { m.watch(ctx, cancel) }) // the server says how much it sends; nobody else bounds it
 	_, err := m.git(ctx, nil, "fetch", "--quiet", "--no-tags", "--no-auto-gc", "--no-recurse-submodules", "--no-write-fetch-head",
 		"origin", "+refs/heads/"+m.Branch+":"+head)
 	cause := context.Cause(ctx)
 	cancel(nil)
-	<-done
+	watching.Wait()
+	if cause == nil {
+		if cause = m.tooLarge(); cause != nil {
+			err = cause
+		}
+	}
 	if err == nil {
 		out, err2 := m.git(parent, nil, "rev-parse", "--verify", "--quiet", head+"^{commit}")
 		if err2 == nil {
@@ -161,15 +164,11 @@ func (m *Mirror) fetch(parent context.Context) (string, error) {
 
 // watch ends a fetch that grows the mirror above its limit.
 func (m *Mirror) watch(ctx context.Context, cancel context.CancelCauseFunc) {
-	limit := m.MaxBytes
-	if limit <= 0 {
-		limit = DefaultMaxBytes
-	}
 	t := time.NewTicker(watchEvery)
 	defer t.Stop()
 	for {
-		if n := m.bytes(); n > limit {
-			cancel(fmt.Errorf("the mirror has %d bytes, at most %d", n, limit))
+		if err := m.tooLarge(); err != nil {
+			cancel(err)
 			return
 		}
 		select {
@@ -178,6 +177,17 @@ func (m *Mirror) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 			return
 		}
 	}
+}
+
+func (m *Mirror) tooLarge() error {
+	limit := m.MaxBytes
+	if limit <= 0 {
+		limit = DefaultMaxBytes
+	}
+	if n := m.bytes(); n > limit {
+		return fmt.Errorf("the mirror has %d bytes, at most %d", n, limit)
+	}
+	return nil
 }
 
 func (m *Mirror) bytes() (n int64) {
