@@ -37,9 +37,10 @@ fuzz: ## each fuzz target for FUZZTIME (default 20s)
 demo: build ## a real bundle over a thin WAN into a site of 8 nodes, the uplink killed half-way; KEEP=1 leaves it running
 	KEEP=$(KEEP) $(GO) run ./examples/demo
 
-examples: build ## the other examples: two sites behind thin links, a USB stick into a site without WAN
+examples: build ## the other examples: two sites behind thin links, a USB stick into a site without WAN, a rollout taken back
 	KEEP=$(KEEP) $(GO) run ./examples/two-sites
 	KEEP=$(KEEP) $(GO) run ./examples/usb-stick
+	KEEP=$(KEEP) $(GO) run ./examples/rollout
 
 site-test: setup ## a whole site in network namespaces, whole and broken, with the figures as published (root, 15 minutes)
 	PATCHMESH_FULL=1 $(GO) test -count=1 -v -timeout 40m ./internal/sitetest

@@ -189,7 +189,7 @@ func (s *Seeder) Site(ctx context.Context, name, wanCap string, n int) (*Site, e
 	if _, err := s.Meshctl(ctx, "site", "create", name, "--wan-cap", wanCap); err != nil {
 		return nil, err
 	}
-	site := &Site{Name: name, seeder: s}
+	site := s.At(name)
 	for range n {
 		if _, err := site.Join(ctx); err != nil {
 			return nil, err
@@ -197,6 +197,9 @@ func (s *Seeder) Site(ctx context.Context, name, wanCap string, n int) (*Site, e
 	}
 	return site, nil
 }
+
+// At is a site that exists already.
+func (s *Seeder) At(name string) *Site { return &Site{Name: name, seeder: s} }
 
 // Fleet is what the seeder says of all sites.
 func (s *Seeder) Fleet(ctx context.Context) (status.Fleet, error) {
