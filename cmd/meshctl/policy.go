@@ -140,7 +140,7 @@ func newPolicy(env cli.Env) *cobra.Command {
 	s := &server{env: env}
 	c := &cobra.Command{Use: "policy", Short: "policies in force"}
 	s.addFlags(c, 2*time.Minute)
-	c.AddCommand(newPolicyList(s), newPolicyDelete(s), newPolicySchema(env), newPolicyCRD(env))
+	c.AddCommand(newPolicyList(s), newPolicyDelete(s), newPolicyHistory(s), newPolicySchema(env), newPolicyCRD(env))
 	return c
 }
 
