@@ -144,9 +144,10 @@ func (m *Mirror) fetch(parent context.Context) (string, error) {
 	cancel(nil)
 	watching.Wait()
 	if cause == nil {
-		if cause = m.tooLarge(); cause != nil {
-			err = cause
-		}
+		cause = m.tooLarge()
+	}
+	if cause != nil {
+		err = cause
 	}
 	if err == nil {
 		out, err2 := m.git(parent, nil, "rev-parse", "--verify", "--quiet", head+"^{commit}")
@@ -154,9 +155,6 @@ func (m *Mirror) fetch(parent context.Context) (string, error) {
 			return strings.TrimSpace(string(out)), nil
 		}
 		err = err2
-	}
-	if cause != nil {
-		err = cause
 	}
 	return "", problem.New(problem.GitUnreachable, "%s, branch %s: there is no answer that can be used", m.Public(), m.Branch).
 		Because(m.redact(err)).WithDone("nothing was changed; the last good commit stays in force")
