@@ -590,6 +590,9 @@ func (n *Node) retarget() {
 		}
 		targets[c.Bundle] = &status.Desired{Policy: c.Policy.Name, Revision: n.policies[c.Policy.Name].doc.Revision,
 			Bundle: c.Bundle, Version: c.Policy.Bundle.Version, Checksum: c.Policy.Bundle.Checksum}
+		if from := n.policies[c.Policy.Name].doc.Commit; from != nil {
+			targets[c.Bundle].Commit = from.ID
+		}
 	}
 	for name, l := range n.rec.Lives { // a policy that cannot be read any more was not withdrawn
 		if _, ok := targets[name]; !ok && l.Target != nil && n.policies[l.Target.Policy] == nil {

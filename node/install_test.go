@@ -1,11 +1,14 @@
 package node_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/patchmesh/patchmesh/chunker"
 	"github.com/patchmesh/patchmesh/internal/status"
@@ -77,6 +80,48 @@ func TestRealInstaller(t *testing.T) {
 		if got := s.current(m, "f"); got != c.current {
 			t.Errorf("revision %d: %q in force, want %q (%+v)", revision+1, got, c.current, st)
 		}
+	}
+	st := s.await(0, "a receipt", func(st status.Node) bool { return len(st.Installed) == 1 && st.Installed[0].Receipt != "" })
+	s.members[0].stop()
+	s.receipts(m, st.Installed[0].Receipt, "nothing -> 1.0 success", "1.0 -> 2.0 success", "2.0 -> 2.0 rolled_back", "2.0 -> 2.0 success")
+}
+
+// receipts checks what a node keeps: a chain that verifies with its key, whose newest is the one that it shows.
+func (s *site) receipts(m member, newest string, want ...string) {
+	s.t.Helper()
+	var links []status.Link
+	var got []string
+	version := func(b *status.ReceiptBundle) string {
+		if b == nil {
+			return "nothing"
+		}
+		return b.Version
+	}
+	dir := filepath.Join(m.state, "receipts")
+	for _, e := range must(os.ReadDir(dir)) {
+		var r status.Report
+		if err := json.Unmarshal(must(os.ReadFile(filepath.Join(dir, e.Name()))), &r); err != nil {
+			s.t.Fatal(err)
+		}
+		l, err := status.NewLink(r)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		c := l.Body.Receipt
+		if c.Ended.Before(c.Started) || c.Software == "" || c.Zoneinfo == "" || l.Body.Policy == "" {
+			s.t.Errorf("%+v", c)
+		}
+		links = append(links, l)
+		got = append(got, version(c.From)+" -> "+version(c.Now)+" "+l.Body.Outcome)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		s.t.Error(diff)
+	}
+	if len(links) > 0 && links[len(links)-1].Hash.String() != newest {
+		s.t.Errorf("the node shows %s", newest)
+	}
+	for _, err := range status.VerifyChain(must(must(m.id.ExtractPublicKey()).Raw()), links, true) {
+		s.t.Error(err)
 	}
 }
 

@@ -41,6 +41,9 @@ func (n *Node) report(name string, l *Life) {
 	final := Final(l.Phase) && body.Outcome != ""
 	if final {
 		n.stub(&body, l.answer, l.Installed)
+		if t := l.Target; t != nil {
+			body.Receipt.Commit = t.Commit
+		}
 	}
 	if r := l.answer; r != nil {
 		body.Packages, body.Seconds, body.Snapshot, body.Reboot, body.Log = r.Changes, r.Seconds, r.Snapshot, r.Reboot, r.Log

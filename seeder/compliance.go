@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/api"
-	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/roster"
@@ -85,7 +84,7 @@ type inquiry struct {
 	limit                int
 	silentAfter          time.Duration
 
-	signers map[string]string // by policy and revision
+	origins map[string]origin // by policy and revision
 }
 
 // place is where a row stands in the order of all.
@@ -130,7 +129,7 @@ func parseLabels(s string) (map[string]string, error) {
 
 // page answers with the rows after a place. Scripts that name no site come first.
 func (q *inquiry) page(ctx context.Context, db *fleet.Store) (api.CompliancePage, error) {
-	q.signers = map[string]string{}
+	q.origins = map[string]origin{}
 	out := api.CompliancePage{AsOf: q.asOf, KnownAt: q.knownAt, Rows: []api.ComplianceRow{}}
 	then := q.asOf // of what was known of that time, no more than of the time at which it was known
 	if q.knownAt.Before(then) {
@@ -207,8 +206,8 @@ func (q *inquiry) asked(ctx context.Context, db *fleet.Store, then time.Time) (*
 	if err != nil || rev == nil {
 		return nil, err
 	}
-	d := new(policy.Document)
-	if err := manifest.DecodeCanonical("policy document", rev.Document.Doc, d); err != nil || d.Deleted {
+	d, err := policy.Read(rev.Document)
+	if err != nil || d.Deleted {
 		return nil, nil // of another version of this program: what receipts say of it is shown
 	}
 	p, err := policy.Parse([]byte(d.Policy))
@@ -245,9 +244,11 @@ func (q *inquiry) node(ctx context.Context, db *fleet.Store, site string, n rost
 		if r.Source != sourceReceipt || r.Policy == "" {
 			continue
 		}
-		if r.SignedBy, err = q.signer(ctx, db, r.Policy, r.Revision); err != nil {
+		o, err := q.origin(ctx, db, r.Policy, r.Revision)
+		if err != nil {
 			return nil, err
 		}
+		r.SignedBy, r.Commit = o.signers, cmp.Or(r.Commit, o.commit)
 	}
 	return rows, nil
 }
@@ -294,24 +295,30 @@ func broken(chain []fleet.Receipt) bool {
 	return false
 }
 
-// signer names who signed a revision of a policy: the fingerprints of the keys.
-func (q *inquiry) signer(ctx context.Context, db *fleet.Store, name string, revision uint64) (string, error) {
+// origin is where a revision of a policy comes from: the fingerprints of the keys that signed it, and its commit.
+type origin struct{ signers, commit string }
+
+func (q *inquiry) origin(ctx context.Context, db *fleet.Store, name string, revision uint64) (origin, error) {
 	key := name + "@" + strconv.FormatUint(revision, 10)
-	if who, ok := q.signers[key]; ok {
-		return who, nil
+	if o, ok := q.origins[key]; ok {
+		return o, nil
 	}
 	p, err := db.PolicyRevision(ctx, name, revision)
 	if err != nil {
-		return "", err
+		return origin{}, err
 	}
-	who := ""
+	var o origin
 	if p != nil && !p.Recorded.After(q.knownAt) {
-		if fps, err := trust.Issuers(p.Document.Sig); err == nil {
-			who = strings.Join(fps, "+")
+		sig := p.Document.Sig
+		if d, err := policy.Read(p.Document); err == nil && d.Commit != nil {
+			sig, o.commit = d.Commit.Signature, d.Commit.ID
+		}
+		if fps, err := trust.Issuers(sig); err == nil {
+			o.signers = strings.Join(fps, "+")
 		}
 	}
-	q.signers[key] = who
-	return who, nil
+	q.origins[key] = o
+	return o, nil
 }
 
 // unsigned is what scripts have said, which names no policy and no labels.
