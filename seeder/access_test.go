@@ -267,6 +267,20 @@ func TestRefusalsAreBounded(t *testing.T) {
 	}
 }
 
+// Who joins is in the log; tries without a token are there up to a rate, and no more than once each.
+func TestStrangersInTheAudit(t *testing.T) {
+	b := start(t, nil)
+	b.site("s1")
+	b.join("s1", "n1", api.TokenSpec{})
+	if w := b.as("", "POST", api.PathEnrol, `{}`); w.Code != http.StatusForbidden {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	l, err := b.db.AuditLog(t.Context(), 0, 100, false)
+	if err != nil || len(l) != 4 || l[2].Who != "stranger" || l[2].Subject != "s1/n1" || l[2].Status != 200 || l[3].Status != 403 {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
 // No change is made whose entry cannot be written.
 func TestNoChangeWithoutAudit(t *testing.T) {
 	b := start(t, nil)

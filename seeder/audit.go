@@ -95,6 +95,15 @@ func (a *audit) end(ctx context.Context, id int64, code int, subject string, err
 	}
 }
 
+// done records what a stranger was allowed to do.
+func (a *audit) done(r *http.Request, code int, subject string) {
+	e := a.entry(r, subject)
+	e.Status = code
+	if _, err := a.db.AddAudit(context.WithoutCancel(r.Context()), e); err != nil {
+		a.log.Error("audit entry not written", "action", e.Action, "from", e.Origin, "err", err)
+	}
+}
+
 // refused records a change that was not allowed.
 func (a *audit) refused(r *http.Request, code int, why string) {
 	if !changes(r.Method) || !a.refusals.Allow() {

@@ -108,6 +108,19 @@ func (t *tokens) who(secret string) (c caller, ok bool) {
 	return c, ok
 }
 
+// holds reports whether a caller may still be who it was: its token is neither revoked nor past its end.
+func (t *tokens) holds(c caller) bool {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, a := range t.list {
+		if a.Name == c.Name {
+			return a.Revoked.IsZero() && (a.Expires.IsZero() || now.Before(a.Expires))
+		}
+	}
+	return true // the administrator, the socket
+}
+
 // flush writes when tokens were last used. What a crash loses is made up for by the next use.
 func (t *tokens) flush(ctx context.Context) error {
 	t.mu.Lock()

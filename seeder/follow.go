@@ -44,14 +44,15 @@ func (s *Seeder) followOnce(ctx context.Context) error {
 		}
 		for _, r := range list {
 			body, err := reportBody(r.Report)
-			if err != nil { // it was checked when it came
-				return err
+			after = r.ID
+			if err != nil { // it was checked when it came: one that cannot be read now holds up no other
+				s.log.Error("report cannot be read", "report", r.ID, "err", err)
+				continue
 			}
 			if err := s.judge(ctx, r, body); err != nil {
 				return err
 			}
 			s.metrics.heard(r, body)
-			after = r.ID
 		}
 		if err := s.db.PutCursor(ctx, followCursor, after); err != nil {
 			return err

@@ -169,7 +169,9 @@ func (s *Seeder) postEnrol(w http.ResponseWriter, r *http.Request) (any, error) 
 	if err := api.ReadJSON(w, r, api.MaxEnrolBody, &q); err != nil {
 		return nil, err
 	}
-	return s.enrol(r.Context(), q)
+	e, err := s.enrol(r.Context(), q)
+	about(r, e.Site+"/"+e.Node)
+	return e, err
 }
 
 func (s *Seeder) getBundles(http.ResponseWriter, *http.Request) (any, error) {

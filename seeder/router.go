@@ -73,6 +73,10 @@ func (x *router) serve(w http.ResponseWriter, r *http.Request, op operation, fn 
 	}
 	m := &matter{subject: pathSubject(r)}
 	r = r.WithContext(withMatter(r.Context(), m))
+	if c.Role == anyone {
+		x.stranger(w, r, op, fn, m)
+		return
+	}
 	var id int64
 	if !op.quiet {
 		var err error
@@ -84,6 +88,21 @@ func (x *router) serve(w http.ResponseWriter, r *http.Request, op operation, fn 
 	a, err := x.s.once.do(w, r, op, fn)
 	if !op.quiet {
 		x.s.audit.end(r.Context(), id, a.status, m.subject, err)
+	}
+	x.s.answer(w, r, a, err)
+}
+
+// stranger serves who proves itself by what it asks with. What was done is in the audit log; what was not is there as
+// refusals are, up to a rate: nobody without a token fills the disk.
+func (x *router) stranger(w http.ResponseWriter, r *http.Request, op operation, fn route, m *matter) {
+	v, err := fn(w, r)
+	a := replyOf(v, err)
+	switch {
+	case op.quiet:
+	case err != nil:
+		x.s.audit.refused(r, a.status, err.Error())
+	default:
+		x.s.audit.done(r, a.status, m.subject)
 	}
 	x.s.answer(w, r, a, err)
 }

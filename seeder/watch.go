@@ -54,6 +54,9 @@ func (s *Seeder) getWatch(w http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	quiet := time.Now()
 	for {
+		if !s.tokens.holds(callerOf(r.Context())) {
+			return written{}, nil
+		}
 		list, whole, more := s.events.since(after, watchBatch)
 		if !whole { // this reader is too slow, or the server was paused
 			after = s.events.newest()

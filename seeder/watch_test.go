@@ -225,3 +225,24 @@ func TestClientWatches(t *testing.T) {
 		t.Errorf("missed %d, %v", missed, err)
 	}
 }
+
+// A stream ends when its token does.
+func TestRevokedTokenEndsItsStream(t *testing.T) {
+	b := start(t, nil)
+	token := b.access("v", api.RoleViewer)
+	c := b.client(api.Access{URLs: b.Access().URLs[1:], Pin: b.PeerID(), Token: token})
+	defer c.CloseIdle()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	first := b.events.newest()
+	b.site("s1")
+	_, err := c.Watch(ctx, first, func(api.Event) error {
+		if w := b.as(b.token, "DELETE", api.PathAccess+"/v", ""); w.Code != http.StatusNoContent {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		return nil
+	}, func() {})
+	if ctx.Err() != nil || err == nil {
+		t.Errorf("%v", err)
+	}
+}

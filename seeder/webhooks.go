@@ -81,12 +81,21 @@ func (p *post) run(ctx context.Context) error {
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			return nil
+			return p.last(context.WithoutCancel(ctx))
 		}
 		if err := p.round(ctx); err != nil && ctx.Err() == nil {
 			p.log.Error("webhooks not served; trying again", "in", roundEvery.String(), "err", err)
 		}
 	}
+}
+
+// last queues what happened since the last round; it is sent by the next run.
+func (p *post) last(ctx context.Context) error {
+	hooks, err := p.db.Webhooks(ctx)
+	if err != nil {
+		return err
+	}
+	return p.collect(ctx, hooks)
 }
 
 // round queues what happened and sends what is due.

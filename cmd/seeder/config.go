@@ -114,6 +114,7 @@ func (o *options) override(c *cobra.Command, given options) {
 		"listen-api":              func() { o.ListenAPI = given.ListenAPI },
 		"advertise-mesh":          func() { o.AdvertiseMesh = given.AdvertiseMesh },
 		"advertise-api":           func() { o.AdvertiseAPI = given.AdvertiseAPI },
+		"listen-metrics":          func() { o.ListenMetrics = given.ListenMetrics },
 		"socket":                  func() { o.Socket = given.Socket },
 		"release-key":             func() { o.ReleaseKeys = given.ReleaseKeys },
 		"release-threshold":       func() { o.ReleaseThreshold = given.ReleaseThreshold },

@@ -93,21 +93,29 @@ func (s *Store) Webhooks(ctx context.Context) (out []Webhook, err error) {
 func (s *Store) PostLetters(ctx context.Context, list []Letter) (dropped int, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		dropped = 0
-		waiting := map[string]int{}
+		room := map[string]int{} // of each webhook that is there
+		err := each(ctx, tx, func(scan func(...any) error) error {
+			var name string
+			var waiting int
+			err := scan(&name, &waiting)
+			room[name] = MaxLetters - waiting
+			return err
+		}, `SELECT name, (SELECT count(*) FROM letters l WHERE l.webhook = w.name AND l.dead = 0) FROM webhooks w`)
+		if err != nil {
+			return err
+		}
 		for _, l := range list {
-			n, ok := waiting[l.Webhook]
-			if !ok {
-				if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM letters WHERE webhook = ? AND dead = 0`, l.Webhook).Scan(&n); err != nil {
-					return err
-				}
+			n, ok := room[l.Webhook]
+			if !ok { // removed meanwhile
+				continue
 			}
-			waiting[l.Webhook] = n + 1
-			if n >= MaxLetters {
+			if n <= 0 {
 				dropped++
 				continue
 			}
-			if _, err := tx.ExecContext(ctx, `INSERT INTO letters (webhook, event, at, tries, due, error, dead) SELECT name, ?, ?, 0, ?, '', 0 FROM webhooks WHERE name = ?`,
-				l.Event, stamp(l.At), stamp(l.Due), l.Webhook); err != nil {
+			room[l.Webhook]--
+			if _, err := tx.ExecContext(ctx, `INSERT INTO letters (webhook, event, at, tries, due, error, dead) VALUES (?, ?, ?, 0, ?, '', 0)`,
+				l.Webhook, l.Event, stamp(l.At), stamp(l.Due)); err != nil {
 				return err
 			}
 		}
