@@ -12,6 +12,9 @@ import (
 	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
 
+// maxPlanned bounds the policies of one plan: each is held against every node.
+const maxPlanned = 512
+
 // planRoutes serves what policies would change; nothing is changed.
 func (s *Seeder) planRoutes(handle func(method, path string, fn route)) {
 	handle("POST", api.PathPlan, func(w http.ResponseWriter, r *http.Request) (any, error) {
@@ -24,6 +27,9 @@ func (s *Seeder) planRoutes(handle func(method, path string, fn route)) {
 }
 
 func (s *Seeder) plan(ctx context.Context, q api.PlanRequest) (*api.Plan, error) {
+	if len(q.Policies) > maxPlanned {
+		return nil, problem.New(problem.InvalidFile, "%d policies in one plan, at most %d", len(q.Policies), maxPlanned)
+	}
 	var files []plan.File
 	from := map[string]string{}
 	for _, f := range q.Policies {
