@@ -8,11 +8,12 @@ KEEP     ?=
 RUNS     ?= 3
 SIZE     ?= 64
 ONLY     ?=
+ROLLOUTS ?= 4
 # Pinned here and nowhere else, so that it does not become a dependency of the module.
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test race fuzz demo examples site-test bench crash-test install-test vm-test sim lint fmt clean
+.PHONY: help setup build test race fuzz demo examples site-test bench crash-test install-test vm-test sim rollout-sim lint fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +78,9 @@ vm-test: build ## in an emulated machine: LVM thin, Timeshift, live systemd, reb
 
 sim: ## the site simulation in virtual time, SEEDS runs (default 200)
 	PATCHMESH_SEEDS=$(SEEDS) $(GO) run ./scripts/testsum -run 'Sim' -timeout 40m ./...
+
+rollout-sim: ## rollouts over 10,000 nodes in 1,200 sites in virtual time, ROLLOUTS fleets (default 4)
+	PATCHMESH_LONG=1 PATCHMESH_SEEDS=$(ROLLOUTS) $(GO) test -count=1 -run RolloutInVirtualTime -timeout 60m -v ./seeder/rollout
 
 lint: ## golangci-lint as pinned above (optional: the first run builds it)
 	$(GO) run $(GOLANGCI) run ./...

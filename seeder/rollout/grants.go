@@ -135,24 +135,20 @@ func (x *stepper) grant(site string, nodes []*Node, halted string) *grant.Grant 
 	g.Starts = fit
 	if !done && len(fit) > 1 {
 		g.First = 1
-		x.foremost(site, g.Starts)
+		x.foremost(nodes, g.Starts)
 	}
 	return g
 }
 
-// foremost puts a node that can be the site's own canary first: of the first batch there is one that neither has failed
-// nor is silent.
-func (x *stepper) foremost(site string, starts []grant.Start) {
-	results := map[string]Result{}
-	for i := range x.Nodes {
-		if x.Nodes[i].Site == site {
-			results[x.Nodes[i].Name] = x.Nodes[i].Result
-		}
+// foremost puts the node first that can be the site's own canary: it neither has failed nor is silent. Were it one that
+// has failed, the site would wait for it for ever.
+func (x *stepper) foremost(nodes []*Node, starts []grant.Start) {
+	fit := map[string]bool{}
+	for _, n := range nodes {
+		f := x.facts[place{n.Site, n.Name}]
+		fit[n.Name] = f != nil && !f.Silent && n.Result == ""
 	}
-	i := slices.IndexFunc(starts, func(s grant.Start) bool {
-		f := x.facts[place{site, s.Node}]
-		return s.Batch == starts[0].Batch && !f.Silent && results[s.Node] == ""
-	})
+	i := slices.IndexFunc(starts, func(s grant.Start) bool { return fit[s.Node] })
 	if i > 0 {
 		s := starts[i]
 		copy(starts[1:], starts[:i])
