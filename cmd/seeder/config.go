@@ -96,13 +96,13 @@ func (o *options) load(c *cobra.Command, file string) (seeder.Config, error) {
 	if cfg.Database, err = o.Database.source(c); err != nil {
 		return seeder.Config{}, err
 	}
-	if cfg.Git, err = o.git(c); err != nil {
-		return seeder.Config{}, err
-	}
 	if cfg.Release, err = readRole("release", o.ReleaseKeys, o.ReleaseThreshold); err != nil {
 		return seeder.Config{}, err
 	}
-	cfg.Policy, err = readRole("policy", o.PolicyKeys, o.PolicyThreshold)
+	if cfg.Policy, err = readRole("policy", o.PolicyKeys, o.PolicyThreshold); err != nil {
+		return seeder.Config{}, err
+	}
+	cfg.Git, err = o.git(c)
 	return cfg, err
 }
 

@@ -27,7 +27,7 @@ const (
 	NotFound            Code = "E1204"
 	AlreadyExists       Code = "E1205"
 	PruneHeld           Code = "E1206"
-	ChangedMeanwhile    Code = "E1206"
+	ChangedMeanwhile    Code = "E1208"
 	KeyReused           Code = "E1207"
 	RolloutState        Code = "E1209"
 	TargetMismatch      Code = "E1301"
