@@ -34,7 +34,7 @@ func (s *Seeder) rolloutRoutes(handle func(method, path string, fn route)) {
 		}
 		return out, nil
 	})
-	handle("GET", api.PathRollout, func(_ http.ResponseWriter, r *http.Request) (any, error) { return x.show1(r) })
+	handle("GET", api.PathRollout, func(_ http.ResponseWriter, r *http.Request) (any, error) { return x.one(r) })
 	handle("GET", api.PathRolloutHistory, x.history)
 	change := func(path, event string, fn func(rollout.State, time.Time, api.RolloutChange) (rollout.State, error)) {
 		handle("POST", path, func(w http.ResponseWriter, r *http.Request) (any, error) {
@@ -57,7 +57,7 @@ func (s *Seeder) rolloutRoutes(handle func(method, path string, fn route)) {
 			if err := x.change(r.Context(), name, event, c, func(s rollout.State) (rollout.State, error) { return fn(s, x.now(), c) }); err != nil {
 				return nil, err
 			}
-			return x.show1(r)
+			return x.one(r)
 		})
 	}
 	change(api.PathRolloutPause, "paused", func(s rollout.State, now time.Time, c api.RolloutChange) (rollout.State, error) {
@@ -75,7 +75,7 @@ func (s *Seeder) rolloutRoutes(handle func(method, path string, fn route)) {
 	})
 }
 
-func (x *rollouts) show1(r *http.Request) (any, error) {
+func (x *rollouts) one(r *http.Request) (any, error) {
 	name := r.PathValue("policy")
 	k, ok := x.state(name)
 	if !ok {
@@ -129,11 +129,12 @@ func (x *rollouts) view(k kept) api.Rollout {
 	s, now := &k.State, x.now().UTC()
 	out := api.Rollout{Since: s.Since, Phases: map[string]int{}, Pauses: []api.RolloutPause{}, Sites: []api.RolloutSite{}, Cohorts: []api.RolloutCohort{}}
 	out.Policy, out.Revision, out.State, out.Reason, out.Nodes = s.Policy, s.Revision, string(s.Phase), s.Reason, len(s.Nodes)
+	out.Bundle, out.Version = s.Bundle, s.Version
 	var p *policy.Policy
 	for _, w := range x.desired.all() {
 		if w.Name == s.Policy && w.Revision == s.Revision && w.policy != nil {
 			p = w.policy
-			out.Bundle, out.Version, out.Checksum = p.Bundle.Name, p.Bundle.Version, p.Bundle.Checksum
+			out.Checksum = p.Bundle.Checksum
 		}
 	}
 	per := 0

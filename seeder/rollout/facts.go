@@ -117,7 +117,7 @@ func (s Said) terminal() bool { return s.result() != "" }
 // batch waits for it.
 func own(reason string) bool {
 	switch reason {
-	case "WindowClosed", "BatchNotReached", "LeaseMissing", "Paused", "Blackout":
+	case "WindowClosed", "BatchNotReached", "LeaseMissing", "Paused", "Blackout", "NotBefore":
 		return true
 	}
 	return false

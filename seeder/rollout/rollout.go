@@ -48,6 +48,8 @@ const (
 type State struct {
 	Policy   string          `json:"policy"`
 	Revision uint64          `json:"revision"`
+	Bundle   string          `json:"bundle,omitempty"` // and its version, for people
+	Version  string          `json:"version,omitempty"`
 	Since    time.Time       `json:"since"`
 	Frozen   bool            `json:"frozen"` // Nodes are chosen
 	Serial   uint64          `json:"serial"` // of the last grant, of any site and revision of the policy
@@ -194,6 +196,7 @@ func Step(now time.Time, s State, w World) (State, []Action) {
 		x.end(Superseded, "superseded", fmt.Sprintf("revision %d takes its place: what runs finishes", w.Revision))
 	default:
 		x.r = *w.Policy.Rollout
+		x.Bundle, x.Version = w.Policy.Bundle.Name, w.Policy.Bundle.Version
 		x.look()
 		x.join()
 		x.watch()
