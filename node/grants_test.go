@@ -57,7 +57,7 @@ func TestSitePatchesInTurn(t *testing.T) {
 	for i := range 4 {
 		m := s.members[i]
 		healthy := filepath.Join(s.dir, m.name+"-healthy.sh")
-		text := fmt.Sprintf("#!/bin/sh\ncd %s\nmkdir at-it || echo %s >> overlaps\necho %s >> order\nsleep 0.3\nrmdir at-it\n! grep -q broken %s/app/current/f\n", s.dir, m.name, m.name, s.root(m))
+		text := fmt.Sprintf("#!/bin/sh\ncd %s\nexec 9>at-it\nflock -n 9 || echo %s >> overlaps\necho %s >> order\nsleep 0.3\n! grep -q broken %s/app/current/f\n", s.dir, m.name, m.name, s.root(m))
 		if err := os.WriteFile(healthy, []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
