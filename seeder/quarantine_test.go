@@ -133,6 +133,9 @@ func TestQuarantineByReports(t *testing.T) {
 	if w := b.as(alice, "POST", api.PathQuarantine, spec); w.Code != 409 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
+	if n, _ := b.members.peer(peer); b.seen(n, false).Quarantine != "smells of smoke" { // what rollouts and screens go by
+		t.Errorf("the node is seen without its quarantine")
+	}
 	report(status.ReportBody{Phase: status.Staged, Reason: "Complete"})
 	if !b.quarantined(peer) {
 		t.Error("a person's quarantine was ended by the node")
@@ -157,5 +160,31 @@ func TestQuarantineByReports(t *testing.T) {
 	}
 	if critical != 2 { // of this run: the new failure, and the person's
 		t.Errorf("%d critical events: %+v", critical, events)
+	}
+}
+
+// A node under quarantine gets no place in a rollout; control: released, it gets one.
+func TestQuarantineKeepsOutOfRollouts(t *testing.T) {
+	b := start(t, nil)
+	b.site("s1")
+	for _, name := range []string{"a", "b"} {
+		b.join("s1", name, api.TokenSpec{Labels: map[string]string{"role": "pos"}})
+	}
+	x := b.bundle("2.0", 2, b.release)
+	b.push(x, -1)
+	q, err := b.admin.AddQuarantine(t.Context(), api.QuarantineSpec{Scope: api.QuarantineNode, Site: "s1", Node: "a", Reason: "smoke"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.rolling(x, 1, `batchSize: 10, batchDelayMinutes: 0, maxUnavailablePerSite: 10`)
+	if g := b.granted("s1"); g == nil || names(g) != "b" {
+		t.Errorf("places for %+v", g)
+	}
+	if _, err := b.admin.ReleaseQuarantine(t.Context(), q.ID, "it was toast"); err != nil {
+		t.Fatal(err)
+	}
+	b.look()
+	if g := b.granted("s1"); g == nil || !strings.Contains(names(g), "a") {
+		t.Errorf("control: places for %+v", g)
 	}
 }

@@ -45,6 +45,9 @@ func (s *Seeder) seen(n fleet.Node, uplink bool) status.Seen {
 			Installed: []status.InstalledItem{}, Alarms: []status.Alarm{}}
 	}
 	out.Site, out.Node.Node, out.PeerID, out.Uplink, out.Labels = n.Site, n.Name, n.PeerID, uplink, n.Labels
+	if q, ok := s.quarantine.at(suspect{api.QuarantineNode, n.Site, n.Name}); ok && out.Quarantine == "" { // whatever the node says of itself
+		out.Quarantine = q.Reason
+	}
 	connected := s.sessions.peer(n.PeerID) != nil // its probes answer, or the session would have ended
 	heard := x.Seen
 	if n.Enrolled.After(heard) { // a node that has just joined may take its time
