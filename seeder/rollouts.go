@@ -263,7 +263,8 @@ type survey struct {
 // picked is a node that follows a policy.
 type picked struct {
 	fleet.Node
-	seen status.Seen
+	seen        status.Seen
+	quarantined bool
 }
 
 // survey looks at every node once.
@@ -288,7 +289,7 @@ func (x *rollouts) survey(ctx context.Context, wants []want) (*survey, error) {
 	for _, n := range x.members.all() {
 		for _, c := range policy.Select(ps, n.Labels) {
 			if c.Policy != nil {
-				v.nodes[c.Policy.Name] = append(v.nodes[c.Policy.Name], picked{n, x.seen(n, false)})
+				v.nodes[c.Policy.Name] = append(v.nodes[c.Policy.Name], picked{n, x.seen(n, false), x.quarantined(n.PeerID)})
 			}
 		}
 	}
@@ -301,7 +302,7 @@ func (v *survey) world(w want) rollout.World {
 	out := rollout.World{Policy: p, Revision: w.Revision, Sites: map[string]rollout.Site{}}
 	zones := map[string]rollout.Site{}
 	for _, n := range v.nodes[p.Name] {
-		f := rollout.Fact{Site: n.Site, Node: n.Name, Silent: n.seen.Silent, Quarantined: n.seen.Quarantine != ""}
+		f := rollout.Fact{Site: n.Site, Node: n.Name, Silent: n.seen.Silent, Quarantined: n.quarantined || n.seen.Quarantine != ""}
 		f.Said, f.Reason, f.Staged = rollout.Say(&n.seen.Node, p.Bundle.Name, p.Bundle.Checksum)
 		if c := p.Rollout.Canary; c != nil {
 			f.Canary = c.Selector.Matches(n.Labels)

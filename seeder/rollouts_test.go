@@ -14,6 +14,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
 	"github.com/patchmesh/patchmesh/internal/wire"
+	"github.com/patchmesh/patchmesh/seeder/fleet"
 	"github.com/patchmesh/patchmesh/seeder/rollout"
 )
 
@@ -158,6 +159,13 @@ func TestRollout(t *testing.T) {
 	b.rolling(x, 2, `batchSize: 3`)
 	if g := b.granted("s1"); g == nil || g.Revision != 2 || g.Serial <= serial {
 		t.Fatalf("%+v", g)
+	}
+	if _, _, err := b.putQuarantine(t.Context(), fleet.Quarantine{Scope: string(api.QuarantineNode), Site: "s1", Node: "c", Reason: "x", By: "ann", Since: b.now()}, false); err != nil {
+		t.Fatal(err)
+	}
+	b.look()
+	if g := b.granted("s1"); strings.Contains(names(g), "c") || len(g.Starts) != 2 {
+		t.Errorf("a place under quarantine: %+v", g.Starts)
 	}
 	h, err := b.admin.RolloutHistory(t.Context(), "pos")
 	if err != nil || len(h) != 2 || h[1].State != string(api.RolloutSuperseded) {
