@@ -18,7 +18,9 @@ func newPolicyHistory(s *server) *cobra.Command {
 		Short: "list all revisions of a policy: what it asked for, when, signed by whom",
 		Args:  cli.Args(1, 1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return answer(c, s, &out, func(ctx context.Context, client *api.Client) ([]api.PolicyRevision, error) { return client.PolicyHistory(ctx, args[0]) },
+			return answer(c, s, &out, func(ctx context.Context, client *api.Client) ([]api.PolicyRevision, error) {
+				return client.PolicyHistory(ctx, args[0])
+			},
 				historyTable)
 		},
 	}
