@@ -38,7 +38,8 @@ var allowed = []string{
 	"github.com/patchmesh/patchmesh/internal/packages",
 	"github.com/patchmesh/patchmesh/internal/policy",
 	"github.com/patchmesh/patchmesh/internal/problem",
-	"github.com/patchmesh/patchmesh/internal/roster", // the time zone of the site
+	"github.com/patchmesh/patchmesh/internal/revocation", // which bundles are not to be installed any more
+	"github.com/patchmesh/patchmesh/internal/roster",     // the time zone of the site
 	"github.com/patchmesh/patchmesh/internal/status",
 	"github.com/patchmesh/patchmesh/internal/trust",
 	"github.com/patchmesh/patchmesh/internal/wall",

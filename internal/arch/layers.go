@@ -23,12 +23,12 @@ type Layer struct {
 // Layers from the top down. A package that stands in none of them fails the test: give it a place.
 func Layers() []Layer {
 	return []Layer{
-		{"things that run", []string{"examples/*", "scripts/*", "packaging", "internal/harness", "internal/evil", "internal/testbed", "internal/sitetest", "internal/vm", "internal/realtest", "internal/bench", "internal/arch"}},
+		{"things that run", []string{"examples/*", "scripts/*", "packaging", "internal/harness", "internal/evil", "internal/testbed", "internal/sitetest", "internal/vm", "internal/realtest", "internal/rollouttest", "internal/bench", "internal/arch"}},
 		{"programs", []string{"cmd/*", "internal/cli"}},
 		{"daemons", []string{"node", "seeder"}},
 		{"engines", []string{"install", "install/*", "install/*/*", "gossip", "gossip/*", "internal/xfer", "internal/api", "internal/collect", "internal/closure"}},
 		{"stores", []string{"chunker", "chunker/*", "chunker/*/*", "internal/signer", "internal/progress", "seeder/fleet", "seeder/gitops"}},
-		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/policy/schemadoc", "internal/order", "internal/grant", "internal/wanprofile", "internal/enrol", "internal/roster", "internal/status", "internal/ledbat", "internal/window", "internal/plan", "node/swarm", "node/turn", "seeder/lease", "seeder/rollout"}},
+		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/policy/schemadoc", "internal/order", "internal/revocation", "internal/grant", "internal/wanprofile", "internal/enrol", "internal/roster", "internal/status", "internal/ledbat", "internal/window", "internal/plan", "node/swarm", "node/turn", "seeder/lease", "seeder/rollout"}},
 		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/encoding", "internal/build", "internal/durable", "internal/durable/*", "internal/packages", "internal/wall", "internal/bed/*"}},
 	}
 }
@@ -36,7 +36,7 @@ func Layers() []Layer {
 // Pure packages decide and do nothing else: no network, file, log, clock, chance or goroutine.
 func Pure() []string {
 	return []string{
-		"internal/chunk", "internal/manifest", "internal/trust", "internal/wire", "internal/policy", "internal/policy/schemadoc", "internal/order", "internal/grant", "internal/wanprofile", "internal/enrol",
+		"internal/chunk", "internal/manifest", "internal/trust", "internal/wire", "internal/policy", "internal/policy/schemadoc", "internal/order", "internal/revocation", "internal/grant", "internal/wanprofile", "internal/enrol",
 		"internal/roster", "internal/status", "internal/ledbat", "internal/window", "internal/plan", "internal/wall", "internal/packages", "internal/problem", "internal/encoding", "internal/build", "node/swarm", "node/turn", "seeder/lease", "seeder/rollout",
 		"install/journal", "install/ledger",
 	}

@@ -16,6 +16,7 @@ const (
 	InvalidProfile      Code = "E1103"
 	InvalidOrder        Code = "E1104"
 	InvalidGrant        Code = "E1105"
+	InvalidRevocation   Code = "E1106"
 	InvalidWindow       Code = "E1107"
 	RolloutTooLong      Code = "W1201"
 	WindowSkipped       Code = "W1204"
@@ -44,6 +45,7 @@ const (
 	PeerMisbehaves      Code = "E2110"
 	OrderTooOld         Code = "E2111"
 	CommitRefused       Code = "E2112"
+	BundleRevoked       Code = "E2113"
 	SeederUnreachable   Code = "E3102"
 	DaemonUnreachable   Code = "E3103"
 	SourceUnreachable   Code = "E3104"
@@ -87,6 +89,7 @@ func init() {
 	page(InvalidProfile, ExitUsage, "a WAN profile is not valid", "The profile does not have the form that \"meshctl site wan --help\" shows, or a number in it is out of range. The message names the place. The profile that was before stays in force.")
 	page(InvalidOrder, ExitUsage, "an order is not valid", "A rollback or a retry was ordered with a document that breaks a rule. The message names it. No node acts on it.")
 	page(InvalidGrant, ExitUsage, "a grant is not valid", "The document by which a rollout lets the nodes of a site start breaks a rule. The message names it. The node goes on with the one it has, or waits for a valid one.")
+	page(InvalidRevocation, ExitUsage, "a revocation list is not valid", "The list of revoked bundles breaks a rule. The message names it. Nobody acts on it; the list from before stays in force.")
 	page(InvalidWindow, ExitUsage, "a maintenance window cannot be read", "A window is days and hours: \"Tue 02:00-04:00\", \"Mon-Fri 22:00-02:00\", \"Sat,Sun 00:00-24:00\", \"Daily 03:00-04:00\"; several are joined by ';'. The policy that was in force before stays in force: a window that cannot be read is neither no window nor an open one.")
 	page(RolloutTooLong, ExitOK, "a rollout takes longer than its deadline", "At this batch size and delay, in these windows, the last batch begins after the policy's schedule.deadline. The warning names the smallest batch size that would do, if there is one: a longer window, a shorter delay or another window does it too.")
 	page(WindowSkipped, ExitOK, "a window is skipped", "Where clocks go forward, an hour does not exist on that day, and a window inside it does not either. It is skipped: the next one is used. If that is one too few, move it by an hour, or add another.")
@@ -114,6 +117,7 @@ func init() {
 	page(PeerMisbehaves, ExitVerification, "a node of the site misbehaves", "This node has seen a neighbour send wrong bytes, claim what it does not hold, flood it, or speak out of turn, and avoids it for a while; meshctl status SITE shows what was noted by whom. One accuser may be ill itself. Several mean that the machine that is accused should be looked at: its identity may be in use by somebody else. If so, remove it: meshctl site remove-node SITE NODE.")
 	page(OrderTooOld, ExitVerification, "an order is not new", "Every order has a sequence, and for each bundle a node carries out only what is above the last one it carried out, so that an order that is sent again does nothing. If it is really wanted, give the order again.")
 	page(CommitRefused, ExitVerification, "a commit is refused", "The newest commit of the Git repository that the seeder follows is not signed by an allowed key, does not come after the one in force, or holds something that cannot be used; the message says what and where. Nothing of it was applied. The last good commit stays in force. A commit that puts it right is taken by itself.")
+	page(BundleRevoked, ExitVerification, "the bundle is revoked", "An operator has revoked this bundle: no node starts to install it, no policy may name it, and nothing goes back to it by order or by a reverted commit. A node that runs it already goes on, and is shown as not compliant. It cannot be taken back: to ship the same content again, build it under another version and a higher sequence. A failed health check may still restore the state from before the install, even if that ran a revoked bundle: a machine is never left in between.")
 	page(IdentityMismatch, ExitVerification, "the other side is not who it should be", "The server that answered does not hold the pinned identity key. Nothing was sent to it.")
 	page(SeederUnreachable, ExitUnreachable, "the seeder cannot be reached", "Staged content is complete or is being shared in the site; installs go on. Reports wait in the outbox.")
 	page(DaemonUnreachable, ExitUnreachable, "the local daemon cannot be reached", "The socket does not answer. Is the daemon running?")
