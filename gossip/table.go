@@ -33,7 +33,8 @@ type table struct {
 	members   map[string]Member // all that memberlist ever admitted and that is alive or on the roster
 	strangers map[string]caller // refused, but they say they know a newer roster
 	conflicts map[string]Conflict
-	inbox     []letter // rosters heard and not yet looked at
+	former    map[string]place // where a node was before it moved
+	inbox     []letter         // rosters heard and not yet looked at
 	refused   map[[32]byte]time.Time
 	counts    counts
 }
@@ -43,6 +44,12 @@ type caller struct {
 	addr   netip.AddrPort
 	roster uint64
 	at     time.Time
+}
+
+// place is an address that a node had, until at.
+type place struct {
+	addr netip.AddrPort
+	at   time.Time
 }
 
 // counts are the mesh's own counters; the guard has its own.
@@ -56,13 +63,14 @@ const (
 	maxRefused   = 64
 
 	strangerTTL = 2 * time.Minute // a stranger that is real calls again
+	echoTTL     = time.Minute     // that others may still say where a node was before it moved
 	refusedTTL  = time.Minute     // before the same roster is tried again; a full disk may have been the reason
 )
 
 func newTable(self, id string, allowed []netip.Prefix, now func() time.Time) *table {
 	return &table{
 		self: self, id: id, allowed: allowed, now: now, changed: make(chan struct{}, 1),
-		members: map[string]Member{}, strangers: map[string]caller{}, conflicts: map[string]Conflict{}, refused: map[[32]byte]time.Time{},
+		members: map[string]Member{}, strangers: map[string]caller{}, conflicts: map[string]Conflict{}, former: map[string]place{}, refused: map[[32]byte]time.Time{},
 	}
 }
 
@@ -78,6 +86,7 @@ func (t *table) kick() {
 var (
 	errUnknown  = errors.New("name is not on the roster")
 	errIdentity = errors.New("peer ID is not the one on the roster")
+	errEcho     = errors.New("node was at that address before it moved")
 )
 
 // admit decides whether an alive message about name may be believed. What it refuses never enters memberlist's table.
@@ -103,8 +112,18 @@ func (t *table) admit(name string, addr netip.AddrPort, b []byte) error {
 		t.conflict(name, addr, m.PeerID)
 		t.stranger(name, addr, m) // or the roster gave the name to another node since
 		return errIdentity
+	case t.echo(name, addr):
+		return errEcho
 	}
 	return nil
+}
+
+// echo reports whether news of a node is of where it was before it moved. Such news goes round for a while after the
+// farewell, and memberlist gives a node that has left any address it hears of, however old the news: it would then wait
+// for the node there, and take where it really is for a second node of that name.
+func (t *table) echo(name string, addr netip.AddrPort) bool {
+	was, ok := t.former[name]
+	return ok && was.addr == addr && t.now().Sub(was.at) < echoTTL
 }
 
 // stranger remembers one that claims a newer roster than ours: it may be on that one.
@@ -154,6 +173,12 @@ func (t *table) alive(name string, addr netip.AddrPort, b []byte) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if was, ok := t.members[name]; ok && was.GossipAddr != addr {
+		t.former[name] = place{was.GossipAddr, t.now()}
+		if c, ok := t.conflicts[name]; ok && c.Addr == addr && c.PeerID == m.PeerID {
+			delete(t.conflicts, name) // it had moved, and we heard of that before its farewell
+		}
+	}
 	t.members[name] = Member{
 		Peer:  Peer{Name: name, PeerID: m.PeerID, Addr: netip.AddrPortFrom(addr.Addr(), m.PeerPort), GossipAddr: addr},
 		Alive: true, LastSeen: t.now(), Roster: m.Roster,
@@ -240,6 +265,7 @@ func (t *table) follow(r *roster.Roster, s trust.Signed) bool {
 	}
 	maps.DeleteFunc(t.members, func(name string, m Member) bool { return !m.Alive && t.names[name] != m.PeerID })
 	maps.DeleteFunc(t.conflicts, func(name string, _ Conflict) bool { return t.names[name] == "" })
+	maps.DeleteFunc(t.former, func(name string, _ place) bool { return t.names[name] == "" })
 	return true
 }
 
