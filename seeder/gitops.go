@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/trust"
 	"github.com/patchmesh/patchmesh/seeder/fleet"
@@ -289,8 +290,8 @@ func (f *follower) take(ctx context.Context, id string, rec syncRecord) error {
 	}
 	if plan.removal.Held() && rec.Accept != id {
 		f.hold(id, rec, plan.removal)
-		return problem.New(problem.PruneHeld, "commit %.12s takes %d of %d managed nodes away from their policies", id, plan.removal.Removes, plan.removal.Of).
-			WithDone("nothing was changed; it waits for a person").WithNext("meshctl sync --accept-prune %.12s --reason TEXT", id)
+		return problem.New(problem.PruneHeld, "commit %.12s: %s", id, plan.removal).
+			WithDone("nothing was changed; the last good commit stays in force").WithNext("meshctl sync --accept-prune %.12s --reason TEXT", id)
 	}
 	if err := f.putSites(ctx, sites); err != nil {
 		return err
@@ -339,7 +340,7 @@ func (f *follower) verify(snap *gitops.Snapshot) (trust.Verdict, error) {
 }
 
 // hold remembers since when a commit waits.
-func (f *follower) hold(id string, rec syncRecord, r gitops.Removal) {
+func (f *follower) hold(id string, rec syncRecord, r policy.Removal) {
 	held := &api.SyncHeld{Commit: id, Removes: r.Removes, Of: r.Of, Since: f.s.now().UTC()}
 	if rec.Held != nil && rec.Held.Commit == id {
 		held.Since = rec.Held.Since

@@ -22,19 +22,21 @@ const maxWrong = 10
 // gitPlan is what a commit changes.
 type gitPlan struct {
 	policies []fleet.Policy // new revisions
-	removal  gitops.Removal
+	removal  policy.Removal
 }
 
 // plan checks every policy of a commit against what is in force. The caller holds desired.putting.
 func (f *follower) plan(ctx context.Context, snap *gitops.Snapshot, last string) (gitPlan, error) {
 	inForce := map[string]want{}
-	before, after := map[gitops.Pair]bool{}, map[gitops.Pair]bool{}
-	nodes := f.s.members.all()
+	var before, after []*policy.Policy
 	for _, w := range f.s.desired.all() {
 		inForce[w.Name] = w
-		pairs(before, w.policy, nodes)
+		if w.policy == nil {
+			continue
+		}
+		before = append(before, w.policy)
 		if _, changes := snap.Policies[w.Name]; !changes && w.document.Commit == nil {
-			pairs(after, w.policy, nodes) // given by hand: no business of the repository
+			after = append(after, w.policy) // given by hand: no business of the repository
 		}
 	}
 	var out gitPlan
@@ -43,7 +45,7 @@ func (f *follower) plan(ctx context.Context, snap *gitops.Snapshot, last string)
 		w, text := inForce[name], snap.Policies[name]
 		p, err := f.check(name, text)
 		if err == nil {
-			pairs(after, p, nodes)
+			after = append(after, p)
 			if w.document == nil || w.document.Deleted || w.document.Policy != string(text) {
 				var put fleet.Policy
 				if put, err = f.prove(ctx, snap, last, w, name, text); err == nil {
@@ -72,20 +74,12 @@ func (f *follower) plan(ctx context.Context, snap *gitops.Snapshot, last string)
 		return out, problem.New(problem.CommitRefused, "commit %.12s: %d policies cannot be used", snap.Commit.ID, len(wrong)).
 			Because(errors.Join(wrong[:min(len(wrong), maxWrong)]...)).WithDone("nothing was changed; the last good commit stays in force")
 	}
-	out.removal = gitops.Compare(before, after)
+	var labels []map[string]string
+	for _, n := range f.s.members.all() {
+		labels = append(labels, n.Labels)
+	}
+	out.removal = policy.Removed(before, after, labels)
 	return out, nil
-}
-
-// pairs adds the nodes that a policy selects.
-func pairs(to map[gitops.Pair]bool, p *policy.Policy, nodes []fleet.Node) {
-	if p == nil {
-		return
-	}
-	for _, n := range nodes {
-		if p.Matches(n.Labels) {
-			to[gitops.Pair{Policy: p.Name, Node: n.Site + "/" + n.Name}] = true
-		}
-	}
 }
 
 // check parses one policy of a commit; its bundle must be published.

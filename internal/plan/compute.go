@@ -13,9 +13,6 @@ import (
 	"github.com/patchmesh/patchmesh/internal/wanprofile"
 )
 
-// HeldShare is the percentage of (policy, node) pairs above which a removal waits for a person: rule D2.
-const HeldShare = 20
-
 // File is a policy as written.
 type File struct {
 	File   string
@@ -71,13 +68,8 @@ func Compute(w World, files []File, prune bool) *Plan {
 		after[f.Policy.Name] = f
 	}
 	was, is := follow(w.Sites, before), follow(w.Sites, after)
-	p.Pairs = len(was.of)
-	for x := range was.of {
-		if !is.of[x] {
-			p.Removed++
-		}
-	}
-	p.Held = p.Removed*100 > p.Pairs*HeldShare
+	removal := policy.Removed(policies(before), policies(after), w.labels())
+	p.Pairs, p.Removed, p.Held = removal.Of, removal.Removes, removal.Held()
 	for _, f := range files {
 		p.Changes = append(p.Changes, p.change(w, before, f, was, is))
 	}
@@ -90,9 +82,27 @@ func Compute(w World, files []File, prune bool) *Plan {
 	}
 	slices.SortStableFunc(p.Changes, func(a, b Change) int { return cmp.Compare(a.Policy, b.Policy) })
 	if p.Held {
-		p.warn(problem.PruneHeld, false, "%d of %d managed (policy, node) pairs would go, more than %d %%: from Git that is held until a person says it is meant", p.Removed, p.Pairs, HeldShare)
+		p.warn(problem.PruneHeld, false, "%s, if this comes from Git", removal)
 	}
 	return p
+}
+
+// policies of a set, by name.
+func policies(set map[string]File) (out []*policy.Policy) {
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		out = append(out, set[name].Policy)
+	}
+	return out
+}
+
+// labels of every node.
+func (w World) labels() (out []map[string]string) {
+	for _, s := range w.Sites {
+		for _, n := range s.Nodes {
+			out = append(out, n.Labels)
+		}
+	}
+	return out
 }
 
 func (p *Plan) warn(code problem.Code, isError bool, format string, args ...any) {
@@ -115,13 +125,10 @@ type followers struct {
 
 func follow(sites []Site, set map[string]File) *followers {
 	f := &followers{of: map[pair]bool{}, nodes: map[string]int{}, sites: map[string]map[string]int{}, conflicts: map[string]map[string]*Conflict{}}
-	var policies []*policy.Policy
-	for _, name := range slices.Sorted(maps.Keys(set)) {
-		policies = append(policies, set[name].Policy)
-	}
+	ps := policies(set)
 	for _, s := range sites {
 		for i, n := range s.Nodes {
-			for _, c := range policy.Select(policies, n.Labels) {
+			for _, c := range policy.Select(ps, n.Labels) {
 				if c.Policy == nil {
 					f.conflict(c.Conflict, s.Name+"/"+n.Name)
 					continue

@@ -43,24 +43,6 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-func TestRemoval(t *testing.T) {
-	set := func(n int) map[Pair]bool {
-		m := map[Pair]bool{}
-		for i := range n {
-			m[Pair{"p", strings.Repeat("n", i+1)}] = true
-		}
-		return m
-	}
-	for _, x := range []struct {
-		before, after int
-		held          bool
-	}{{0, 5, false}, {5, 5, false}, {5, 4, false}, {10, 8, false}, {10, 7, true}, {1, 0, true}} {
-		if r := Compare(set(x.before), set(x.after)); r.Held() != x.held || r.Of != x.before || r.Removes != max(0, x.before-x.after) {
-			t.Errorf("%+v: %+v", x, r)
-		}
-	}
-}
-
 func TestOlder(t *testing.T) {
 	for _, x := range []struct {
 		downgrade     bool

@@ -51,28 +51,6 @@ func Judge(f Facts) error {
 
 func date(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// Removal counts what a change takes from its policies. The sets hold one entry for each policy and node that it selects.
-type Removal struct {
-	Removes, Of int
-}
-
-// Pair is a policy and a node that it selects.
-type Pair struct{ Policy, Node string }
-
-// Compare counts the pairs of before that after does not have.
-func Compare(before, after map[Pair]bool) Removal {
-	r := Removal{Of: len(before)}
-	for p := range before {
-		if !after[p] {
-			r.Removes++
-		}
-	}
-	return r
-}
-
-// Held reports whether so much is removed that a person has to say that it is meant: more than a fifth.
-func (r Removal) Held() bool { return r.Removes*5 > r.Of }
-
 // Older says why a policy may not follow the one that it takes the place of, or nil: it asks for a bundle with a lower
 // sequence, and neither reverts nor allows that.
 func Older(next *policy.Policy, sequence, inForce uint64) error {
