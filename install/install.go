@@ -17,6 +17,7 @@ import (
 	"github.com/patchmesh/patchmesh/install/tool"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/revocation"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
 )
@@ -53,6 +54,8 @@ type session struct {
 	next      time.Time
 	began     time.Time                  // this run
 	before    map[string]*ledger.Release // in force when it began, by bundle name
+	revoked   *revocation.List           // bundles that are not to be installed; nil: none
+	unread    error                      // why that is not known
 }
 
 // Apply acts on a request. It may be called twice, or after any crash: a request that was answered is not acted on again.
@@ -157,6 +160,7 @@ func (in *Installer) with(f func(*session) Result) Result {
 		if s.ledger, err = st.readLedger(in.Config.Root, s.open, in.Now()); err != nil {
 			return s.refuse(err)
 		}
+		s.revoked, s.unread = st.readRevoked()
 		s.began, s.before = in.Now(), inForce(s.ledger)
 		r := f(s)
 		s.time(&r)
@@ -234,6 +238,9 @@ func (s *session) apply(ctx context.Context, r Request) Result {
 	if err != nil {
 		return s.refuse(err)
 	}
+	if err := s.learn(set, r); err != nil {
+		return s.refuse(err)
+	}
 	facts, err := s.Config.facts()
 	if err != nil {
 		return s.refuse(err)
@@ -271,6 +278,9 @@ func (s *session) admitted(ctx context.Context, v *verified) Result {
 		}
 		return newResult(Success, ExitDone, status.Installed, ReasonNothingToDo)
 	}
+	if err := s.notRevoked(v.release.Checksum); err != nil {
+		return s.refuse(err)
+	}
 	if err := s.ledger.Admit(v.release, v.wanted.Downgrade); err != nil {
 		return s.refuse(err)
 	}
@@ -302,6 +312,11 @@ func (s *session) rollback(ctx context.Context, name string, order uint64) Resul
 	b := s.ledger.Bundle(name)
 	var noSnapshot string
 	if b.Current != nil && b.Current.Format != manifest.FormatFiles {
+		if k := b.Current.Snapshot; k != nil {
+			if err := s.notRevokedDir(k.Old); err != nil {
+				return s.refuse(err)
+			}
+		}
 		r, why := s.putBack(ctx, *b.Current, order)
 		if why == "" {
 			return r
@@ -318,6 +333,9 @@ func (s *session) rollback(ctx context.Context, name string, order uint64) Resul
 		return s.refuse(problem.New(problem.NotFound, "bundle %s has no older release on this machine%s", name, noSnapshot).WithDone("nothing was changed"))
 	}
 	v := &verified{release: *to}
+	if err := s.notRevoked(to.Checksum); err != nil {
+		return s.about(v, s.refuse(err))
+	}
 	d, err := release.Open(s.Config.Root, name)
 	if err != nil {
 		return s.refuse(err)

@@ -19,6 +19,9 @@ func (s *session) ordered(ctx context.Context, r Request) Result {
 	if err != nil {
 		return s.refuse(err)
 	}
+	if err := s.learn(set, r); err != nil {
+		return s.refuse(err)
+	}
 	o, err := s.openOrder(set, r)
 	if err != nil {
 		return s.refuse(err)
@@ -74,8 +77,11 @@ func (s *session) obey(ctx context.Context, o *order.Order) Result {
 		return s.holdBack(o)
 	}
 	r := s.rollback(ctx, o.Bundle, o.Sequence)
-	if r.Code == problem.NotFound { // and there never will be: a deferral would wait for ever
+	switch r.Code { // and there never will be: a deferral would wait for ever
+	case problem.NotFound:
 		r.Outcome, r.Exit, r.Phase, r.Reason, r.Code = RollbackFailed, ExitRollbackFailed, status.Installed, ReasonNoWayBack, problem.RollbackFailed
+	case problem.BundleRevoked:
+		r.Outcome, r.Exit, r.Phase, r.Reason = RollbackFailed, ExitRollbackFailed, status.Installed, ReasonNoWayBack
 	}
 	return r
 }

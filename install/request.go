@@ -47,6 +47,10 @@ type Request struct {
 	Grant          []byte `json:"grant,omitempty"`
 	GrantSignature []byte `json:"grantSignature,omitempty"`
 
+	// The newest list of revoked bundles, revocation.List, with whatever is asked for.
+	Revocations          []byte `json:"revocations,omitempty"`
+	RevocationsSignature []byte `json:"revocationsSignature,omitempty"`
+
 	// An operator's order, order.Order, stands alone: with it there is no manifest, and no policy, unless the order is the
 	// seeder's and the policy lets it give that.
 	Order          []byte `json:"order,omitempty"`
@@ -67,6 +71,12 @@ func (r Request) WithRoster(s trust.Signed) Request {
 // WithGrant adds the grant of a rollout.
 func (r Request) WithGrant(s trust.Signed) Request {
 	r.Grant, r.GrantSignature = s.Doc, s.Sig
+	return r
+}
+
+// WithRevocations adds the newest list of revoked bundles; the zero value: there is none.
+func (r Request) WithRevocations(s trust.Signed) Request {
+	r.Revocations, r.RevocationsSignature = s.Doc, s.Sig
 	return r
 }
 
@@ -113,6 +123,8 @@ func ParseRequest(b []byte) (Request, error) {
 		return bad(fmt.Errorf("a roster comes with its signature"))
 	case (len(r.Grant) == 0) != (len(r.GrantSignature) == 0):
 		return bad(fmt.Errorf("a grant comes with its signature"))
+	case (len(r.Revocations) == 0) != (len(r.RevocationsSignature) == 0):
+		return bad(fmt.Errorf("a revocation list comes with its signature"))
 	case r.ID != "" && !validID(r.ID) || r.Boot != "" && !validID(r.Boot):
 		return bad(fmt.Errorf("id or boot is not one"))
 	case r.SkewSeconds < -maxSkewSeconds || r.SkewSeconds > maxSkewSeconds:

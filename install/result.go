@@ -66,6 +66,7 @@ const (
 	ReasonForgotten        = "FailuresForgotten"
 	ReasonHeldBack         = "HeldBackByOperator" // before it was ever in force
 	ReasonOrderTooOld      = "OrderTooOld"
+	ReasonRevoked          = "BundleRevoked"
 	ReasonCarriedOut       = "CarriedOutAlready"
 	ReasonNoWayBack        = "NothingToGoBackTo"
 	ReasonStale            = "RequestStale" // of an earlier run of the machine

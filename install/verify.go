@@ -199,6 +199,8 @@ func reasonOf(c problem.Code) string {
 		return "InvalidOrder"
 	case problem.OrderTooOld:
 		return ReasonOrderTooOld
+	case problem.BundleRevoked:
+		return ReasonRevoked
 	case problem.UnsupportedField:
 		return "UnsupportedField"
 	case problem.Denied:

@@ -1,0 +1,134 @@
+package install_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/patchmesh/patchmesh/install"
+	"github.com/patchmesh/patchmesh/install/installtest"
+	"github.com/patchmesh/patchmesh/internal/order"
+	"github.com/patchmesh/patchmesh/internal/revocation"
+	"github.com/patchmesh/patchmesh/internal/signer"
+	"github.com/patchmesh/patchmesh/internal/trust"
+)
+
+// withdrawn is a list that revokes bundles, made hours after the bench.
+func withdrawn(t *testing.T, k *signer.KeyFile, hours int, bundles ...*installtest.Bundle) trust.Signed {
+	t.Helper()
+	at := installtest.Created.Add(time.Duration(hours) * time.Hour)
+	l := &revocation.List{Schema: revocation.Schema, Sequence: uint64(at.Unix()), Created: revocation.Timestamp(at), Bundles: []revocation.Bundle{}}
+	for _, b := range bundles {
+		l = l.Add(revocation.Bundle{Bundle: b.Name, Version: b.Manifest.Version, Checksum: b.Digest, Revoked: revocation.Timestamp(at), Reason: "tills freeze"}, at)
+	}
+	doc, err := l.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return installtest.Sign(t, k, doc)
+}
+
+const refusedRevoked = "deferred 1 Deferred BundleRevoked E2113"
+
+// A revoked bundle is not installed, by the executor's own word: also when the daemon withholds the list afterwards, or
+// brings an older one, or one that is not genuine. What it never heard of it cannot know: that is the control.
+func TestRevokedIsNotInstalled(t *testing.T) {
+	b := installtest.New(t, nil)
+	one, two := b.Bundle(t, spec("1", 1)), b.Bundle(t, spec("2", 2))
+	want(t, apply(t, b, one, installtest.Want{}), done)
+	ask := func(l trust.Signed) install.Result {
+		return installer(b).Apply(t.Context(), b.Request(t, two, installtest.Want{Revision: 2}).WithRevocations(l))
+	}
+	list, older := withdrawn(t, b.Keys.Policy, 2, two), withdrawn(t, b.Keys.Policy, 1)
+	want(t, ask(list), refusedRevoked)
+	want(t, ask(trust.Signed{}), refusedRevoked)
+	want(t, ask(older), refusedRevoked)
+	want(t, ask(withdrawn(t, b.Keys.Stranger, 3)), refusedRevoked)
+	want(t, ask(withdrawn(t, b.Keys.Policy, 3)), refusedRevoked) // newer, and made without knowing: it does not bring the bundle back
+	inForce(t, b, one, two)
+
+	// The control: without what was written down, the older list and one of a stranger's let it in.
+	known := filepath.Join(b.Config.State, "revoked.json")
+	if err := os.Remove(known); err != nil {
+		t.Fatal(err)
+	}
+	want(t, ask(withdrawn(t, b.Keys.Release, 9, two)), done)
+	inForce(t, b, two, one)
+
+	// A node that runs it goes on: there is nothing to do, and nothing is ripped out.
+	want(t, ask(list), "success 0 Installed NothingToDo ")
+	inForce(t, b, two, one)
+}
+
+// Nobody's word goes back to a revoked bundle: not an order's, not a person's on the machine, not a policy's that allows
+// a downgrade. Away from one is allowed, and a failed health check restores what was there.
+func TestRevokedIsNotGoneBackTo(t *testing.T) {
+	b := installtest.New(t, nil)
+	one, two, three := b.Bundle(t, spec("1", 1)), b.Bundle(t, spec("2", 2)), b.Bundle(t, spec("3", 3))
+	for _, v := range []*installtest.Bundle{one, two} {
+		want(t, apply(t, b, v, installtest.Want{}), done)
+	}
+	list := withdrawn(t, b.Keys.Policy, 2, one)
+	back := install.NewOrderRequest(signed(t, bid(two, order.Rollback, 5, nil), b.Keys.Policy), b.Store)
+	want(t, installer(b).Apply(t.Context(), back.WithRevocations(list)), "rollback_failed 5 Installed NothingToGoBackTo E2113")
+	want(t, installer(b).Rollback(t.Context(), "pos"), refusedRevoked)
+	want(t, installer(b).Apply(t.Context(), b.Request(t, one, installtest.Want{Revision: 3, Spec: "  allowDowngrade: true\n"})), refusedRevoked)
+	inForce(t, b, two, one)
+
+	// A bundle that fails its health check on a machine that runs a revoked one: the machine is put back to that.
+	want(t, installer(b).Apply(t.Context(), b.Request(t, three, installtest.Want{Revision: 4, URL: "http://127.0.0.1:1/", Timeout: 1}).WithRevocations(withdrawn(t, b.Keys.Policy, 3, one, two))),
+		"rolled_back 4 RolledBack HealthCheck E5103")
+	inForce(t, b, two, one, three)
+
+	// The control: with the memory taken away the same order goes back.
+	if err := os.Remove(filepath.Join(b.Config.State, "revoked.json")); err != nil {
+		t.Fatal(err)
+	}
+	want(t, installer(b).Apply(t.Context(), back), "success 0 Installed RolledBackByOperator ")
+	inForce(t, b, one, two)
+}
+
+// What is known of revoked bundles is on disk before the request is acted upon, in one piece. Where it cannot be read,
+// nothing new is started until the daemon brings the signed list.
+func TestRevokedIsDamaged(t *testing.T) {
+	b := installtest.New(t, nil)
+	one, two := b.Bundle(t, spec("1", 1)), b.Bundle(t, spec("2", 2))
+	want(t, apply(t, b, one, installtest.Want{}), done)
+	name := filepath.Join(b.Config.State, "revoked.json")
+	if err := os.Mkdir(name, 0o755); err != nil { // cannot be replaced: nothing can be written down
+		t.Fatal(err)
+	}
+	ask := b.Request(t, two, installtest.Want{})
+	if r := installer(b).Apply(t.Context(), ask.WithRevocations(withdrawn(t, b.Keys.Policy, 2))); r.Outcome != install.Deferred {
+		t.Errorf("not on disk, and yet: %+v", r)
+	}
+	inForce(t, b, one, two)
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	installtest.WriteFile(t, name, []byte("{"))
+	want(t, installer(b).Apply(t.Context(), ask), "deferred 1 Deferred StateDamaged E4103")
+	want(t, installer(b).Rollback(t.Context(), "pos"), "deferred 1 Deferred NotFound E1204") // nothing to go back to is said first
+	want(t, installer(b).Apply(t.Context(), ask.WithRevocations(withdrawn(t, b.Keys.Policy, 2))), done)
+	inForce(t, b, two, one)
+}
+
+// A list comes with its signature.
+func TestRevocationsInRequest(t *testing.T) {
+	b := installtest.New(t, nil)
+	r := b.Request(t, b.Bundle(t, spec("1", 1)), installtest.Want{}).WithRevocations(withdrawn(t, b.Keys.Policy, 1))
+	for _, c := range []struct {
+		sig []byte
+		ok  bool
+	}{{r.RevocationsSignature, true}, {nil, false}} {
+		r.RevocationsSignature = c.sig
+		raw, err := r.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := install.ParseRequest(raw); (err == nil) != c.ok {
+			t.Errorf("signature of %d bytes: %v", len(c.sig), err)
+		}
+	}
+}
