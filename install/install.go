@@ -78,6 +78,9 @@ func (in *Installer) Apply(ctx context.Context, r Request) Result {
 		if no := stale(r); no != nil {
 			return *no
 		}
+		if r.Audit {
+			return s.audit(ctx, r)
+		}
 		if len(r.Order) > 0 {
 			return s.ordered(ctx, r)
 		}

@@ -62,6 +62,9 @@ func (s *session) obey(ctx context.Context, o *order.Order) Result {
 	if !s.Config.addressee(o.Targets) {
 		return s.refuse(problem.New(problem.Denied, "order %d, %s, is not for this machine", o.Sequence, o).WithDone("nothing was changed"))
 	}
+	if o.Kind == order.Release { // the daemon's own affair: here it would look like a rollback
+		return s.refuse(problem.New(problem.Denied, "order %d, %s, is not for the executor", o.Sequence, o).WithDone("nothing was changed"))
+	}
 	last := s.ledger.Orders[o.Bundle]
 	if o.Sequence == last { // by the run before this one, which was cut off before it could say so
 		return newResult(Success, ExitDone, status.Installed, ReasonCarriedOut)

@@ -42,6 +42,12 @@ func obey(t *testing.T, b *installtest.Bench, o *order.Order) install.Result {
 // forget takes away what the executor remembers of orders, as if they had never been.
 func forget(t *testing.T, b *installtest.Bench) {
 	t.Helper()
+	edit(t, b, func(l *ledger.Ledger) { l.Orders = nil })
+}
+
+// edit changes what the executor remembers.
+func edit(t *testing.T, b *installtest.Bench, change func(*ledger.Ledger)) {
+	t.Helper()
 	name := filepath.Join(b.Config.State, "installed.json")
 	raw, err := os.ReadFile(name)
 	if err != nil {
@@ -51,7 +57,7 @@ func forget(t *testing.T, b *installtest.Bench) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Orders = nil
+	change(l)
 	if raw, err = l.Encode(); err != nil {
 		t.Fatal(err)
 	}
@@ -194,4 +200,18 @@ func TestOrderStandsAlone(t *testing.T) {
 	if _, err := install.ParseRequest(raw); err != nil {
 		t.Error(err)
 	}
+}
+
+// A release from quarantine is the daemon's affair: a daemon that hands one on does not get a rollback for it.
+func TestReleaseIsNoRollback(t *testing.T) {
+	b := installtest.New(t, nil)
+	one, two := b.Bundle(t, spec("1", 1)), b.Bundle(t, spec("2", 2))
+	for _, v := range []*installtest.Bundle{one, two} {
+		want(t, apply(t, b, v, installtest.Want{}), done)
+	}
+	named := func(o *order.Order) { o.Targets.Nodes = []string{"n1"} }
+	want(t, obey(t, b, bid(two, order.Release, 9, func(o *order.Order) { named(o); o.Quarantine = "00112233445566ff" })), "verification_failure 3 Quarantined NotSelected E1203")
+	inForce(t, b, two, one)
+	want(t, obey(t, b, bid(two, order.Rollback, 9, named)), "success 0 Installed RolledBackByOperator ") // the positive control
+	inForce(t, b, one, two)
 }

@@ -36,6 +36,10 @@ type Request struct {
 	PolicySignature []byte `json:"policySignature"`
 	Store           string `json:"store"` // absolute path of the chunk store
 
+	// Audit: nothing is to be started. The answer says whether what is installed and kept, and the bundle of the request if
+	// it names one, is what was signed.
+	Audit bool `json:"audit,omitempty"`
+
 	// SkewSeconds is how far the clocks of the site are ahead of the machine's, as the daemon sees it. It can only defer.
 	SkewSeconds int64 `json:"skewSeconds,omitempty"`
 
@@ -60,6 +64,13 @@ type Request struct {
 // NewRequest builds a request.
 func NewRequest(manifest, policy trust.Signed, store string) Request {
 	return Request{Schema: SchemaRequest, Manifest: manifest.Doc, Signature: manifest.Sig, Policy: policy.Doc, PolicySignature: policy.Sig, Store: store}
+}
+
+// NewAuditRequest builds a request that changes nothing; of is the request to install the bundle that is to be looked at
+// too, the zero Request if there is none.
+func NewAuditRequest(of Request, store string) Request {
+	of.Schema, of.Store, of.Audit = SchemaRequest, store, true
+	return of
 }
 
 // WithRoster adds the site's roster.
@@ -112,12 +123,15 @@ func ParseRequest(b []byte) (Request, error) {
 		return bad(fmt.Errorf("something follows the document"))
 	}
 	ordered := len(r.Order)+len(r.OrderSignature) > 0
+	installed := r.Audit && len(r.Manifest)+len(r.Signature)+len(r.Policy)+len(r.PolicySignature) == 0 // and nothing else
 	switch {
 	case r.Schema != SchemaRequest:
 		return bad(fmt.Errorf("schema %q is not %q", r.Schema, SchemaRequest))
 	case ordered && (len(r.Order) == 0 || len(r.OrderSignature) == 0 || len(r.Manifest)+len(r.Signature) > 0 || (len(r.Policy) == 0) != (len(r.PolicySignature) == 0)):
 		return bad(fmt.Errorf("an order stands alone, with its signature, or with the policy that lets the seeder give it"))
-	case !ordered && (len(r.Manifest) == 0 || len(r.Signature) == 0 || len(r.Policy) == 0 || len(r.PolicySignature) == 0):
+	case ordered && r.Audit:
+		return bad(fmt.Errorf("an audit carries out no order"))
+	case !ordered && !installed && (len(r.Manifest) == 0 || len(r.Signature) == 0 || len(r.Policy) == 0 || len(r.PolicySignature) == 0):
 		return bad(fmt.Errorf("manifest, policy and both signatures are required"))
 	case (len(r.Roster) == 0) != (len(r.RosterSignature) == 0):
 		return bad(fmt.Errorf("a roster comes with its signature"))

@@ -70,6 +70,7 @@ const (
 	ReasonCarriedOut       = "CarriedOutAlready"
 	ReasonNoWayBack        = "NothingToGoBackTo"
 	ReasonStale            = "RequestStale" // of an earlier run of the machine
+	ReasonVerified         = "Verified"     // of an audit
 )
 
 // MaxResultBytes bounds what DecodeResult reads.

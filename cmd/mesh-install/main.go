@@ -28,6 +28,7 @@ const usage = `mesh-install puts a bundle in force that is complete in the local
   mesh-install apply --request FILE   act on a request of the daemon
   mesh-install status                 what is in force, kept and held back
   mesh-install rollback NAME          put the kept release before in force
+  mesh-install audit                  read what is installed and kept, and say whether it is what was signed
   mesh-install retry NAME             forget the failures of a bundle, so that it is tried again
   mesh-install recover [--early]      finish or undo what a crash left; every other command does that first. --early, for
                                       the start of the machine: only what needs no service of it, the way back
@@ -117,7 +118,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "version":
 		fmt.Fprintln(stdout, build.Line("mesh-install"))
 		return install.ExitDone
-	case "apply", "rollback", "retry", "recover", "status":
+	case "apply", "rollback", "retry", "recover", "audit", "status":
 	default:
 		return finish(c, install.Unusable(problem.New(problem.Usage, "there is no command %q", c.verb).WithNext("mesh-install help")), stdout, stderr)
 	}
@@ -180,6 +181,8 @@ func work(ctx context.Context, outside, why string, args []string, stdout, stder
 		r = in.Rollback(ctx, c.name)
 	case "retry":
 		r = in.Retry(ctx, c.name)
+	case "audit":
+		r = in.Audit(ctx)
 	case "recover":
 		if c.early {
 			r = in.RecoverEarly(ctx)

@@ -99,6 +99,32 @@ func (d *Dir) Stage(ctx context.Context, x *manifest.Index, src Source, dir stri
 	return durable.Rename(tmp, d.release(dir))
 }
 
+// Check reads a release from a source, whole, and writes nothing: what Stage would refuse, it refuses.
+func Check(ctx context.Context, x *manifest.Index, src Source) error {
+	buf, sum := make([]byte, chunk.MaxSize), sha256.New()
+	for i := range x.Files {
+		f := &x.Files[i]
+		sum.Reset()
+		for _, r := range f.Chunks {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			b, err := src.Get(r.ID, buf)
+			if err != nil {
+				return &ChunkError{r.ID, f.Path, err}
+			}
+			if int64(len(b)) != r.Size || chunk.Sum(b) != r.ID {
+				return &ChunkError{r.ID, f.Path, ErrWrongBytes}
+			}
+			sum.Write(b)
+		}
+		if got := hex.EncodeToString(sum.Sum(nil)); got != f.SHA256 {
+			return &FileError{f.Path, "its chunks give sha256 " + got + ", the index says " + f.SHA256}
+		}
+	}
+	return nil
+}
+
 // writer writes the files of one release. Each file is flushed on the descriptor that wrote it: an error is reported
 // once, there, and a second flush would lie.
 type writer struct {

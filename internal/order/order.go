@@ -1,5 +1,5 @@
-// Package order holds what an operator tells nodes to do once, apart from the policies: to go back from a release, or to
-// try one again that they hold back. An order is a signed document like a policy, is signed with the same keys, and is
+// Package order holds what an operator tells nodes to do once, apart from the policies: to go back from a release, to
+// try one again that they hold back, or to end a quarantine. An order is a signed document like a policy, is signed with the same keys, and is
 // verified by every node and again by the executor.
 //
 // An order names the release it is about by its checksum, so it says nothing about any other. Orders are numbered by one
@@ -44,6 +44,7 @@ type Kind string
 const (
 	Rollback Kind = "rollback" // put the release before this one in force, and hold this one back
 	Retry    Kind = "retry"    // forget that this release failed or was rolled back
+	Release  Kind = "release"  // end the quarantine that a node holds against itself because of this release
 )
 
 // Order is the document: canonical JSON, all fields present.
@@ -58,7 +59,13 @@ type Order struct {
 	Targets  Targets         `json:"targets"`
 	Now      bool            `json:"now"`    // do not wait for the maintenance window
 	Reason   string          `json:"reason"` // one line, for people
+
+	// Quarantine is the identity of the one that a Release ends, of 16 hex digits: it says nothing about a later one.
+	Quarantine string `json:"quarantine,omitempty"`
 }
+
+// QuarantineID is the length of a quarantine's identity, in hex digits.
+const QuarantineID = 16
 
 // Targets says whose order it is: nodes for which everything holds that is not empty. A list of sites or a label must
 // be given; names of nodes only with exactly one site.
@@ -200,8 +207,12 @@ func (o *Order) validate() error {
 		return bad("schema %q is not %q", o.Schema, Schema)
 	case o.Sequence == 0 || o.Sequence > math.MaxInt64:
 		return bad("sequence %d is out of range", o.Sequence)
-	case o.Kind != Rollback && o.Kind != Retry:
+	case o.Kind != Rollback && o.Kind != Retry && o.Kind != Release:
 		return bad("kind %q is not known", o.Kind)
+	case o.Kind == Release && (!ValidQuarantine(o.Quarantine) || len(o.Targets.Nodes) != 1):
+		return bad("a release is for one node and names its quarantine, not %.40q for %d nodes", o.Quarantine, len(o.Targets.Nodes))
+	case o.Kind != Release && o.Quarantine != "":
+		return bad("a %s names the quarantine %.40q", o.Kind, o.Quarantine)
 	case !manifest.ValidName(o.Bundle) || !manifest.ValidVersion(o.Version):
 		return bad("bundle %q version %q is not well named", o.Bundle, o.Version)
 	case o.Checksum == manifest.Digest{}:
@@ -245,6 +256,16 @@ func (t Targets) validate() error {
 	return nil
 }
 
+// ValidQuarantine reports whether text has the form of a quarantine's identity.
+func ValidQuarantine(id string) bool {
+	for _, c := range id {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return len(id) == QuarantineID
+}
+
 // line: text for a person, with nothing in it that moves a cursor.
 func line(s string) bool {
 	if s == "" || len(s) > MaxReason {
@@ -270,7 +291,12 @@ func Newest[T any](all []T, sequence func(T) uint64) []T {
 }
 
 // String names an order for people: "rollback of app 2.0".
-func (o *Order) String() string { return fmt.Sprintf("%s of %s %s", o.Kind, o.Bundle, o.Version) }
+func (o *Order) String() string {
+	if o.Kind == Release {
+		return fmt.Sprintf("release from quarantine %s", o.Quarantine)
+	}
+	return fmt.Sprintf("%s of %s %s", o.Kind, o.Bundle, o.Version)
+}
 
 // errOld is why an order is not carried out.
 var errOld = errors.New("it was carried out already, or a newer one was")
