@@ -88,6 +88,7 @@ func (n *Node) load() error {
 		l.resume()
 	}
 	n.rec.rebooted(bootID())
+	n.loadRevoked()
 	n.loadOrders()
 	n.loadGrants()
 	n.loadContacts()
@@ -305,6 +306,9 @@ func (n *Node) refreshDocs() {
 	}
 	f := n.inForce.Load()
 	add(wire.DocRoster, f.r.Site, f.r.Version, f.s)
+	if n.revoked.newest > 0 {
+		add(wire.DocRevocations, "fleet", n.revoked.newest, n.revoked.signed)
+	}
 	for _, p := range n.policies {
 		add(wire.DocPolicy, p.doc.Name, p.doc.Revision, p.s)
 	}
@@ -429,6 +433,8 @@ func (n *Node) newDoc(e wire.DocEntry) bool {
 		return n.wantsOrder(e.Revision)
 	case wire.DocGrant:
 		return n.wantsGrant(e.Name, e.Revision)
+	case wire.DocRevocations:
+		return n.wantsRevocations(e.Revision)
 	case wire.DocManifest:
 		return n.referenced(e.Digest)
 	}
@@ -473,6 +479,8 @@ func (n *Node) onDoc(s *xfer.Session, m *wire.Doc) {
 		err = n.takeOrder(d)
 	case wire.DocGrant:
 		err = n.takeGrant(d)
+	case wire.DocRevocations:
+		err = n.takeRevocations(d)
 	case wire.DocManifest:
 		if n.referenced(dig) {
 			_, err = n.takeManifest(d)
@@ -586,6 +594,9 @@ func (n *Node) retarget() {
 			if l := n.rec.Lives[c.Bundle]; l != nil { // keeps what it has
 				targets[c.Bundle] = l.Target
 			}
+			continue
+		}
+		if c.Policy == nil { // excluded: as if there were none
 			continue
 		}
 		targets[c.Bundle] = &status.Desired{Policy: c.Policy.Name, Revision: n.policies[c.Policy.Name].doc.Revision,

@@ -188,13 +188,22 @@ func plainOf(t testing.TB, x *chunker.Bundle, id chunk.ID) []byte {
 // policy signs a policy that asks nodes with role=pos for the bundle.
 func (b *bed) policy(x *chunker.Bundle, rev uint64, checksum manifest.Digest, k *signer.KeyFile) trust.Signed {
 	b.t.Helper()
-	text := `apiVersion: patchmgmt.io/v1
+	return b.signed(policyText("pos", x, checksum, "  targets: {selector: {matchLabels: {role: pos}}}\n"), rev, k)
+}
+
+// policyText is a policy; spec is what follows its bundle.
+func policyText(name string, x *chunker.Bundle, checksum manifest.Digest, spec string) string {
+	return `apiVersion: patchmgmt.io/v1
 kind: PatchPolicy
-metadata: {name: pos}
+metadata: {name: ` + name + `}
 spec:
   bundleRef: {name: app, version: "` + x.Manifest.Version + `", checksum: "` + checksum.String() + `"}
-  targets: {selector: {matchLabels: {role: pos}}}
-`
+` + spec
+}
+
+// signed is a revision of a policy as it is signed by hand.
+func (b *bed) signed(text string, rev uint64, k *signer.KeyFile) trust.Signed {
+	b.t.Helper()
 	d, err := policy.NewDocument([]byte(text), rev, time.Now())
 	if err != nil {
 		b.t.Fatal(err)
@@ -324,6 +333,7 @@ func (st *station) dial(b *bed) {
 	if st.Host == nil {
 		st.open()
 	}
+	before := b.sessions.peer(st.peerID())
 	if err := st.Dial(st.t.Context(), b.host.ID(), b.MeshAddr()); err != nil {
 		st.t.Fatal(err)
 	}
@@ -332,6 +342,10 @@ func (st *station) dial(b *bed) {
 	case <-time.After(patience):
 		st.t.Fatalf("%s waits for its session in vain", st.name)
 	}
+	waitFor(st.t, st.name+" to be connected, as the seeder sees it too", func() bool {
+		s := b.sessions.peer(st.peerID())
+		return s != nil && s != before
+	})
 }
 
 // wentDown waits for the end of the session.

@@ -3,6 +3,7 @@ package seeder
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
@@ -67,14 +68,13 @@ func (x *boards) post(ctx context.Context, site string) error {
 	}
 	nodes := x.members.site(site)
 	for _, w := range x.desired.all() {
-		if w.policy == nil {
-			b.add(wire.DocPolicy, w.Name, w.Revision, w.Document)
-			continue
-		}
-		if !selects(w.policy, nodes) {
+		if !slices.ContainsFunc(nodes, func(n fleet.Node) bool { return w.concerns(n.Labels) }) {
 			continue
 		}
 		b.add(wire.DocPolicy, w.Name, w.Revision, w.Document)
+		if w.policy == nil || !selects(w.policy, nodes) {
+			continue // nothing is to be fetched for it
+		}
 		if g, ok := x.granted(site, w.Name, w.Revision); ok {
 			b.add(wire.DocGrant, w.Name, g.Serial, g.Document)
 		}
@@ -90,10 +90,5 @@ func (x *boards) post(ctx context.Context, site string) error {
 }
 
 func selects(p *policy.Policy, nodes []fleet.Node) bool {
-	for _, n := range nodes {
-		if p.Matches(n.Labels) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(nodes, func(n fleet.Node) bool { return p.Matches(n.Labels) })
 }

@@ -3,6 +3,7 @@ package seeder
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,6 +31,34 @@ type want struct {
 	fleet.Policy
 	document *policy.Document
 	policy   *policy.Policy
+	earlier  earlier
+}
+
+// earlier is whom the revisions before selected: who follows one of them has to hear of the newest, be it that it is about
+// others now.
+type earlier struct {
+	selectors []policy.Selector // each once
+	everybody bool              // more than are kept, or one that cannot be read
+}
+
+// maxEarlier bounds the selectors that are kept of one policy, and the revisions that are read for them.
+const maxEarlier = 32
+
+func (e earlier) with(p *policy.Policy) earlier {
+	switch {
+	case p == nil || e.everybody || slices.ContainsFunc(e.selectors, func(s policy.Selector) bool { return s.String() == p.Selector.String() }):
+	case len(e.selectors) == maxEarlier:
+		e = earlier{everybody: true}
+	default:
+		e.selectors = append(slices.Clone(e.selectors), p.Selector)
+	}
+	return e
+}
+
+// concerns: the node follows the policy, or an exclude of it, or may follow a revision before.
+func (w want) concerns(labels map[string]string) bool {
+	return w.policy == nil || w.earlier.everybody || w.policy.Selector.Matches(labels) ||
+		slices.ContainsFunc(w.earlier.selectors, func(s policy.Selector) bool { return s.Matches(labels) })
 }
 
 func loadDesired(ctx context.Context, db *fleet.Store, set *trust.Set, log *slog.Logger) (*desired, error) {
@@ -44,9 +73,23 @@ func (d *desired) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	had := map[string]want{}
+	for _, w := range d.all() {
+		had[w.Name] = w
+	}
 	list := make([]want, 0, len(ps))
 	for _, p := range ps {
 		w := want{Policy: p}
+		switch old, ok := had[p.Name]; {
+		case !ok:
+			if w.earlier, err = d.before(ctx, p); err != nil {
+				return err
+			}
+		case old.Revision != p.Revision:
+			w.earlier = old.earlier.with(old.policy)
+		default:
+			w.earlier = old.earlier
+		}
 		if w.document, err = policy.Read(p.Document); err != nil {
 			return problem.New(problem.StoreDamaged, "policy %s in the seeder's database", p.Name).Because(err)
 		}
@@ -62,6 +105,29 @@ func (d *desired) reload(ctx context.Context) error {
 	defer d.mu.Unlock()
 	d.list = list
 	return nil
+}
+
+// before reads whom the revisions before this one selected.
+func (d *desired) before(ctx context.Context, newest fleet.Policy) (e earlier, err error) {
+	ps, err := d.db.PolicyHistory(ctx, newest.Name)
+	if err != nil || len(ps) > maxEarlier {
+		return earlier{everybody: true}, err
+	}
+	for _, p := range ps {
+		if p.Revision == newest.Revision {
+			continue
+		}
+		doc, err := policy.Read(p.Document)
+		if err != nil {
+			return earlier{everybody: true}, nil
+		}
+		was, err := doc.Parse()
+		if err != nil {
+			return earlier{everybody: true}, nil
+		}
+		e = e.with(was)
+	}
+	return e, nil
 }
 
 func (d *desired) all() []want {
@@ -81,7 +147,7 @@ func (d *desired) put(ctx context.Context, lib *library, s trust.Signed, at, now
 			return want{}, err
 		}
 	}
-	w := want{fleet.Policy{Name: doc.Name, Revision: doc.Revision, Document: s, Recorded: now}, doc, pol}
+	w := want{Policy: fleet.Policy{Name: doc.Name, Revision: doc.Revision, Document: s, Recorded: now}, document: doc, policy: pol}
 	d.putting.Lock()
 	defer d.putting.Unlock()
 	for _, x := range d.all() {

@@ -3,13 +3,11 @@ package seeder
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/patchmesh/patchmesh/chunker"
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/grant"
 	"github.com/patchmesh/patchmesh/internal/order"
-	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -21,27 +19,8 @@ import (
 // rolling signs a policy with a rollout; strategy is more of it.
 func (b *bed) rolling(x *chunker.Bundle, rev uint64, strategy string) {
 	b.t.Helper()
-	text := `apiVersion: patchmgmt.io/v1
-kind: PatchPolicy
-metadata: {name: pos}
-spec:
-  bundleRef: {name: app, version: "` + x.Manifest.Version + `", checksum: "` + x.Digest.String() + `"}
-  targets: {selector: {matchLabels: {role: pos}}}
-  rolloutStrategy: {type: RollingUpdate, ` + strategy + `}
-`
-	d, err := policy.NewDocument([]byte(text), rev, time.Now())
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	doc, err := d.Encode()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	sig, err := b.operator.Sign(b.t.Context(), doc)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	if _, err := b.admin.PutPolicy(b.t.Context(), trust.Signed{Doc: doc, Sig: sig}); err != nil {
+	text := policyText("pos", x, x.Digest, "  targets: {selector: {matchLabels: {role: pos}}}\n  rolloutStrategy: {type: RollingUpdate, "+strategy+"}\n")
+	if _, err := b.admin.PutPolicy(b.t.Context(), b.signed(text, rev, b.operator)); err != nil {
 		b.t.Fatal(err)
 	}
 	b.look()

@@ -93,7 +93,7 @@ func conflicts(policies []*policy.Policy) error {
 	}
 	return problem.New(problem.PolicyConflict, "%s", found[0]).
 		WithDone("nothing was applied; such a node would keep what it has").
-		WithNext("give one of them a higher spec.priority, or exclude the other's nodes from it")
+		WithNext("give one of them a higher spec.priority, or change the selector of all but one")
 }
 
 func nodeWith(labels map[string]string) string {

@@ -37,7 +37,7 @@ type Policy struct {
 	Annotations map[string]string
 	Bundle      BundleRef
 	Selector    Selector // targets.selector
-	Exclude     Selector // targets.exclude: beats the selector
+	Exclude     Selector // targets.exclude: beats every policy for the bundle name, see Select
 	Priority    int      // of two policies for one bundle name the higher wins
 	Suspend     bool     // no new starts
 	Schedule    Schedule

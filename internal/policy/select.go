@@ -7,17 +7,18 @@ import (
 	"github.com/patchmesh/patchmesh/internal/problem"
 )
 
-// Choice is what a node should do about one bundle name: follow Policy, or, if that is nil, keep what it has
-// because the policies in Conflict contradict each other.
+// Choice is what a node should do about one bundle name: follow Policy, or, if that is nil, keep what it has because
+// somebody excludes it, or because the policies in Conflict contradict each other.
 type Choice struct {
 	Bundle   string
 	Policy   *Policy
+	Excluded []string // names, in order, of those that would select the node and exclude it
 	Conflict []string // names, in order, of those with the highest priority
 }
 
-// Err is the conflict as a problem; nil when there is a policy to follow.
+// Err is the conflict as a problem; nil when there is none.
 func (c Choice) Err() error {
-	if c.Policy != nil {
+	if len(c.Conflict) == 0 {
 		return nil
 	}
 	return problem.New(problem.PolicyConflict, "the policies %s all select this node for the bundle %q, with equal priority",
@@ -27,39 +28,46 @@ func (c Choice) Err() error {
 }
 
 // Select picks, for a node with these labels, the policy to follow for each bundle name, in the order of the bundle
-// names. Policies have different names. Of those that select the node for one bundle name the highest priority wins;
-// two with the highest one are a conflict, even if they agree today: which of them wins must not depend on the order in
-// which they came.
-//
-// An exclude beats the selector of its own policy, whatever the priority. It does not keep other policies from the
-// node: "all tills but the canaries" must leave the canaries to the policy that is made for them. What keeps every
-// policy from a node is its quarantine, which is not decided here.
+// names. Policies have different names. An exclude beats every policy for the bundle name, whatever its priority (rule
+// O3): whom one keeps its hands off, no other one picks up. Of those that select the node for one bundle name the highest
+// priority wins (O2); two with the highest one are a conflict, even if they agree today: which of them wins must not
+// depend on the order in which they came.
 func Select(policies []*Policy, labels map[string]string) []Choice {
-	matching := make(map[string][]*Policy) // by bundle name, those with the highest priority so far
+	byBundle := map[string]*Choice{}
+	best := map[string][]*Policy{} // by bundle name, those with the highest priority so far
 	for _, p := range policies {
-		if !p.Matches(labels) {
+		if !p.Selector.Matches(labels) {
 			continue
 		}
-		best := matching[p.Bundle.Name]
+		name := p.Bundle.Name
+		c := byBundle[name]
+		if c == nil {
+			c = &Choice{Bundle: name}
+			byBundle[name] = c
+		}
 		switch {
-		case len(best) == 0 || p.Priority > best[0].Priority:
-			matching[p.Bundle.Name] = []*Policy{p}
-		case p.Priority == best[0].Priority:
-			matching[p.Bundle.Name] = append(best, p)
+		case p.Exclude.Matches(labels):
+			c.Excluded = append(c.Excluded, p.Name)
+		case len(best[name]) == 0 || p.Priority > best[name][0].Priority:
+			best[name] = []*Policy{p}
+		case p.Priority == best[name][0].Priority:
+			best[name] = append(best[name], p)
 		}
 	}
-	choices := make([]Choice, 0, len(matching))
-	for bundle, ps := range matching {
-		c := Choice{Bundle: bundle}
-		if len(ps) == 1 {
+	choices := make([]Choice, 0, len(byBundle))
+	for name, c := range byBundle {
+		switch ps := best[name]; {
+		case len(c.Excluded) > 0:
+			slices.Sort(c.Excluded)
+		case len(ps) == 1:
 			c.Policy = ps[0]
-		} else {
+		default:
 			for _, p := range ps {
 				c.Conflict = append(c.Conflict, p.Name)
 			}
 			slices.Sort(c.Conflict)
 		}
-		choices = append(choices, c)
+		choices = append(choices, *c)
 	}
 	slices.SortFunc(choices, func(a, b Choice) int { return strings.Compare(a.Bundle, b.Bundle) })
 	return choices

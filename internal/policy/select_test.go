@@ -46,10 +46,12 @@ func TestSelect(t *testing.T) {
 			[]policy.Choice{{Bundle: "os", Conflict: []string{"canary", "pos"}}, {Bundle: "prices", Policy: prices}}},
 		{"the higher priority wins", map[string]string{"role": "pos", "site": "hq"}, []policy.Choice{{Bundle: "os", Policy: urgent}}},
 		{"also over a conflict of lower ones", map[string]string{"role": "pos", "ring": "canary", "site": "hq"}, []policy.Choice{{Bundle: "os", Policy: urgent}}},
-		{"excluded from one, left to the other", map[string]string{"role": "pos", "site": "hq", "freeze": "true"}, []policy.Choice{{Bundle: "os", Policy: pos}}},
-		{"excluded from the only one", map[string]string{"site": "hq", "freeze": "true"}, []policy.Choice{}},
-		{"excluded from the highest, conflict below", map[string]string{"role": "pos", "ring": "canary", "site": "hq", "freeze": "true"},
-			[]policy.Choice{{Bundle: "os", Conflict: []string{"canary", "pos"}}}},
+		{"excluded from one, touched by none", map[string]string{"role": "pos", "site": "hq", "freeze": "true"}, []policy.Choice{{Bundle: "os", Excluded: []string{"urgent"}}}},
+		{"excluded from the only one", map[string]string{"site": "hq", "freeze": "true"}, []policy.Choice{{Bundle: "os", Excluded: []string{"urgent"}}}},
+		{"excluded, and no conflict", map[string]string{"role": "pos", "ring": "canary", "site": "hq", "freeze": "true"}, []policy.Choice{{Bundle: "os", Excluded: []string{"urgent"}}}},
+		{"excluded for one bundle, not for the other", map[string]string{"role": "pos", "env": "prod", "site": "hq", "freeze": "true"},
+			[]policy.Choice{{Bundle: "os", Excluded: []string{"urgent"}}, {Bundle: "prices", Policy: prices}}},
+		{"an exclude is about those that it would select", map[string]string{"role": "pos", "freeze": "true"}, []policy.Choice{{Bundle: "os", Policy: pos}}},
 		{"equal below nothing", map[string]string{"role": "server"}, []policy.Choice{{Bundle: "os", Conflict: []string{"cautious", "twin"}}}},
 		{"empty label", map[string]string{"role": ""}, []policy.Choice{}},
 	} {
@@ -59,7 +61,7 @@ func TestSelect(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", d)
 			}
 			for _, choice := range got {
-				if err := choice.Err(); (err == nil) != (choice.Policy != nil) || err != nil && problem.CodeOf(err) != problem.PolicyConflict {
+				if err := choice.Err(); (err == nil) != (choice.Conflict == nil) || err != nil && problem.CodeOf(err) != problem.PolicyConflict {
 					t.Errorf("%+v: %v", choice, err)
 				}
 			}
@@ -91,7 +93,7 @@ func drawPolicies(t *rapid.T) (ps []*policy.Policy, labels map[string]string) {
 }
 
 // Whatever the policies: their order does not matter, each bundle name comes once and in order; nobody is chosen that
-// does not match, or that one with a higher priority matches beside.
+// does not match, or that one with a higher priority matches beside, or for a bundle that one excludes the node from.
 func TestSelectProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ps, labels := drawPolicies(t)
@@ -110,7 +112,7 @@ func TestSelectProperties(t *testing.T) {
 		}
 		for _, p := range ps {
 			beaten := slices.ContainsFunc(ps, func(o *policy.Policy) bool {
-				return o.Bundle.Name == p.Bundle.Name && o.Priority > p.Priority && o.Matches(labels)
+				return o.Bundle.Name == p.Bundle.Name && o.Selector.Matches(labels) && (o.Priority > p.Priority || o.Exclude.Matches(labels))
 			})
 			if want := p.Matches(labels) && !beaten; want != slices.Contains(chosen[p.Bundle.Name], p.Name) {
 				t.Fatalf("%s should be chosen: %v; %+v", p.Name, want, got)

@@ -46,7 +46,7 @@ type BundleRefSpec struct {
 // Targets says which nodes.
 type Targets struct {
 	Selector TargetSelector `json:"selector" about:"Nodes that all of this holds for."`
-	Exclude  LabelSelector  `json:"exclude,omitempty" about:"Nodes that this policy never selects, whatever the selector says."`
+	Exclude  LabelSelector  `json:"exclude,omitempty" about:"Of them those that nobody touches: no policy for this bundle name selects them, whatever its priority."`
 }
 
 // TargetSelector is a LabelSelector that can also say: all.
