@@ -46,6 +46,10 @@ func (x clone) plan(ctx context.Context, inForce, branch, file string) (p revert
 	bad := func(err error) (revertPlan, error) {
 		return revertPlan{}, problem.New(problem.InvalidFile, "clone %s", x.dir).Because(err).WithDone("nothing was changed").WithNext("git -C %s fetch", x.dir)
 	}
+	if _, err := x.git(ctx, nil, "var", "GIT_COMMITTER_IDENT"); err != nil {
+		return revertPlan{}, problem.New(problem.InvalidFile, "clone %s: git does not know who commits", x.dir).WithDone("nothing was changed").
+			WithNext("git -C %s config user.name NAME, and config user.email ADDRESS", x.dir)
+	}
 	for _, name := range []string{"refs/remotes/origin/" + branch, "refs/heads/" + branch} {
 		if p.base, err = x.git(ctx, nil, "rev-parse", "--verify", "--quiet", name+"^{commit}"); err == nil {
 			break
