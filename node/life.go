@@ -71,13 +71,7 @@ type verdict struct {
 }
 
 // Final reports whether a phase lasts until the target changes.
-func Final(p status.Phase) bool {
-	switch p {
-	case status.Installed, status.RolledBack, status.InstallFailed, status.Quarantined:
-		return true
-	}
-	return false
-}
+func Final(p status.Phase) bool { return status.Final(p) }
 
 // aim sets what the policies ask for; nil: nothing any more. It reports a change.
 func (l *Life) aim(t *status.Desired) bool {

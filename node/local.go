@@ -51,6 +51,7 @@ func (n *Node) localAPI() http.Handler {
 			api.WriteError(w, err)
 			return
 		}
+		out.Explain(out.At)
 		api.WriteJSON(w, out)
 	})
 	mux.HandleFunc("POST "+api.PathLocalImport, func(w http.ResponseWriter, r *http.Request) {

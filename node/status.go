@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"maps"
 	"reflect"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/build"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/roster"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/wire"
 	"github.com/patchmesh/patchmesh/internal/xfer"
@@ -33,7 +35,7 @@ func (n *Node) describe() status.Node {
 	for _, name := range slices.Sorted(maps.Keys(n.rec.Lives)) {
 		l := n.rec.Lives[name]
 		if l.Installed != nil && len(st.Installed) < wire.MaxListed {
-			st.Installed = append(st.Installed, *l.Installed)
+			st.Installed = append(st.Installed, n.shown(*l.Installed))
 		}
 		if l.Target != nil && (show == nil || l.urgency() > show.urgency()) {
 			show = l
@@ -65,9 +67,14 @@ func (n *Node) describe() status.Node {
 		n.wanSaid.explain(&st, !n.sw.Paused().IsZero(), time.Now())
 		wait(&st, n.byName[n.nameOf(decodePeer(n.sw.Uplink()))])
 	}
+	if st.Phase == status.Pending && st.NextAttempt == nil && !n.poll.next.IsZero() && n.roleOf(n.self) != roster.WANNever {
+		at := n.poll.next.UTC().Truncate(time.Second) // a policy, or a manifest, may come at any time; then it is asked for
+		st.NextAttempt = &at
+	}
 	if st.Desired == nil && len(n.conflicts) > 0 || st.Desired != nil && n.conflicts[st.Desired.Bundle] != nil {
 		st.Reason, st.Code = reasonConflict, string(problem.PolicyConflict) // the alarm says which
 	}
+	n.describeQuarantine(&st)
 	st.Order = n.standing()
 	st.Transfer.Peers = len(n.nb)
 	st.Transfer.ToLAN = n.servedB.Load()
@@ -223,6 +230,7 @@ func (n *Node) site() status.Site {
 				seen.LastSeen = now
 			}
 		}
+		seen.Node.Explain(cmp.Or(seen.LastSeen, now))
 		seen.Strikes = n.strikes.against(r.Name)
 		out.WAN.Payload += seen.Transfer.WANPayload
 		out.WAN.Plain += seen.Transfer.FromWAN

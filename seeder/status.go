@@ -53,7 +53,12 @@ func (s *Seeder) seen(n fleet.Node, uplink bool) status.Seen {
 	if n.Enrolled.After(heard) { // a node that has just joined may take its time
 		heard = n.Enrolled
 	}
-	out.Silent = !connected && s.now().Sub(heard) > s.cfg.SilentAfter
+	now := s.now()
+	out.Silent = !connected && now.Sub(heard) > s.cfg.SilentAfter
+	if out.Silent && !x.Seen.IsZero() { // what it is at we cannot know: this is what it was at
+		now = x.Seen
+	}
+	out.Explain(now)
 	return out
 }
 

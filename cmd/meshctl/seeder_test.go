@@ -312,7 +312,7 @@ func TestStatusNeedsAttention(t *testing.T) {
 		"status store-1/pos-1 -o yaml": `(?m)^silent: true$`,
 		"status store-1":               `pos-1 +Pending .* never +silent`,
 		"status store-1/pos-1":         `store-1/pos-1   never seen`,
-		"status store-1/pos-1 --json":  `"silent": true`,
+		"status store-1/pos-1 --json":  `"nextAttempt": "20[^"]*Z"(?s:.*)"silent": true`, // it is awaited
 	} {
 		exit, out, errs := o.run(line)
 		if exit != problem.ExitDegraded || !regexp.MustCompile(want).MatchString(out) || !strings.Contains(errs, "E3304") {

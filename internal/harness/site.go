@@ -171,7 +171,7 @@ func (s *Site) View(ctx context.Context) (status.Site, error) {
 	return v, answered(out, err, &v)
 }
 
-// Seen is what View is, and starts no process.
+// Seen is what View is, and starts no process. A node that waits and does not say for what, and until when, is an error.
 func (s *Site) Seen(ctx context.Context) (status.Site, error) {
 	a, err := api.ReadAccess(s.seeder.Admin())
 	if err != nil {
@@ -184,7 +184,13 @@ func (s *Site) Seen(ctx context.Context) (status.Site, error) {
 	defer c.CloseIdle()
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	return c.Site(ctx, s.Name)
+	v, err := c.Site(ctx, s.Name)
+	for _, n := range v.Nodes {
+		if !status.Final(n.Phase) && (n.Reason == "" || n.NextAttempt == nil) {
+			return v, fmt.Errorf("%s/%s is %s, with reason %q and next attempt %v", s.Name, n.Node.Node, n.Phase, n.Reason, n.NextAttempt)
+		}
+	}
+	return v, err
 }
 
 // Start starts every node at once and waits until all are ready.

@@ -40,6 +40,9 @@ type ReportBody struct {
 	Detail   string          `json:"detail,omitempty"` // at most MaxReportDetail
 	Order    uint64          `json:"order,omitempty"`  // the operator's order that this is the outcome of, by its sequence
 
+	// While the node is under quarantine, by its own word, and once when that is over.
+	Quarantine *Quarantine `json:"quarantine,omitempty"`
+
 	// Of an outcome that is final: what makes the report a receipt.
 	Receipt *Receipt `json:"receipt,omitempty"`
 
@@ -71,6 +74,10 @@ func (b ReportBody) Fit() ReportBody {
 	b.Reason, b.Code, b.Snapshot = word(b.Reason), word(b.Code), word(b.Snapshot)
 	b.Detail = Clip(b.Detail, MaxReportDetail)
 	b.Log = tail(Clean(b.Log), MaxReportLog)
+	if b.Quarantine != nil {
+		q := b.Quarantine.Clipped()
+		b.Quarantine = &q
+	}
 	var reboot []string
 	for _, r := range b.Reboot[:min(len(b.Reboot), maxReboots)] {
 		reboot = append(reboot, word(r))

@@ -42,15 +42,16 @@ type Node struct {
 	Phase       Phase           `json:"phase"`
 	Reason      string          `json:"reason"` // one word or short phrase; always set in a non-final phase
 	Code        string          `json:"code,omitempty"`
-	Detail      string          `json:"detail,omitempty"` // what the installer said, at most 1 KiB
-	NextAttempt *time.Time      `json:"nextAttempt,omitempty"`
-	Snapshot    string          `json:"snapshot,omitempty"`   // of the machine before the last install, in the provider's words
-	Reboot      string          `json:"reboot,omitempty"`     // why the machine has to be started again, at most MaxReboot bytes
-	Order       string          `json:"order,omitempty"`      // an operator's order that is not carried out yet, and why it waits
-	Missed      int             `json:"missed,omitempty"`     // maintenance windows that have passed without an install of Desired
-	Batch       int             `json:"batch,omitempty"`      // of the rollout, by the grant that the node holds; counted from 1
-	Grant       uint64          `json:"grant,omitempty"`      // the serial of that grant
-	Quarantine  string          `json:"quarantine,omitempty"` // why the node trusts itself with nothing new
+	Detail      string          `json:"detail,omitempty"`      // what the installer said, at most 1 KiB
+	NextAttempt *time.Time      `json:"nextAttempt,omitempty"` // when the node tries again by itself, at the latest; not after the document's time: it is at it. Always set in a non-final phase: see Explain
+	Snapshot    string          `json:"snapshot,omitempty"`    // of the machine before the last install, in the provider's words
+	Reboot      string          `json:"reboot,omitempty"`      // why the machine has to be started again, at most MaxReboot bytes
+	Order       string          `json:"order,omitempty"`       // an operator's order that is not carried out yet, and why it waits
+	Missed      int             `json:"missed,omitempty"`      // maintenance windows that have passed without an install of Desired
+	Batch       int             `json:"batch,omitempty"`       // of the rollout, by the grant that the node holds; counted from 1
+	Grant       uint64          `json:"grant,omitempty"`       // the serial of that grant
+	Quarantine  string          `json:"quarantine,omitempty"`  // why the node trusts itself with nothing new
+	Quarantined *Quarantine     `json:"quarantined,omitempty"` // the same with all that is known, if the node itself has come to it
 	Desired     *Desired        `json:"desired,omitempty"`
 	Beside      []Standing      `json:"beside,omitempty"` // where it stands with the other bundles that policies ask for
 	Installed   []InstalledItem `json:"installed"`
@@ -87,6 +88,7 @@ type InstalledItem struct {
 	Checksum manifest.Digest `json:"checksum"`
 	Since    time.Time       `json:"since"`
 	Receipt  string          `json:"receipt,omitempty"` // sha256:… of the receipt that says so
+	Revoked  string          `json:"revoked,omitempty"` // why it was revoked; empty: it was not
 }
 
 // Transfer counts, in bytes of plain chunks unless said otherwise, for the desired bundle.
