@@ -16,6 +16,7 @@ import (
 	"github.com/patchmesh/patchmesh/install/snapshot"
 	"github.com/patchmesh/patchmesh/install/tool"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/order"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/revocation"
 	"github.com/patchmesh/patchmesh/internal/status"
@@ -84,6 +85,9 @@ func (in *Installer) Apply(ctx context.Context, r Request) Result {
 		if len(r.Order) > 0 {
 			return s.ordered(ctx, r)
 		}
+		if r.notice() {
+			return s.takeNote(r)
+		}
 		return s.apply(ctx, r)
 	})
 }
@@ -116,7 +120,7 @@ func (in *Installer) Rollback(ctx context.Context, name string) Result {
 		if r, ok := s.recover(ctx); !ok {
 			return r
 		}
-		return s.rollback(ctx, name, 0)
+		return s.rollback(ctx, name, nil)
 	})
 }
 
@@ -290,6 +294,9 @@ func (s *session) admitted(ctx context.Context, v *verified) Result {
 	if t := s.ledger.Held(v.release.Bundle, v.release.Checksum); t != nil {
 		return held(*t)
 	}
+	if err := s.admitGrant(v); err != nil {
+		return s.refuse(err)
+	}
 	if err := s.mayStart(v); err != nil {
 		return s.refuse(err)
 	}
@@ -311,7 +318,7 @@ func (s *session) admitted(ctx context.Context, v *verified) Result {
 	return s.resultOf(end, err)
 }
 
-func (s *session) rollback(ctx context.Context, name string, order uint64) Result {
+func (s *session) rollback(ctx context.Context, name string, o *order.Order) Result {
 	b := s.ledger.Bundle(name)
 	var noSnapshot string
 	if b.Current != nil && b.Current.Format != manifest.FormatFiles {
@@ -320,7 +327,7 @@ func (s *session) rollback(ctx context.Context, name string, order uint64) Resul
 				return s.refuse(err)
 			}
 		}
-		r, why := s.putBack(ctx, *b.Current, order)
+		r, why := s.putBack(ctx, *b.Current, o)
 		if why == "" {
 			return r
 		}
@@ -351,9 +358,9 @@ func (s *session) rollback(ctx context.Context, name string, order uint64) Resul
 		return s.about(v, s.refuse(problem.New(problem.ChecksumMismatch, "release %s of %s is damaged: %v", to.Dir, name, err).
 			WithDone("nothing was changed").WithNext("build the older content again under a higher sequence")))
 	}
-	t := journal.Transaction{
-		Schema: journal.Schema, Kind: journal.Rollback, Step: journal.Switch, Attempt: 1, New: *to, Old: b.Current.Dir, Order: order,
-	}
+	t := under(journal.Transaction{
+		Schema: journal.Schema, Kind: journal.Rollback, Step: journal.Switch, Attempt: 1, New: *to, Old: b.Current.Dir,
+	}, o)
 	t.New.Since = s.Now().UTC().Truncate(time.Second)
 	if to.Format != manifest.FormatFiles { // its packages are installed as a downgrade
 		if t.Packages, err = s.packagesOf(nil); err != nil {

@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 
+	"github.com/patchmesh/patchmesh/install/journal"
 	"github.com/patchmesh/patchmesh/install/ledger"
 	"github.com/patchmesh/patchmesh/internal/order"
 	"github.com/patchmesh/patchmesh/internal/policy"
@@ -42,7 +43,7 @@ func (s *session) openOrder(set *trust.Set, r Request) (*order.Order, error) {
 		return nil, err
 	}
 	if len(r.Policy) == 0 {
-		return nil, order.Delegated(o, nil)
+		return nil, order.Delegated(o, 0, nil)
 	}
 	d, p, err := policy.Open(set, trust.Signed{Doc: r.Policy, Sig: r.PolicySignature}, at)
 	if err != nil {
@@ -54,7 +55,7 @@ func (s *session) openOrder(set *trust.Set, r Request) (*order.Order, error) {
 	if p != nil && len(s.Config.Labels) > 0 && !p.Matches(s.Config.Labels) {
 		p = nil
 	}
-	return o, order.Delegated(o, p)
+	return o, order.Delegated(o, d.Revision, p)
 }
 
 // obey goes on with an order whose signature is right.
@@ -65,12 +66,12 @@ func (s *session) obey(ctx context.Context, o *order.Order) Result {
 	if o.Kind == order.Release { // the daemon's own affair: here it would look like a rollback
 		return s.refuse(problem.New(problem.Denied, "order %d, %s, is not for the executor", o.Sequence, o).WithDone("nothing was changed"))
 	}
-	last := s.ledger.Orders[o.Bundle]
-	if o.Sequence == last { // by the run before this one, which was cut off before it could say so
-		return newResult(Success, ExitDone, status.Installed, ReasonCarriedOut)
-	}
-	if err := order.Admit(last, o); err != nil {
+	done, err := s.admitOrder(o)
+	if err != nil {
 		return s.refuse(err)
+	}
+	if done { // by the run before this one, which was cut off before it could say so
+		return newResult(Success, ExitDone, status.Installed, ReasonCarriedOut)
 	}
 	b := s.ledger.Bundle(o.Bundle)
 	switch {
@@ -79,7 +80,7 @@ func (s *session) obey(ctx context.Context, o *order.Order) Result {
 	case b.Current == nil || b.Current.Checksum != o.Checksum:
 		return s.holdBack(o)
 	}
-	r := s.rollback(ctx, o.Bundle, o.Sequence)
+	r := s.rollback(ctx, o.Bundle, o)
 	switch r.Code { // and there never will be: a deferral would wait for ever
 	case problem.NotFound:
 		r.Outcome, r.Exit, r.Phase, r.Reason, r.Code = RollbackFailed, ExitRollbackFailed, status.Installed, ReasonNoWayBack, problem.RollbackFailed
@@ -87,6 +88,40 @@ func (s *session) obey(ctx context.Context, o *order.Order) Result {
 		r.Outcome, r.Exit, r.Phase, r.Reason = RollbackFailed, ExitRollbackFailed, status.Installed, ReasonNoWayBack
 	}
 	return r
+}
+
+// admitOrder compares an order with what was carried out before; done: it is the last one that was.
+func (s *session) admitOrder(o *order.Order) (done bool, err error) {
+	last := s.ledger.Orders[o.Bundle]
+	if o.Under == nil {
+		if o.Sequence == last {
+			return true, nil
+		}
+		return false, order.Admit(last, o)
+	}
+	mark := s.ledger.Delegated[o.Under.Policy]
+	if o.Mark() == mark {
+		return true, nil
+	}
+	return false, order.AdmitDelegated(mark, last, o)
+}
+
+// under fills in by which order a transaction is made; nil: by a person on this machine.
+func under(t journal.Transaction, o *order.Order) journal.Transaction {
+	if o == nil {
+		return t
+	}
+	t.Order = o.Sequence
+	if u := o.Under; u != nil {
+		t.Policy, t.Revision = u.Policy, u.Revision
+	}
+	return t
+}
+
+// carryOut writes down that an order was carried out.
+func carryOut(l *ledger.Ledger, o *order.Order) bool {
+	t := under(journal.Transaction{}, o)
+	return l.CarryOut(o.Bundle, t.Order, t.Policy, t.Revision)
 }
 
 // forgive lets a release that failed or was rolled back be tried again.
@@ -97,7 +132,7 @@ func (s *session) forgive(o *order.Order) Result {
 			l.Forget(o.Bundle)
 			r.Reason = ReasonForgotten
 		}
-		return l.CarryOut(o.Bundle, o.Sequence)
+		return carryOut(l, o)
 	})
 	if err != nil {
 		return s.refuse(err)
@@ -110,7 +145,7 @@ func (s *session) forgive(o *order.Order) Result {
 func (s *session) holdBack(o *order.Order) Result {
 	err := s.change(func(l *ledger.Ledger) bool {
 		l.Hold(o.Bundle, o.Checksum, ReasonOperator)
-		return l.CarryOut(o.Bundle, o.Sequence)
+		return carryOut(l, o)
 	})
 	if err != nil {
 		return s.refuse(err)

@@ -91,6 +91,17 @@ func (r Request) WithRevocations(s trust.Signed) Request {
 	return r
 }
 
+// NewNotice builds a request by which nothing is done: the machine is to know that this revision of a policy, or a grant
+// under it that WithGrant adds, has taken the place of an older one, which from then on is not followed any more.
+func NewNotice(policy trust.Signed, store string) Request {
+	return Request{Schema: SchemaRequest, Policy: policy.Doc, PolicySignature: policy.Sig, Store: store}
+}
+
+// notice reports whether the request is one of NewNotice.
+func (r Request) notice() bool {
+	return len(r.Policy) > 0 && !r.Audit && len(r.Order)+len(r.OrderSignature)+len(r.Manifest)+len(r.Signature) == 0
+}
+
 // NewOrderRequest builds a request that carries out an operator's order.
 func NewOrderRequest(o trust.Signed, store string) Request {
 	return Request{Schema: SchemaRequest, Order: o.Doc, OrderSignature: o.Sig, Store: store}
@@ -131,7 +142,7 @@ func ParseRequest(b []byte) (Request, error) {
 		return bad(fmt.Errorf("an order stands alone, with its signature, or with the policy that lets the seeder give it"))
 	case ordered && r.Audit:
 		return bad(fmt.Errorf("an audit carries out no order"))
-	case !ordered && !installed && (len(r.Manifest) == 0 || len(r.Signature) == 0 || len(r.Policy) == 0 || len(r.PolicySignature) == 0):
+	case !ordered && !installed && (!r.notice() && (len(r.Manifest) == 0 || len(r.Signature) == 0) || len(r.Policy) == 0 || len(r.PolicySignature) == 0):
 		return bad(fmt.Errorf("manifest, policy and both signatures are required"))
 	case (len(r.Roster) == 0) != (len(r.RosterSignature) == 0):
 		return bad(fmt.Errorf("a roster comes with its signature"))

@@ -68,6 +68,7 @@ const (
 	ReasonOrderTooOld      = "OrderTooOld"
 	ReasonRevoked          = "BundleRevoked"
 	ReasonCarriedOut       = "CarriedOutAlready"
+	ReasonNoted            = "Noted" // of a notice: see NewNotice
 	ReasonNoWayBack        = "NothingToGoBackTo"
 	ReasonStale            = "RequestStale" // of an earlier run of the machine
 	ReasonVerified         = "Verified"     // of an audit

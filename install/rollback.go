@@ -8,12 +8,13 @@ import (
 	"github.com/patchmesh/patchmesh/install/journal"
 	"github.com/patchmesh/patchmesh/install/ledger"
 	"github.com/patchmesh/patchmesh/install/release"
+	"github.com/patchmesh/patchmesh/internal/order"
 )
 
 // putBack makes the machine what it was before the release in force came, from the snapshot that was taken then. That is
 // done only while the packages are still the ones that it left: what came later would go with it. why says why it is
 // not done, and nothing was changed.
-func (s *session) putBack(ctx context.Context, current ledger.Release, order uint64) (r Result, why string) {
+func (s *session) putBack(ctx context.Context, current ledger.Release, o *order.Order) (r Result, why string) {
 	k := current.Snapshot
 	switch {
 	case !current.Installed():
@@ -38,10 +39,11 @@ func (s *session) putBack(ctx context.Context, current ledger.Release, order uin
 		k.Old = ""
 	}
 	t := journal.Transaction{
-		Schema: journal.Schema, Kind: journal.Rollback, Step: journal.Undo, Attempt: 1, New: current, Old: k.Old, Order: order,
+		Schema: journal.Schema, Kind: journal.Rollback, Step: journal.Undo, Attempt: 1, New: current, Old: k.Old,
 		Fault:    &journal.Fault{Class: journal.Unhealthy, Reason: ReasonOperator},
 		Packages: journal.Packages{ID: k.ID, Provider: k.Provider, Snapshot: k.Name, Touched: true},
 	}
+	t = under(t, o)
 	hand, err := s.openPatch(d, t)
 	if err != nil {
 		return r, err.Error()

@@ -136,7 +136,7 @@ func (s *session) commit(t journal.Transaction) error {
 		}
 		l.Commit(t.New, keep, t.Signed)
 		l.Accept(t.Policy, t.Revision)
-		l.CarryOut(t.New.Bundle, t.Order)
+		l.CarryOut(t.New.Bundle, t.Order, t.Policy, t.Revision)
 		if t.Kind == journal.Rollback && replaced != nil && replaced.Checksum != t.New.Checksum {
 			l.Hold(t.New.Bundle, replaced.Checksum, ReasonOperator)
 		}

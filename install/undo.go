@@ -112,7 +112,7 @@ func (s *session) discardPackages(ctx context.Context, d *release.Dir, t journal
 	if t.Kind == journal.Rollback && t.Fault.Reason == ReasonOperator {
 		return s.change(func(l *ledger.Ledger) bool {
 			l.Back(t.New, t.Old, s.Config.Keep+1, ReasonOperator)
-			l.CarryOut(t.New.Bundle, t.Order)
+			l.CarryOut(t.New.Bundle, t.Order, t.Policy, t.Revision)
 			return true
 		})
 	}

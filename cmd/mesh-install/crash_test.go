@@ -22,6 +22,8 @@ import (
 	"github.com/patchmesh/patchmesh/install/health"
 	"github.com/patchmesh/patchmesh/install/installtest"
 	"github.com/patchmesh/patchmesh/install/isolate"
+	"github.com/patchmesh/patchmesh/install/ledger"
+	"github.com/patchmesh/patchmesh/internal/grant"
 )
 
 // The crash tests run the real worker under strace and cut it off, or make one call fail, at every file system call
@@ -45,8 +47,9 @@ type scene struct {
 	before, after, final *installtest.Bundle
 	all                  []*installtest.Bundle
 	request              string
-	midway               bool     // the link names the new release before the run
-	naive                []string // run this program instead
+	granted              grant.Grant // by which the request starts; the floor of grants must be up before anything is done
+	midway               bool        // the link names the new release before the run
+	naive                []string    // run this program instead
 }
 
 func yes(context.Context, health.Check) error { return nil }
@@ -208,6 +211,9 @@ func (s *scene) judge(t *testing.T, exit int, result install.Result) (wrong []st
 	if s.naive != nil {
 		return wrong
 	}
+	if late := s.floorLate(t, now); late != "" {
+		bad("at once: %s", late)
+	}
 	if result.Outcome != "" && exit != result.Exit {
 		bad("exit status %d, the result says %d", exit, result.Exit)
 	}
@@ -248,6 +254,29 @@ func (s *scene) judge(t *testing.T, exit int, result install.Result) (wrong []st
 	return wrong
 }
 
+// floorLate says whether the request was acted on before its grant was remembered: then a power cut would let a daemon show
+// an older grant.
+func (s *scene) floorLate(t *testing.T, now *installtest.Bundle) string {
+	t.Helper()
+	state := s.bench.Config.State
+	_, err := os.Stat(filepath.Join(state, "journal.json"))
+	if s.args[0] != "apply" || err != nil && now != s.after {
+		return ""
+	}
+	b, err := os.ReadFile(filepath.Join(state, "installed.json"))
+	if err != nil {
+		return err.Error()
+	}
+	l, err := ledger.Parse(b)
+	if err != nil {
+		return err.Error()
+	}
+	if g := s.granted; l.Grants[g.Site][g.Policy] != g.Mark() {
+		return fmt.Sprintf("begun, and grant %v is not remembered: %v", g.Mark(), l.Grants)
+	}
+	return ""
+}
+
 func version(b *installtest.Bundle) string {
 	if b == nil {
 		return "nothing"
@@ -281,6 +310,9 @@ func upgradeOn(t *testing.T, well func(context.Context, health.Check) error, cha
 		v := b.Bundle(t, sp)
 		s.all = append(s.all, v)
 		s.request = b.WriteRequest(t, v, installtest.Want{})
+		if i == 2 {
+			s.grant(t, v)
+		}
 		s.args = []string{"apply", "--request", s.request, "--config", b.ConfigFile, "--json"}
 		if i < 2 {
 			if r := s.again(t, "apply"); r.Exit != 0 {
@@ -290,6 +322,25 @@ func upgradeOn(t *testing.T, well func(context.Context, health.Check) error, cha
 	}
 	s.well, s.before, s.after, s.final = well, s.all[1], s.all[2], s.all[2]
 	return s
+}
+
+// grant makes the request one of a rollout.
+func (s *scene) grant(t *testing.T, v *installtest.Bundle) {
+	t.Helper()
+	now := time.Now()
+	s.granted = grant.Grant{Schema: grant.Schema, Serial: 7, Created: grant.Timestamp(installtest.Created), Site: "s1", Policy: "pos", Revision: 2, Bundle: v.Name,
+		Version: v.Manifest.Version, Checksum: v.Digest, Opens: grant.Timestamp(now.Add(-time.Hour)), Expires: grant.Timestamp(now.Add(24 * time.Hour)),
+		Starts: []grant.Start{{Node: "n1", After: grant.Timestamp(now.Add(-time.Hour))}}, MaxUnavailable: 1, Deadline: 60}
+	doc, err := s.granted.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := s.bench.Request(t, v, installtest.Want{Revision: 2, Spec: "  rolloutStrategy: {type: RollingUpdate, batchSize: 1}\n"})
+	raw, err := r.WithGrant(installtest.Sign(t, s.bench.Keys.Roster, doc)).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	installtest.WriteFile(t, s.request, raw)
 }
 
 // scenes are the kinds of run that are cut off.
@@ -377,5 +428,33 @@ func TestCrashIsNoticed(t *testing.T) {
 	}
 	if !gap {
 		t.Errorf("a switch with a gap passes: %q", wrong)
+	}
+}
+
+// The positive control of the floor: what was begun while an older grant, or none, was remembered is found out.
+func TestLateFloorIsNoticed(t *testing.T) {
+	s := upgrade(t, yes)
+	if r := s.again(t, "apply"); r.Exit != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if late := s.floorLate(t, s.after); late != "" {
+		t.Fatal(late)
+	}
+	name := filepath.Join(s.bench.Config.State, "installed.json")
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ledger.Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Grants = nil
+	if b, err = l.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	installtest.WriteFile(t, name, b)
+	if s.floorLate(t, s.after) == "" {
+		t.Error("a release that came without the floor of its grant passes")
 	}
 }

@@ -102,7 +102,7 @@ type Transaction struct {
 	Health   Health         `json:"health"`
 	Policy   string         `json:"policy"`
 	Revision uint64         `json:"revision"`
-	Order    uint64         `json:"order,omitempty"` // of a rollback: the operator's order, by its sequence; 0: a person on this machine
+	Order    uint64         `json:"order,omitempty"` // of a rollback: the order, by its sequence: of the seeder under Policy if that is set, or of an operator; 0: a person on this machine
 	Signed   time.Time      `json:"signed"`          // newest signature time of manifest and policy
 	Fault    *Fault         `json:"fault"`
 	Packages Packages       `json:"packages,omitzero"` // what only a transaction of packages has

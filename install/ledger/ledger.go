@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 )
 
@@ -88,8 +89,12 @@ type Ledger struct {
 	Schema   string             `json:"schema"`
 	Time     time.Time          `json:"time"` // newest signature time of anything that came into force
 	Policies map[string]uint64  `json:"policies"`
-	Orders   map[string]uint64  `json:"orders,omitempty"` // by bundle name: the last one carried out
+	Orders   map[string]uint64  `json:"orders,omitempty"` // by bundle name: the last one of an operator that was carried out
 	Bundles  map[string]*Bundle `json:"bundles"`
+
+	// What the seeder numbers has floors of its own, which bar nothing of an operator's.
+	Delegated map[string]policy.Mark            `json:"delegated,omitempty"` // by policy: the last order of the seeder that was carried out
+	Grants    map[string]map[string]policy.Mark `json:"grants,omitempty"`    // by site and policy: the newest grant that was seen
 }
 
 // New returns the memory of a machine on which nothing was ever installed.
@@ -182,8 +187,20 @@ func (l *Ledger) Accept(policy string, revision uint64) bool {
 	return true
 }
 
-// CarryOut remembers that an order about a bundle was carried out and reports whether that changed anything.
-func (l *Ledger) CarryOut(name string, order uint64) bool {
+// CarryOut remembers that an order about a bundle was carried out and reports whether that changed anything. under is the
+// policy of an order of the seeder, with its revision; empty with an operator's.
+func (l *Ledger) CarryOut(name string, order uint64, under string, revision uint64) bool {
+	if order != 0 && under != "" {
+		mark := policy.Mark{Revision: revision, Number: order}
+		if !l.Delegated[under].Before(mark) {
+			return false
+		}
+		if l.Delegated == nil {
+			l.Delegated = map[string]policy.Mark{}
+		}
+		l.Delegated[under] = mark
+		return true
+	}
 	if order <= l.Orders[name] {
 		return false
 	}
@@ -191,6 +208,21 @@ func (l *Ledger) CarryOut(name string, order uint64) bool {
 		l.Orders = map[string]uint64{}
 	}
 	l.Orders[name] = order
+	return true
+}
+
+// Granted remembers the newest grant of a site for a policy and reports whether that changed anything.
+func (l *Ledger) Granted(site, name string, mark policy.Mark) bool {
+	if !l.Grants[site][name].Before(mark) {
+		return false
+	}
+	if l.Grants == nil {
+		l.Grants = map[string]map[string]policy.Mark{}
+	}
+	if l.Grants[site] == nil {
+		l.Grants[site] = map[string]policy.Mark{}
+	}
+	l.Grants[site][name] = mark
 	return true
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/trust"
 )
@@ -30,7 +31,7 @@ const (
 // Grant is the document: canonical JSON, all fields present.
 type Grant struct {
 	Schema         string          `json:"schema"`
-	Serial         uint64          `json:"serial"` // grows with every grant of one site and policy
+	Serial         uint64          `json:"serial"` // grows with every grant of one site and policy; see Mark
 	Created        string          `json:"created"`
 	Site           string          `json:"site"`
 	Policy         string          `json:"policy"`
@@ -111,6 +112,9 @@ func Time(text string) time.Time {
 
 // Timestamp is how instants are written.
 func Timestamp(t time.Time) string { return t.UTC().Truncate(time.Second).Format(time.RFC3339) }
+
+// Mark is where a grant stands among those of its site and policy: a newer one takes the place of an older one.
+func (g *Grant) Mark() policy.Mark { return policy.Mark{Revision: g.Revision, Number: g.Serial} }
 
 // Place finds a node's place among the starts; ok is false if it has none.
 func (g *Grant) Place(node string) (i int, ok bool) {

@@ -5,7 +5,11 @@
 // An order names the release it is about by its checksum, so it says nothing about any other. Orders are numbered by one
 // sequence: for each bundle name the executor remembers the highest one that it carried out, and does none that is not
 // above it. So an order that is sent again does nothing, and a newer order puts an end to an older one that has not been
-// carried out; no clock is asked. Pure; safe for concurrent use.
+// carried out; no clock is asked.
+//
+// The seeder may give one kind of order itself, where an operator's policy says so: see OpenDelegated. Those name that
+// policy and its revision, and are numbered within it. They never count against an operator's order, whatever their
+// numbers are, and the operator's next revision puts an end to all of them. Pure; safe for concurrent use.
 package order
 
 import (
@@ -47,7 +51,7 @@ const (
 	Release  Kind = "release"  // end the quarantine that a node holds against itself because of this release
 )
 
-// Order is the document: canonical JSON, all fields present.
+// Order is the document: canonical JSON, all fields present but the last two.
 type Order struct {
 	Schema   string          `json:"schema"`
 	Sequence uint64          `json:"sequence"` // see Next
@@ -62,6 +66,15 @@ type Order struct {
 
 	// Quarantine is the identity of the one that a Release ends, of 16 hex digits: it says nothing about a later one.
 	Quarantine string `json:"quarantine,omitempty"`
+
+	// Under is the operator's policy by which the seeder gives the order. An operator's own has none.
+	Under *Under `json:"under,omitempty"`
+}
+
+// Under names a revision of a policy.
+type Under struct {
+	Policy   string `json:"policy"`
+	Revision uint64 `json:"revision"`
 }
 
 // QuarantineID is the length of a quarantine's identity, in hex digits.
@@ -134,6 +147,9 @@ func Open(set *trust.Set, s trust.Signed, at time.Time) (*Order, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Under != nil {
+		return nil, invalid(errors.New("an operator has signed it, and it says under: only the seeder's orders do"))
+	}
 	created, err := o.Time()
 	if err != nil {
 		return nil, invalid(err)
@@ -143,7 +159,7 @@ func Open(set *trust.Set, s trust.Signed, at time.Time) (*Order, error) {
 
 // OpenDelegated is Open for an order that the seeder has signed, with the key of its rosters, because a rollout has
 // used up its budget. It can be nothing but a rollback of named nodes in their window, and counts only where Delegated
-// holds for the policy in force.
+// holds for the policy in force. Its sequence counts within the revision of that policy: see AdmitDelegated.
 func OpenDelegated(set *trust.Set, s trust.Signed, at time.Time) (*Order, error) {
 	if len(s.Doc) > MaxBytes {
 		return nil, invalid(fmt.Errorf("%d bytes: at most %d", len(s.Doc), MaxBytes))
@@ -156,8 +172,9 @@ func OpenDelegated(set *trust.Set, s trust.Signed, at time.Time) (*Order, error)
 	if err != nil {
 		return nil, err
 	}
-	if o.Kind != Rollback || o.Now || len(o.Targets.Nodes) == 0 {
-		return nil, problem.New(problem.Denied, "order %d, %s, is signed by the seeder, which may only send named nodes back in their window", o.Sequence, o).WithDone("nothing was changed")
+	if o.Kind != Rollback || o.Now || len(o.Targets.Nodes) == 0 || o.Under == nil {
+		return nil, problem.New(problem.Denied, "order %d, %s, is signed by the seeder, which may only send named nodes back in their window, under a policy", o.Sequence, o).
+			WithDone("nothing was changed")
 	}
 	created, err := o.Time()
 	if err != nil {
@@ -166,10 +183,11 @@ func OpenDelegated(set *trust.Set, s trust.Signed, at time.Time) (*Order, error)
 	return o, v.CheckCreated(created)
 }
 
-// Delegated refuses an order of the seeder unless the operator's policy says that the seeder may give it: it asks for
-// the very release that is to go, and says onExceeded: Rollback.
-func Delegated(o *Order, p *policy.Policy) error {
-	if p != nil && p.Bundle.Name == o.Bundle && p.Bundle.Checksum == o.Checksum && p.Rollout != nil && p.Rollout.Budget.Rollback {
+// Delegated refuses an order of the seeder unless the operator's policy, in the very revision that the order names, says
+// that the seeder may give it: it asks for the release that is to go, and says onExceeded: Rollback.
+func Delegated(o *Order, revision uint64, p *policy.Policy) error {
+	if p != nil && o.Under != nil && p.Name == o.Under.Policy && revision == o.Under.Revision &&
+		p.Bundle.Name == o.Bundle && p.Bundle.Checksum == o.Checksum && p.Rollout != nil && p.Rollout.Budget.Rollback {
 		return nil
 	}
 	return problem.New(problem.Denied, "order %d, %s, is signed by the seeder, and the policy in force does not say onExceeded: Rollback for that release", o.Sequence, o).
@@ -219,6 +237,9 @@ func (o *Order) validate() error {
 		return bad("the checksum is missing")
 	case !line(o.Reason):
 		return bad("reason of %d bytes: want one line of 1 to %d", len(o.Reason), MaxReason)
+	}
+	if u := o.Under; u != nil && (!manifest.ValidName(u.Policy) || u.Revision == 0 || u.Revision > math.MaxInt64) {
+		return bad("under policy %.80q, revision %d: not well named or out of range", u.Policy, u.Revision)
 	}
 	if _, err := o.Time(); err != nil {
 		return invalid(err)
@@ -308,6 +329,22 @@ func Admit(last uint64, o *Order) error {
 	}
 	return problem.New(problem.OrderTooOld, "order %d, %s: the last one carried out here is %d", o.Sequence, o, last).
 		Because(errOld).WithDone("nothing was changed")
+}
+
+// AdmitDelegated is Admit for an order of the seeder. done is the last one of the seeder that was carried out under its
+// policy; last is the operators' last one for its bundle. An operator's newer order puts an end to the seeder's older one,
+// and never the other way round: what the seeder numbers as it likes raises no bar for a person.
+func AdmitDelegated(done policy.Mark, last uint64, o *Order) error {
+	if err := Admit(last, o); err != nil || done.Before(o.Mark()) {
+		return err
+	}
+	return problem.New(problem.OrderTooOld, "order %d, %s, under revision %d: the last one carried out here is %d, under revision %d",
+		o.Sequence, o, o.Under.Revision, done.Number, done.Revision).Because(errOld).WithDone("nothing was changed")
+}
+
+// Mark is where an order of the seeder stands among those under its policy.
+func (o *Order) Mark() policy.Mark {
+	return policy.Mark{Revision: o.Under.Revision, Number: o.Sequence}
 }
 
 func invalid(err error) error {
