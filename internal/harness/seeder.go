@@ -30,6 +30,7 @@ type Seeder struct {
 	proc   *Proc
 
 	Flags []string // more flags of "seeder serve", from the next start on
+	Env   []string // more of the environment of Meshctl
 }
 
 // place is a host with a state directory.
@@ -123,7 +124,7 @@ func (s *Seeder) Kill() { s.proc.Kill() }
 
 // Meshctl runs meshctl as the administrator of this seeder.
 func (s *Seeder) Meshctl(ctx context.Context, args ...string) ([]byte, error) {
-	return s.lab.run(ctx, seederHost, []string{"MESHCTL_CONFIG=" + s.Admin()}, "meshctl", args...)
+	return s.lab.run(ctx, seederHost, append([]string{"MESHCTL_CONFIG=" + s.Admin()}, s.Env...), "meshctl", args...)
 }
 
 // Build builds and signs a bundle from a directory and returns its directory and checksum. It targets any machine.
