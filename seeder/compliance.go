@@ -27,10 +27,13 @@ const (
 	sourceNone     = "none"
 )
 
-// maxPage bounds a page of rows or receipts; pageSize is one that nobody chose.
+// maxPage bounds a page of rows or receipts; pageSize is one that nobody chose. What a page reads at one time: so many
+// rosters, and the receipts of so many nodes.
 const (
-	maxPage  = 1000
-	pageSize = 500
+	maxPage     = 1000
+	pageSize    = 500
+	rosterBatch = 64
+	nodeBatch   = 256
 )
 
 // complianceRoutes registers what is asked of receipts.
@@ -127,8 +130,24 @@ func parseLabels(s string) (map[string]string, error) {
 	return out, nil
 }
 
+// past is what the database knows of it. Each method is one query, whatever the number of nodes.
+type past interface {
+	RostersAt(ctx context.Context, from string, limit int, at time.Time) ([]roster.Roster, error)
+	Chains(ctx context.Context, peers []string, known time.Time) (map[string][]fleet.Receipt, error)
+	Heard(ctx context.Context, peers []string, at time.Time, within time.Duration) (map[string]bool, error)
+	PolicyAt(ctx context.Context, name string, at time.Time) (*fleet.Policy, error)
+	PolicyRevision(ctx context.Context, name string, revision uint64) (*fleet.Policy, error)
+	UnsignedAt(ctx context.Context, at time.Time, host, bundle string, limit int) ([]fleet.Unsigned, error)
+}
+
+// member is a node that was on the roster of its site.
+type member struct {
+	roster.Node
+	site string
+}
+
 // page answers with the rows after a place. Scripts that name no site come first.
-func (q *inquiry) page(ctx context.Context, db *fleet.Store) (api.CompliancePage, error) {
+func (q *inquiry) page(ctx context.Context, db past) (api.CompliancePage, error) {
 	q.origins = map[string]origin{}
 	out := api.CompliancePage{AsOf: q.asOf, KnownAt: q.knownAt, Rows: []api.ComplianceRow{}}
 	then := q.asOf // of what was known of that time, no more than of the time at which it was known
@@ -144,39 +163,19 @@ func (q *inquiry) page(ctx context.Context, db *fleet.Store) (api.CompliancePage
 			return out, err
 		}
 	}
-	sites, err := db.Sites(ctx)
-	if err != nil {
-		return out, err
-	}
-	for _, x := range sites {
-		if len(out.Rows) > q.limit {
-			break
-		}
-		if x.Name < q.after.Site || q.site != "" && x.Name != q.site {
-			continue
-		}
-		members, err := db.RosterAt(ctx, x.Name, then)
-		if err != nil {
+	from, whole := place{Site: max(q.site, q.after.Site), Node: q.after.Node}, false
+	for !whole && len(out.Rows) <= q.limit {
+		var nodes []member
+		if nodes, from, whole, err = q.members(ctx, db, then, from); err != nil {
 			return out, err
 		}
-		if members == nil {
-			continue
-		}
-		for _, n := range members.Nodes {
-			if len(out.Rows) > q.limit {
-				break
-			}
-			if x.Name == q.after.Site && n.Name < q.after.Node || !carries(n.Labels, q.labels) {
-				continue
-			}
-			rows, err := q.node(ctx, db, x.Name, n, asked)
+		for some := range slices.Chunk(nodes, min(nodeBatch, q.limit+1)) {
+			rows, err := q.rows(ctx, db, some, asked)
 			if err != nil {
 				return out, err
 			}
-			for _, r := range rows {
-				if (place{r.Site, r.Node, r.Bundle}).compare(q.after) > 0 || q.after == (place{}) {
-					out.Rows = append(out.Rows, r)
-				}
+			if out.Rows = append(out.Rows, rows...); len(out.Rows) > q.limit {
+				break
 			}
 		}
 	}
@@ -198,7 +197,7 @@ func carries(labels, want map[string]string) bool {
 }
 
 // asked is the policy that the question is about, as it was in force; nil where it is about all, or there was none.
-func (q *inquiry) asked(ctx context.Context, db *fleet.Store, then time.Time) (*policy.Policy, error) {
+func (q *inquiry) asked(ctx context.Context, db past, then time.Time) (*policy.Policy, error) {
 	if q.policy == "" {
 		return nil, nil
 	}
@@ -217,16 +216,74 @@ func (q *inquiry) asked(ctx context.Context, db *fleet.Store, then time.Time) (*
 	return p, nil
 }
 
+// members are those of some sites that the question is about, from a place on. It returns where the next ones begin, and
+// whether there are none.
+func (q *inquiry) members(ctx context.Context, db past, then time.Time, from place) (out []member, next place, whole bool, err error) {
+	limit := min(rosterBatch, q.limit+1) // two at least: the first may be one that is done with
+	if q.site != "" {
+		limit = 1
+	}
+	rosters, err := db.RostersAt(ctx, from.Site, limit, then)
+	if err != nil {
+		return nil, from, false, err
+	}
+	next, whole = from, len(rosters) < limit || q.site != ""
+	for _, r := range rosters {
+		if q.site != "" && r.Site != q.site {
+			break
+		}
+		for _, n := range r.Nodes { // in the order of their names
+			if r.Site == from.Site && n.Name < from.Node {
+				continue
+			}
+			next = place{Site: r.Site, Node: n.Name + " "} // behind this one, before any other
+			if carries(n.Labels, q.labels) {
+				out = append(out, member{n, r.Site})
+			}
+		}
+		if len(r.Nodes) == 0 {
+			next = place{Site: r.Site}
+		}
+	}
+	return out, next, whole, nil
+}
+
+// rows answers for some nodes.
+func (q *inquiry) rows(ctx context.Context, db past, nodes []member, asked *policy.Policy) (out []api.ComplianceRow, err error) {
+	peers := make([]string, len(nodes))
+	for i, n := range nodes {
+		peers[i] = n.PeerID
+	}
+	chains, err := db.Chains(ctx, peers, q.knownAt)
+	if err != nil {
+		return nil, err
+	}
+	heard, err := db.Heard(ctx, peers, q.asOf, q.silentAfter)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range nodes {
+		rows := q.node(n, chains[n.PeerID], heard[n.PeerID], asked)
+		for i := range rows {
+			r := &rows[i]
+			if q.after != (place{}) && (place{r.Site, r.Node, r.Bundle}).compare(q.after) <= 0 {
+				continue
+			}
+			if r.Source == sourceReceipt && r.Policy != "" {
+				o, err := q.origin(ctx, db, r.Policy, r.Revision)
+				if err != nil {
+					return nil, err
+				}
+				r.SignedBy, r.Commit = o.signers, cmp.Or(r.Commit, o.commit)
+			}
+			out = append(out, *r)
+		}
+	}
+	return out, nil
+}
+
 // node answers for one node: a row for each bundle name, and one that says that nothing is known where nothing is.
-func (q *inquiry) node(ctx context.Context, db *fleet.Store, site string, n roster.Node, asked *policy.Policy) ([]api.ComplianceRow, error) {
-	chain, err := db.Chain(ctx, n.PeerID, q.knownAt)
-	if err != nil {
-		return nil, err
-	}
-	heard, err := db.Heard(ctx, n.PeerID, q.asOf, q.silentAfter)
-	if err != nil {
-		return nil, err
-	}
+func (q *inquiry) node(n member, chain []fleet.Receipt, heard bool, asked *policy.Policy) []api.ComplianceRow {
 	rows := recall(chain, q.asOf, !heard)
 	rows = slices.DeleteFunc(rows, func(r api.ComplianceRow) bool {
 		return q.policy != "" && r.Policy != q.policy || q.bundle != "" && r.Bundle != q.bundle
@@ -239,18 +296,9 @@ func (q *inquiry) node(ctx context.Context, db *fleet.Store, site string, n rost
 		rows = append(rows, none)
 	}
 	for i := range rows {
-		r := &rows[i]
-		r.Site, r.Node, r.PeerID = site, n.Name, n.PeerID
-		if r.Source != sourceReceipt || r.Policy == "" {
-			continue
-		}
-		o, err := q.origin(ctx, db, r.Policy, r.Revision)
-		if err != nil {
-			return nil, err
-		}
-		r.SignedBy, r.Commit = o.signers, cmp.Or(r.Commit, o.commit)
+		rows[i].Site, rows[i].Node, rows[i].PeerID = n.site, n.Name, n.PeerID
 	}
-	return rows, nil
+	return rows
 }
 
 // recall is what receipts of a node, in the order of their numbers, say of a time: what was in force of each bundle, in
@@ -298,7 +346,7 @@ func broken(chain []fleet.Receipt) bool {
 // origin is where a revision of a policy comes from: the fingerprints of the keys that signed it, and its commit.
 type origin struct{ signers, commit string }
 
-func (q *inquiry) origin(ctx context.Context, db *fleet.Store, name string, revision uint64) (origin, error) {
+func (q *inquiry) origin(ctx context.Context, db past, name string, revision uint64) (origin, error) {
 	key := name + "@" + strconv.FormatUint(revision, 10)
 	if o, ok := q.origins[key]; ok {
 		return o, nil
@@ -322,7 +370,7 @@ func (q *inquiry) origin(ctx context.Context, db *fleet.Store, name string, revi
 }
 
 // unsigned is what scripts have said, which names no policy and no labels.
-func (q *inquiry) unsigned(ctx context.Context, db *fleet.Store, then time.Time) ([]api.ComplianceRow, error) {
+func (q *inquiry) unsigned(ctx context.Context, db past, then time.Time) ([]api.ComplianceRow, error) {
 	out := []api.ComplianceRow{}
 	if q.site != "" || q.policy != "" || len(q.labels) > 0 {
 		return out, nil

@@ -22,9 +22,10 @@ const maxIntake = 256
 
 // intake brings reports to disk and acknowledges each after the commit that holds it.
 type intake struct {
-	db    *fleet.Store
-	log   *slog.Logger
-	queue chan arrival
+	db      *fleet.Store
+	members *members
+	log     *slog.Logger
+	queue   chan arrival
 }
 
 type arrival struct {
@@ -32,8 +33,8 @@ type arrival struct {
 	from   *xfer.Session
 }
 
-func newIntake(db *fleet.Store, log *slog.Logger) *intake {
-	return &intake{db: db, log: log, queue: make(chan arrival, maxIntake)}
+func newIntake(db *fleet.Store, m *members, log *slog.Logger) *intake {
+	return &intake{db: db, members: m, log: log, queue: make(chan arrival, maxIntake)}
 }
 
 // verify finds the key that signed a report among those that the node's name has had, and checks what it says of itself.
@@ -42,12 +43,21 @@ func (in *intake) verify(ctx context.Context, r status.Report, now time.Time) (f
 	if _, err := reportBody(r); err != nil {
 		return out, err
 	}
+	signed := func(peer string) bool {
+		key, err := api.ParsePeerID(peer)
+		return err == nil && ed25519.Verify(key, r.Body, r.Sig)
+	}
+	present, ok := in.members.named(r.Site, r.Node)
+	if ok && signed(present.PeerID) { // mostly it is the one in force
+		out.Peer = present.PeerID
+		return out, nil
+	}
 	peers, err := in.db.PeersOf(ctx, r.Site, r.Node)
 	if err != nil {
 		return out, err
 	}
 	for _, p := range peers {
-		if key, err := api.ParsePeerID(p); err == nil && ed25519.Verify(key, r.Body, r.Sig) {
+		if p != present.PeerID && signed(p) {
 			out.Peer = p
 			return out, nil
 		}

@@ -32,18 +32,42 @@ func (m *members) reload(ctx context.Context, db *fleet.Store) error {
 	if err != nil {
 		return err
 	}
-	byPeer, bySite := make(map[string]fleet.Node, len(nodes)), map[string]map[string]fleet.Node{}
-	for _, n := range nodes {
-		byPeer[n.PeerID] = n
-		if bySite[n.Site] == nil {
-			bySite[n.Site] = map[string]fleet.Node{}
-		}
-		bySite[n.Site][n.Name] = n
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.byPeer, m.bySite = make(map[string]fleet.Node, len(nodes)), map[string]map[string]fleet.Node{}
+	m.add(nodes)
+	return nil
+}
+
+// reloadSite does so for one site: a node that joins does not cost a look at all the others.
+func (m *members) reloadSite(ctx context.Context, db *fleet.Store, site string) error {
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	nodes, err := db.NodesOf(ctx, site)
+	if err != nil {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.byPeer, m.bySite = byPeer, bySite
+	for _, n := range m.bySite[site] {
+		if m.byPeer[n.PeerID].Site == site { // or it has joined another
+			delete(m.byPeer, n.PeerID)
+		}
+	}
+	delete(m.bySite, site)
+	m.add(nodes)
 	return nil
+}
+
+// add shows nodes. The lock is held.
+func (m *members) add(nodes []fleet.Node) {
+	for _, n := range nodes {
+		m.byPeer[n.PeerID] = n
+		if m.bySite[n.Site] == nil {
+			m.bySite[n.Site] = map[string]fleet.Node{}
+		}
+		m.bySite[n.Site][n.Name] = n
+	}
 }
 
 func (m *members) peer(id string) (fleet.Node, bool) {

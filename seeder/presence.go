@@ -9,8 +9,9 @@ import (
 	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
 
-// presence is what each node last said and when something was last heard from it. It is written every second: a
-// statement that a kill loses is made again by its node.
+// presence is what each node last said and when something was last heard from it. What is new is written every second: a
+// statement that a kill loses is made again by its node. That a node was heard again, and nothing else, is written once in
+// presenceStep, and when nothing follows for so long.
 type presence struct {
 	db *fleet.Store
 
@@ -18,9 +19,18 @@ type presence struct {
 	peers map[string]*heard
 }
 
+// presenceStep is how far behind the last sign of life may be on disk.
+const presenceStep = time.Minute
+
 type heard struct {
 	fleet.Statement
-	dirty bool
+	news bool      // the statement is not on disk
+	kept time.Time // Seen, on disk
+}
+
+// due reports whether it is to be written now.
+func (h *heard) due(now time.Time) bool {
+	return h.news || !h.Seen.Equal(h.kept) && (h.Seen.Sub(h.kept) >= presenceStep || now.Sub(h.Seen) >= presenceStep)
 }
 
 func loadPresence(ctx context.Context, db *fleet.Store) (*presence, error) {
@@ -30,7 +40,7 @@ func loadPresence(ctx context.Context, db *fleet.Store) (*presence, error) {
 	}
 	p := &presence{db: db, peers: map[string]*heard{}}
 	for _, s := range have {
-		p.peers[s.Peer] = &heard{Statement: s}
+		p.peers[s.Peer] = &heard{Statement: s, kept: s.Seen}
 	}
 	return p, nil
 }
@@ -42,7 +52,6 @@ func (p *presence) of(peer string) *heard {
 		h = &heard{Statement: fleet.Statement{Peer: peer}}
 		p.peers[peer] = h
 	}
-	h.dirty = true
 	return h
 }
 
@@ -61,7 +70,7 @@ func (p *presence) said(peer string, n status.Node, now time.Time) (was status.N
 	h := p.of(peer)
 	was, newer = h.Node, n.Seq >= h.Node.Seq
 	if newer {
-		h.Node = n
+		h.Node, h.news = n, true
 	}
 	if now.After(h.Seen) {
 		h.Seen = now
@@ -79,13 +88,13 @@ func (p *presence) get(peer string) (fleet.Statement, bool) {
 	return h.Statement, true
 }
 
-// flush writes what changed. On an error it is tried again with the next flush.
-func (p *presence) flush(ctx context.Context) error {
+// flush writes what is due, or with all what is not on disk. On an error it is tried again with the next flush.
+func (p *presence) flush(ctx context.Context, now time.Time, all bool) error {
 	p.mu.Lock()
 	var list []fleet.Statement
 	for _, h := range p.peers {
-		if h.dirty {
-			h.dirty = false
+		if h.due(now) || all && !h.Seen.Equal(h.kept) {
+			h.news = false
 			list = append(list, h.Statement)
 		}
 	}
@@ -94,11 +103,13 @@ func (p *presence) flush(ctx context.Context) error {
 		return nil
 	}
 	err := p.db.PutStatements(ctx, list)
-	if err != nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, s := range list {
-			p.of(s.Peer)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range list {
+		if h := p.of(s.Peer); err != nil {
+			h.news = true
+		} else {
+			h.kept = s.Seen
 		}
 	}
 	return err

@@ -175,7 +175,7 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 		return err
 	}
 	s.shelf, s.budget = newShelf(s.library.read), newBudget()
-	s.intake = newIntake(s.db, s.log)
+	s.intake = newIntake(s.db, s.members, s.log)
 	if s.rollouts, err = loadRollouts(ctx, s, rosterKey); err != nil {
 		return err
 	}
@@ -309,7 +309,7 @@ func (s *Seeder) Run(ctx context.Context) error {
 	err := g.Wait()
 	// After the last session and request: nothing changes any more.
 	rest := context.WithoutCancel(ctx)
-	return errors.Join(err, s.ledger.flush(rest, (*account).changed, true), s.presence.flush(rest), s.tokens.flush(rest), s.Close())
+	return errors.Join(err, s.ledger.flush(rest, (*account).changed, true), s.presence.flush(rest, s.now(), true), s.tokens.flush(rest), s.Close())
 }
 
 // serve adds a server and its end to the group.
@@ -340,7 +340,7 @@ func (s *Seeder) flushLoop(ctx context.Context) error {
 	for {
 		select {
 		case <-t.C:
-			if err := s.presence.flush(ctx); err != nil && ctx.Err() == nil {
+			if err := s.presence.flush(ctx, s.now(), false); err != nil && ctx.Err() == nil {
 				s.log.Error("statements not written; trying again", "in", flushEvery.String(), "err", err)
 			}
 			if err := s.tokens.flush(ctx); err != nil && ctx.Err() == nil {

@@ -208,7 +208,7 @@ func (s *Seeder) enrol(ctx context.Context, q enrol.Request) (enrol.Enrolment, e
 	if err != nil {
 		return enrol.Enrolment{}, err
 	}
-	if err := s.members.reload(ctx, s.db); err != nil {
+	if err := s.members.reloadSite(ctx, s.db, r.Site.Name); err != nil {
 		return enrol.Enrolment{}, err
 	}
 	if err := s.publish(ctx, r.Site.Name); err != nil {
@@ -225,7 +225,7 @@ func (s *Seeder) removeNode(ctx context.Context, site, name string) error {
 		return err
 	}
 	s.log.Info("node removed", "site", site, "node", name, "peer", n.PeerID)
-	if err := s.members.reload(ctx, s.db); err != nil {
+	if err := s.members.reloadSite(ctx, s.db, site); err != nil {
 		return err
 	}
 	if id, err := peer.Decode(n.PeerID); err == nil {

@@ -29,7 +29,7 @@ func (b *bed) crowd(sites, nodes int, label func(i int) map[string]string) {
 			st.Phase, st.Reason, st.Code = status.RolledBack, "HealthFailed", "E5103"
 		}
 		b.presence.mu.Lock()
-		b.presence.peers[peer] = &heard{Statement: fleet.Statement{Peer: peer, Node: st, Seen: now}}
+		b.presence.peers[peer] = &heard{Statement: fleet.Statement{Peer: peer, Node: st, Seen: now}, kept: now}
 		b.presence.mu.Unlock()
 	}
 	for i := range sites {

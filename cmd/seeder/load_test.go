@@ -49,29 +49,7 @@ func benchUplinks(b *testing.B, sites int) {
 	dir := b.TempDir()
 	flags, release := keys(b, dir)
 	p := launch(b, filepath.Join(dir, "st"), flags...)
-	bundle := noiseBundle(b, dir, 9*chunk.DefaultSize, release)
-	sums, err := bundle.SignedSums()
-	if err != nil {
-		b.Fatal(err)
-	}
-	begun, err := p.admin.BeginBundle(b.Context(), api.BundleUpload{Manifest: bundle.Signed, Index: bundle.IndexBytes(), Sums: sums})
-	if err != nil {
-		b.Fatal(err)
-	}
-	catalog := bundle.Catalog()
-	for _, id := range begun.Missing {
-		i, _ := catalog.Position(id)
-		plain, err := bundle.ReadChunk(catalog.Chunks[i])
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := p.admin.PutChunk(b.Context(), id, plain); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if _, err := p.admin.CommitBundle(b.Context(), bundle.Digest); err != nil {
-		b.Fatal(err)
-	}
+	catalog := publish(b, p, noiseBundle(b, dir, 9*chunk.DefaultSize, release))
 	began := time.Now()
 	ups := make([]*uplink, sites)
 	each(b, ups, 8, func(i int) (err error) { ups[i], err = enrolUplink(b, p, i); return err })
@@ -102,6 +80,34 @@ func benchUplinks(b *testing.B, sites int) {
 		b.Errorf("accounts %+v, want %d bytes needed", f.WAN, want)
 	}
 	p.signal(b, os.Interrupt)
+}
+
+// publish sends a bundle to a seeder, as "meshctl bundle push" does.
+func publish(b *testing.B, p *process, bundle *chunker.Bundle) *manifest.Catalog {
+	b.Helper()
+	sums, err := bundle.SignedSums()
+	if err != nil {
+		b.Fatal(err)
+	}
+	begun, err := p.admin.BeginBundle(b.Context(), api.BundleUpload{Manifest: bundle.Signed, Index: bundle.IndexBytes(), Sums: sums})
+	if err != nil {
+		b.Fatal(err)
+	}
+	catalog := bundle.Catalog()
+	for _, id := range begun.Missing {
+		i, _ := catalog.Position(id)
+		plain, err := bundle.ReadChunk(catalog.Chunks[i])
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := p.admin.PutChunk(b.Context(), id, plain); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if _, err := p.admin.CommitBundle(b.Context(), bundle.Digest); err != nil {
+		b.Fatal(err)
+	}
+	return catalog
 }
 
 func each(b *testing.B, ups []*uplink, parallel int, fn func(i int) error) {

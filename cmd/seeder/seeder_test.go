@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -31,6 +32,9 @@ import (
 // TestMain lets the test binary be the program, so that a real process can be killed.
 func TestMain(m *testing.M) {
 	if os.Getenv("SEEDER_TEST_MAIN") == "1" {
+		if at := os.Getenv("SEEDER_TEST_PROFILE"); at != "" {
+			profile(at)
+		}
 		main()
 		return
 	}
@@ -46,7 +50,7 @@ type process struct {
 	admin  *api.Client
 }
 
-// keys makes a release and a policy key, and returns the flags and the release signer.
+// keys makes a release and a policy key in a directory, and returns the flags and the release signer.
 func keys(t testing.TB, dir string) (flags []string, release *signer.KeyFile) {
 	t.Helper()
 	for _, role := range []string{"release", "policy"} {
@@ -55,7 +59,7 @@ func keys(t testing.TB, dir string) (flags []string, release *signer.KeyFile) {
 			t.Fatal(err)
 		}
 		name := filepath.Join(dir, role+".pub")
-		if err := os.WriteFile(name, pub, 0o644); err != nil {
+		if err := errors.Join(os.WriteFile(name, pub, 0o644), os.WriteFile(filepath.Join(dir, role+".key"), priv, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		flags = append(flags, "--"+role+"-key", name)
@@ -77,8 +81,14 @@ func command(t testing.TB, args ...string) *exec.Cmd {
 
 func launch(t testing.TB, state string, args ...string) *process {
 	t.Helper()
-	p := &process{stderr: new(bytes.Buffer)}
-	p.Cmd = command(t, append([]string{"serve", "--state", state, "--listen-mesh", "127.0.0.1:0", "--listen-api", "127.0.0.1:0"}, args...)...)
+	return serve(t, command(t), state, args...)
+}
+
+// serve lets a program serve on the loopback, and waits until it does.
+func serve(t testing.TB, c *exec.Cmd, state string, args ...string) *process {
+	t.Helper()
+	p := &process{Cmd: c, stderr: new(bytes.Buffer)}
+	p.Args = append(p.Args, append([]string{"serve", "--state", state, "--listen-mesh", "127.0.0.1:0", "--listen-api", "127.0.0.1:0"}, args...)...)
 	p.Stderr = p.stderr
 	out, err := p.StdoutPipe()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
@@ -66,13 +67,20 @@ func addReceipt(ctx context.Context, tx *sql.Tx, r Report) error {
 	return err
 }
 
-// Chain returns what was known at a time of a node key's receipts, in the order of their numbers.
-func (s *Store) Chain(ctx context.Context, peer string, known time.Time) (out []Receipt, err error) {
-	err = each(ctx, s.r, func(scan func(...any) error) error {
+// Chains returns what was known at a time of the receipts of node keys, each key's in the order of their numbers, by one
+// query.
+func (s *Store) Chains(ctx context.Context, peers []string, known time.Time) (map[string][]Receipt, error) {
+	out := map[string][]Receipt{}
+	if len(peers) == 0 {
+		return out, nil
+	}
+	marks, args := oneOf(peers)
+	err := each(ctx, s.r, func(scan func(...any) error) error {
 		var r Receipt
+		var peer string
 		var number, revision, occurred, recorded int64
 		var hash, previous, checksum []byte
-		if err := scan(&hash, &number, &previous, &r.Bundle, &r.Version, &checksum, &r.Policy, &revision, &r.Commit, &r.Snapshot, &r.Outcome, &r.Reason,
+		if err := scan(&peer, &hash, &number, &previous, &r.Bundle, &r.Version, &checksum, &r.Policy, &revision, &r.Commit, &r.Snapshot, &r.Outcome, &r.Reason,
 			&occurred, &recorded); err != nil {
 			return err
 		}
@@ -85,14 +93,26 @@ func (s *Store) Chain(ctx context.Context, peer string, known time.Time) (out []
 			return err
 		}
 		r.Checksum, err = digestColumn(checksum)
-		out = append(out, r)
+		out[peer] = append(out[peer], r)
 		return err
-	}, `SELECT hash, number, previous, bundle, version, checksum, policy, revision, git, snapshot, outcome, reason, occurred, recorded
-		FROM receipts WHERE peer = ? AND recorded <= ? ORDER BY number, id`, peer, stamp(known))
+	}, `SELECT peer, hash, number, previous, bundle, version, checksum, policy, revision, git, snapshot, outcome, reason, occurred, recorded
+		FROM receipts WHERE peer IN (`+marks+`) AND recorded <= ? ORDER BY peer, number, id`, append(args, stamp(known))...)
 	if err != nil {
-		err = fmt.Errorf("receipts of %s: %w", peer, err)
+		err = fmt.Errorf("receipts of %d nodes: %w", len(peers), err)
 	}
 	return out, err
+}
+
+// oneOf is a list for IN. Its length is a power of two, the last value repeated, so that there are few texts to prepare.
+func oneOf(list []string) (marks string, args []any) {
+	n := 1
+	for n < len(list) {
+		n *= 2
+	}
+	for i := range n {
+		args = append(args, list[min(i, len(list)-1)])
+	}
+	return strings.Repeat("?, ", n-1) + "?", args
 }
 
 func digestColumn(b []byte) (*manifest.Digest, error) {
@@ -137,17 +157,22 @@ func (s *Store) Receipts(ctx context.Context, q Query) (out []SignedReceipt, err
 	return out, err
 }
 
-// RosterAt returns the roster of a site that was in force at a time, nil when the site was not there yet.
-func (s *Store) RosterAt(ctx context.Context, site string, at time.Time) (*roster.Roster, error) {
-	rows, err := s.r.QueryContext(ctx, `SELECT doc FROM rosters WHERE site = ? ORDER BY version DESC`, site)
+// RostersAt returns the rosters that were in force at a time, of at most limit sites, in the order of their names, from a
+// name on. A site that was not there yet has none.
+func (s *Store) RostersAt(ctx context.Context, from string, limit int, at time.Time) (out []roster.Roster, err error) {
+	rows, err := s.r.QueryContext(ctx, `SELECT site, doc FROM rosters WHERE site >= ? ORDER BY site, version DESC`, from)
 	if err != nil {
 		return nil, mapError(err)
 	}
 	defer rows.Close()
-	for rows.Next() { // the newest that is not too new: mostly the first one
+	for len(out) < limit && rows.Next() { // of each site the newest that is not too new: mostly the first one
+		var site string
 		var doc []byte
-		if err := rows.Scan(&doc); err != nil {
+		if err := rows.Scan(&site, &doc); err != nil {
 			return nil, err
+		}
+		if n := len(out); n > 0 && out[n-1].Site == site {
+			continue
 		}
 		var when struct {
 			Created time.Time `json:"created"`
@@ -158,13 +183,14 @@ func (s *Store) RosterAt(ctx context.Context, site string, at time.Time) (*roste
 		if when.Created.After(at) {
 			continue
 		}
-		r := new(roster.Roster)
-		if err := json.Unmarshal(doc, r); err != nil {
+		var r roster.Roster
+		if err := json.Unmarshal(doc, &r); err != nil {
 			return nil, fmt.Errorf("roster of %s: %w", site, err)
 		}
-		return r, nil
+		r.Site = site
+		out = append(out, r)
 	}
-	return nil, mapError(rows.Err())
+	return out, mapError(rows.Err())
 }
 
 // PolicyAt returns the newest revision of a policy that was recorded at a time, nil when there was none; PolicyRevision

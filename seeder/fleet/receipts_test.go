@@ -47,7 +47,8 @@ func testReceipts(t *testing.T, db engine) {
 	}
 	at := func(minutes int) time.Time { return t0.Add(time.Duration(minutes) * time.Minute) }
 	chain := func(peer string, known int) []Receipt {
-		rs, err := s.Chain(t.Context(), peer, at(known))
+		chains, err := s.Chains(t.Context(), []string{"nobody", peer, "nobody else"}, at(known))
+		rs := chains[peer]
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,16 +86,24 @@ func testReceipts(t *testing.T, db engine) {
 func testHistory(t *testing.T, db engine) {
 	s := withSites(t, db.fresh(t))
 	at := func(minutes int) time.Time { return t0.Add(time.Duration(minutes) * time.Minute) }
-	if r, err := s.RosterAt(t.Context(), "s1", at(-1)); err != nil || r != nil {
+	if r, err := s.RostersAt(t.Context(), "", 10, at(-1)); err != nil || len(r) != 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if err := s.SetTimezone(t.Context(), "s1", "Europe/Berlin", at(10)); err != nil {
 		t.Fatal(err)
 	}
 	for minute, zone := range map[int]string{0: "UTC", 9: "UTC", 10: "Europe/Berlin", 100: "Europe/Berlin"} {
-		if r, err := s.RosterAt(t.Context(), "s1", at(minute)); err != nil || r == nil || r.Timezone != zone {
+		if r, err := s.RostersAt(t.Context(), "", 10, at(minute)); err != nil || len(r) != 2 || r[0].Site != "s1" || r[0].Timezone != zone || r[1].Site != "s2" {
 			t.Errorf("minute %d: %+v, %v", minute, r, err)
 		}
+	}
+	for from, want := range map[string]string{"": "s1", "s1": "s1", "s11": "s2", "s2": "s2"} {
+		if r, err := s.RostersAt(t.Context(), from, 1, at(100)); err != nil || len(r) != 1 || r[0].Site != want {
+			t.Errorf("from %q: %+v, %v", from, r, err)
+		}
+	}
+	if r, err := s.RostersAt(t.Context(), "s3", 1, at(100)); err != nil || len(r) != 0 {
+		t.Errorf("%+v, %v", r, err)
 	}
 
 	for i := range uint64(2) {
@@ -125,8 +134,8 @@ func testHistory(t *testing.T, db engine) {
 		}
 	}
 	for minute, heard := range map[int]bool{-1: false, 0: true, 3: true, 6: true, 7: false, 19: false, 20: true, 24: true, 25: false} {
-		if got, err := s.Heard(t.Context(), peer, at(minute), 2*time.Minute); err != nil || got != heard {
-			t.Errorf("minute %d: heard %t, %v", minute, got, err)
+		if got, err := s.Heard(t.Context(), []string{peer, "pb", "pc"}, at(minute), 2*time.Minute); err != nil || got[peer] != heard || got["pb"] || got["pc"] {
+			t.Errorf("minute %d: heard %v, %v", minute, got, err)
 		}
 	}
 	var spells int

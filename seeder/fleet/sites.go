@@ -126,6 +126,11 @@ func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 	return readNodes(ctx, s.r, `removed IS NULL`)
 }
 
+// NodesOf lists the nodes on the roster of one site, in the order of their names.
+func (s *Store) NodesOf(ctx context.Context, site string) ([]Node, error) {
+	return readNodes(ctx, s.r, `site = ? AND removed IS NULL`, site)
+}
+
 const nodeColumns = `peer, site, name, labels, wan, addrs, enrolled`
 
 func readNodes(ctx context.Context, q querier, where string, args ...any) (out []Node, err error) {

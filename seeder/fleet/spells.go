@@ -33,11 +33,20 @@ func spell(ctx context.Context, tx *sql.Tx, peer string, seen time.Time) error {
 	return err
 }
 
-// Heard reports whether a node was heard of within so long before an instant. The answer about an instant that has passed
+// Heard says which of some nodes were heard of within so long before an instant. The answer about an instant that has passed
 // does not change.
-func (s *Store) Heard(ctx context.Context, peer string, at time.Time, within time.Duration) (bool, error) {
-	var n int
-	err := s.r.QueryRowContext(ctx, `SELECT count(*) FROM spells WHERE peer = ? AND began <= ? AND heard >= ?`,
-		peer, stamp(at), stamp(at.Add(-max(within, spellGap)-spellStep))).Scan(&n)
-	return n > 0, mapError(err)
+func (s *Store) Heard(ctx context.Context, peers []string, at time.Time, within time.Duration) (map[string]bool, error) {
+	out := map[string]bool{}
+	if len(peers) == 0 {
+		return out, nil
+	}
+	marks, args := oneOf(peers)
+	err := each(ctx, s.r, func(scan func(...any) error) error {
+		var peer string
+		err := scan(&peer)
+		out[peer] = true
+		return err
+	}, `SELECT DISTINCT peer FROM spells WHERE peer IN (`+marks+`) AND began <= ? AND heard >= ?`,
+		append(args, stamp(at), stamp(at.Add(-max(within, spellGap)-spellStep)))...)
+	return out, err
 }

@@ -1,0 +1,391 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/pprof"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/bed/postgres"
+	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/wire"
+)
+
+// BenchmarkFleet fills a seeder process with a fleet, lets the uplinks of all sites send a day of buffered reports at once,
+// puts a policy with a rollout over all nodes in force, and says what an operator waits for then: meshctl as a process,
+// beside the same command against a seeder without nodes. All share the machine. The number of nodes comes from
+// SEEDER_BENCH_NODES (1000; the figures that are published are for 10000 nodes in 1200 sites: make fleet-bench).
+// SEEDER_BENCH_PROFILE names a directory for CPU and heap profiles of the seeder, which is then this test's binary.
+func BenchmarkFleet(b *testing.B) {
+	nodes := 1000
+	if s := os.Getenv("SEEDER_BENCH_NODES"); s != "" {
+		var err error
+		if nodes, err = strconv.Atoi(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+	bin := b.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin, ".", "../meshctl").CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	b.Run("SQLite", func(b *testing.B) {
+		for b.Loop() {
+			benchFleet(b, bin, nodes, "")
+		}
+	})
+	b.Run("PostgreSQL", func(b *testing.B) {
+		server := postgres.Start(b)
+		for b.Loop() {
+			benchFleet(b, bin, nodes, server.Fresh())
+		}
+	})
+}
+
+// profile writes a CPU profile of each ten seconds, and what is on the heap after them.
+func profile(dir string) {
+	go func() {
+		for i := 0; ; i++ {
+			cpu, err := os.Create(filepath.Join(dir, fmt.Sprintf("cpu-%03d", i)))
+			if err != nil {
+				panic(err)
+			}
+			if err := pprof.StartCPUProfile(cpu); err != nil {
+				panic(err)
+			}
+			time.Sleep(10 * time.Second)
+			pprof.StopCPUProfile()
+			heap, err := os.Create(filepath.Join(dir, fmt.Sprintf("heap-%03d", i)))
+			if err != nil {
+				panic(err)
+			}
+			if err := errors.Join(pprof.WriteHeapProfile(heap), heap.Close(), cpu.Close()); err != nil {
+				panic(err)
+			}
+		}
+	}()
+}
+
+// figures is a table of what was measured.
+type figures struct {
+	b     *testing.B
+	lines []string
+}
+
+func (f *figures) add(what string, value string, args ...any) {
+	f.lines = append(f.lines, what+"\t"+fmt.Sprintf(value, args...))
+}
+
+func (f *figures) print() {
+	var out bytes.Buffer
+	t := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	for _, l := range f.lines {
+		fmt.Fprintln(t, l)
+	}
+	t.Flush()
+	f.b.Logf("\n%s", out.String())
+}
+
+// screens are the commands that an operator waits for.
+func screens(dir string) [][]string {
+	plan := filepath.Join(dir, "next.yaml")
+	return [][]string{
+		{"version"},
+		{"status"}, {"status", "-o", "wide"}, {"status", "-o", "json"}, {"status", "SITE"}, {"status", "SITE/pos-01"}, {"why", "SITE/pos-01"},
+		{"node", "list"}, {"site", "list"},
+		{"history", "SITE/pos-01"}, {"events"}, {"rollout", "status"},
+		{"compliance", "-o", "csv"}, {"compliance", "--as-of", "YESTERDAY", "-o", "csv"}, {"compliance", "--site", "SITE"},
+		{"diff", "-f", plan}, {"apply", "--dry-run", "-f", plan},
+	}
+}
+
+func benchFleet(b *testing.B, bin string, nodes int, database string) {
+	dir := b.TempDir()
+	state := filepath.Join(dir, "st")
+	flags, release := keys(b, dir)
+	if database != "" {
+		flags = append(flags, "--database", database)
+	} else {
+		database = filepath.Join(state, "seeder.db")
+	}
+	launch := func() *process {
+		if at := os.Getenv("SEEDER_BENCH_PROFILE"); at != "" {
+			c := command(b)
+			c.Env = append(c.Env, "SEEDER_TEST_PROFILE="+at)
+			return serve(b, c, state, flags...)
+		}
+		return serve(b, exec.Command(filepath.Join(bin, "seeder")), state, flags...)
+	}
+	f := &figures{b: b}
+	defer f.print()
+
+	p := launch()
+	x := noiseBundle(b, dir, 9*chunk.DefaultSize, release)
+	publish(b, p, x)
+	f.add("seeder without nodes, resident", "%.0f MB", usage(b, p).rss)
+	write(b, dir, "next.yaml", rollingPolicy("everywhere", x.Manifest, x.Digest, 200))
+	m := meshctl{exe: filepath.Join(bin, "meshctl"), config: filepath.Join(state, "admin.json")}
+	empty := map[string]run{}
+	for _, s := range screens(dir) {
+		empty[strings.Join(s, " ")] = m.median(b, 3, true, s...)
+	}
+	p.signal(b, os.Interrupt)
+
+	began := time.Now()
+	voices := enrolFleet(b, state, database, nodes)
+	f.add("sites, nodes enrolled in", "%d, %d in %.1f s", len(voices), nodes, time.Since(began).Seconds())
+	began = time.Now()
+	p = launch()
+	f.add("the seeder starts and is ready", "%.1f s", time.Since(began).Seconds())
+	f.add("resident, nobody connected", "%.0f MB", usage(b, p).rss)
+
+	began = time.Now()
+	ctx, cancel := context.WithCancel(b.Context())
+	var hosts errgroup.Group
+	defer func() { cancel(); _ = hosts.Wait() }()
+	all(b, voices, 32, func(v *voice) error { return v.connect(ctx, &hosts, p) })
+	f.add("uplinks connected in", "%.1f s", time.Since(began).Seconds())
+	boxes := make([][]*wire.Report, len(voices))
+	total := 0
+	for i, v := range voices {
+		boxes[i] = v.outbox(b)
+		total += len(boxes[i])
+	}
+	f.add("resident, an uplink of each site connected", "%.0f MB", usage(b, p).rss)
+
+	before := usage(b, p)
+	began = time.Now()
+	var g errgroup.Group
+	var lost atomic.Int64
+	for i, v := range voices {
+		g.Go(func() error {
+			n, err := v.drain(ctx, &hosts, p, boxes[i])
+			lost.Add(int64(n))
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	took, after := time.Since(began).Seconds(), usage(b, p)
+	f.add("reports of a day, all sites at once", "%d in %.1f s: %.0f/s, seeder's CPU %.1f s, resident %.0f MB, sessions lost %d", total, took, float64(total)/took, after.cpu-before.cpu, after.rss, lost.Load())
+	boxes = nil
+
+	all(b, voices, 64, func(v *voice) error { return v.lead(ctx) })
+	for _, v := range voices {
+		v.state(x.Manifest, x.Digest, status.Staged)
+	}
+	m.must(b, "apply", "-f", write(b, dir, "policy.yaml", rollingPolicy("everywhere", x.Manifest, x.Digest, 100)), "--key", filepath.Join(dir, "policy.key"))
+	settle(b, p, nodes, status.Staged)
+
+	// The fleet at rest: every uplink renews its lease every 20 s and says who is alive.
+	rest, stop := context.WithCancel(ctx)
+	beats := make(chan error, 1)
+	go func() { beats <- heartbeat(rest, voices) }()
+	time.Sleep(5 * time.Second)
+	before, began = usage(b, p), time.Now()
+	time.Sleep(20 * time.Second)
+	f.add("at rest, with a rollout over all nodes", "%.3f CPU s in a second", (usage(b, p).cpu-before.cpu)/time.Since(began).Seconds())
+	f.add("resident, at rest", "%.0f MB", usage(b, p).rss)
+
+	f.add("", "")
+	f.add("meshctl as a process, median of 5", "ms\tfleet without nodes\tratio\tbytes")
+	for _, s := range screens(dir) {
+		line := strings.Join(s, " ")
+		r := m.median(b, 5, false, s...)
+		e := empty[line]
+		f.add(strings.ReplaceAll(line, dir+"/", ""), "%.0f\t%.0f\t%.1f\t%d", r.ms, e.ms, r.ms/e.ms, r.bytes)
+	}
+	for _, lines := range []bool{false, true} {
+		var ms []float64
+		for range 11 {
+			began := time.Now()
+			if _, err := p.admin.Fleet(b.Context(), lines); err != nil {
+				b.Fatal(err)
+			}
+			ms = append(ms, float64(time.Since(began).Microseconds())/1e3)
+		}
+		slices.Sort(ms)
+		f.add(fmt.Sprintf("GET /api/v1/fleet, one line a site: %t", lines), "%.1f ms", ms[len(ms)/2])
+	}
+	f.add("", "")
+	stop()
+	if err := <-beats; err != nil {
+		b.Fatal(err)
+	}
+	fanOut(b, f, p, voices, func(v *voice) { v.state(x.Manifest, x.Digest, status.Installing) })
+	f.add("resident at the most", "%.0f MB", usage(b, p).peak)
+	began = time.Now()
+	p.signal(b, os.Interrupt)
+	f.add("the seeder ends in", "%.1f s", time.Since(began).Seconds())
+}
+
+// settle waits until the seeder has heard all of it.
+func settle(b *testing.B, p *process, nodes int, phase status.Phase) {
+	b.Helper()
+	for end := time.Now().Add(time.Minute); ; {
+		s, err := p.admin.Fleet(b.Context(), false)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, x := range s.Phases {
+			if x.Phase == phase && x.Nodes == nodes {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			b.Fatalf("not all of %d nodes are %s: %+v", nodes, phase, s.Phases)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// heartbeat is what uplinks say of a fleet in which nothing happens, spread over the 20 seconds.
+func heartbeat(ctx context.Context, voices []*voice) error {
+	t := time.NewTicker(20 * time.Second / time.Duration(len(voices)))
+	defer t.Stop()
+	for i := 0; ; i++ {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return nil
+		}
+		v := voices[i%len(voices)]
+		if err := v.lead(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+		v.alive()
+	}
+}
+
+// fanOut lets every node say something new while many watch.
+func fanOut(b *testing.B, f *figures, p *process, voices []*voice, news func(*voice)) {
+	const watchers = 50
+	nodes := 0
+	for _, v := range voices {
+		nodes += len(v.names)
+	}
+	voices = voices[:min(len(voices), 400)] // of more events at once than are kept a slow reader misses some
+	want := 0
+	for _, v := range voices {
+		want += len(v.names)
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
+	defer cancel()
+	var missed sync.Map
+	var g errgroup.Group
+	done := make(chan struct{}, watchers)
+	for i := range watchers {
+		g.Go(func() error {
+			seen := map[string]bool{}
+			_, err := p.admin.Watch(ctx, 0, func(e api.Event) error {
+				if e.Kind == "node" && e.Name == string(status.Installing) {
+					if seen[e.Subject] = true; len(seen) == want {
+						done <- struct{}{}
+					}
+				}
+				return nil
+			}, func() { missed.Store(i, true) })
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		})
+	}
+	time.Sleep(time.Second) // until all of them listen
+	before, began := usage(b, p), time.Now()
+	for _, v := range voices {
+		if err := v.lead(ctx); err != nil {
+			b.Fatal(err)
+		}
+		news(v)
+	}
+	full := 0
+	for ; full < watchers; full++ {
+		select {
+		case <-done:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	took, after := time.Since(began).Seconds(), usage(b, p)
+	cancel()
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		b.Error(err)
+	}
+	lost := 0
+	missed.Range(func(any, any) bool { lost++; return true })
+	f.add(fmt.Sprintf("%d events to %d watchers", want, watchers), "%d have all after %.1f s, %d were told that they missed some, seeder's CPU %.1f s", full, took, lost, after.cpu-before.cpu)
+}
+
+// meshctl runs the real program.
+type meshctl struct{ exe, config string }
+
+type run struct {
+	ms    float64
+	bytes int
+}
+
+func (m meshctl) run(b *testing.B, args ...string) (run, string, error) {
+	b.Helper()
+	for i, a := range args {
+		a = strings.Replace(a, "SITE", "site-0007", 1)
+		args[i] = strings.Replace(a, "YESTERDAY", time.Now().Add(-12*time.Hour).UTC().Format(time.RFC3339), 1)
+	}
+	c := exec.CommandContext(b.Context(), m.exe, args...)
+	c.Env = append(os.Environ(), "MESHCTL_CONFIG="+m.config)
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	began := time.Now()
+	err := c.Run()
+	return run{float64(time.Since(began).Microseconds()) / 1e3, out.Len()}, errs.String(), err
+}
+
+func (m meshctl) must(b *testing.B, args ...string) {
+	b.Helper()
+	if _, errs, err := m.run(b, args...); err != nil {
+		b.Fatalf("meshctl %v: %v\n%s", args, err, errs)
+	}
+}
+
+// median runs a command so many times. 1 says that there are changes, 3 that a node needs attention, 10 that there is no
+// such site, where there is none.
+func (m meshctl) median(b *testing.B, times int, none bool, args ...string) run {
+	b.Helper()
+	var all []run
+	for range times {
+		r, errs, err := m.run(b, slices.Clone(args)...)
+		var exit *exec.ExitError
+		if err != nil && (!errors.As(err, &exit) || !slices.Contains([]int{1, 3}, exit.ExitCode()) && !(none && exit.ExitCode() == 10)) {
+			b.Errorf("meshctl %v: %v\n%s", args, err, errs)
+		}
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(x, y run) int { return int(x.ms*1000) - int(y.ms*1000) })
+	return all[len(all)/2]
+}
+
+func write(b *testing.B, dir, name, text string) string {
+	b.Helper()
+	name = filepath.Join(dir, name)
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return name
+}
