@@ -13,26 +13,36 @@ import (
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/progress"
+	"github.com/patchmesh/patchmesh/internal/revocation"
 	"github.com/patchmesh/patchmesh/internal/trust"
 )
 
 // A stick file is a tar of the bundle's directory in a fixed order, so that it can be verified as a stream:
-// manifest.json and its signature, SHA256SUMS and its signature, policies/NAME.json and policies/NAME.json.asc, index.json,
-// content/… in the order of the index. NAME is the Short digest of the policy. Unpacked with tar it is the
-// bundle's directory again.
-const policiesName = "policies/"
+// manifest.json and its signature, SHA256SUMS and its signature, revocations.json and revocations.json.asc if there is a
+// list of revoked bundles, policies/NAME.json and policies/NAME.json.asc, index.json, content/… in the order of the index.
+// NAME is the Short digest of the policy. Unpacked with tar it is the bundle's directory again.
+const (
+	policiesName    = "policies/"
+	revocationsName = "revocations.json"
+)
 
 // maxPolicies bounds the policies in a stick file.
 const maxPolicies = 64
 
-// Export writes the bundle and the signed policies that go with it as a stick file. Every chunk is verified on the way.
-func Export(ctx context.Context, b *Bundle, policies []trust.Signed, w io.Writer, p *progress.Reporter) error {
+// Enclosed are the signed documents that travel with a bundle.
+type Enclosed struct {
+	Policies    []trust.Signed
+	Revocations trust.Signed // the newest list of revoked bundles; zero: none
+}
+
+// Export writes the bundle and the signed documents that go with it as a stick file. Every chunk is verified on the way.
+func Export(ctx context.Context, b *Bundle, with Enclosed, w io.Writer, p *progress.Reporter) error {
 	if !b.IsSigned() {
 		return problem.New(problem.SignatureInvalid, "bundle %s is not signed", b.Dir).
 			WithDone("nothing was exported").WithNext("sign it first: no node would import it")
 	}
-	if len(policies) > maxPolicies {
-		return problem.New(problem.Usage, "%d policies: at most %d go into a stick file", len(policies), maxPolicies)
+	if len(with.Policies) > maxPolicies {
+		return problem.New(problem.Usage, "%d policies: at most %d go into a stick file", len(with.Policies), maxPolicies)
 	}
 	root, err := os.OpenRoot(b.Dir)
 	if err != nil {
@@ -46,7 +56,7 @@ func Export(ctx context.Context, b *Bundle, policies []trust.Signed, w io.Writer
 	defer p.Stop()
 	p.Stage("export", b.Manifest.TotalBytes, progress.Bytes)
 	e := exporter{ctx: ctx, b: b, root: root, tar: tar.NewWriter(w), buf: make([]byte, chunk.MaxSize), progress: p}
-	if err := e.head(sums, policies); err != nil {
+	if err := e.head(sums, with); err != nil {
 		return err
 	}
 	if err := e.bytes(IndexName, b.indexBytes); err != nil {
@@ -74,7 +84,7 @@ type exporter struct {
 }
 
 // head writes everything before the index.
-func (e *exporter) head(sums trust.Signed, policies []trust.Signed) error {
+func (e *exporter) head(sums trust.Signed, with Enclosed) error {
 	type entry struct {
 		name string
 		b    []byte
@@ -83,7 +93,13 @@ func (e *exporter) head(sums trust.Signed, policies []trust.Signed) error {
 		{ManifestName, e.b.Signed.Doc}, {ManifestName + SignatureSuffix, e.b.Signed.Sig},
 		{SumsName, sums.Doc}, {SumsName + SignatureSuffix, sums.Sig},
 	}
-	for _, s := range policies {
+	if s := with.Revocations; len(s.Doc) > 0 {
+		if len(s.Doc) > revocation.MaxBytes || len(s.Sig) > trust.MaxSignatureBytes || len(s.Sig) == 0 {
+			return problem.New(problem.InvalidRevocation, "the list of revoked bundles is too large or not signed")
+		}
+		entries = append(entries, entry{revocationsName, s.Doc}, entry{revocationsName + SignatureSuffix, s.Sig})
+	}
+	for _, s := range with.Policies {
 		name := policyPath(s.Doc)
 		if len(s.Doc) > policy.MaxBytes || len(s.Sig) > trust.MaxSignatureBytes || len(s.Sig) == 0 {
 			return problem.New(problem.InvalidPolicy, "policy %s is too large or not signed", name)

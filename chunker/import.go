@@ -16,14 +16,17 @@ import (
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/revocation"
 	"github.com/patchmesh/patchmesh/internal/trust"
 )
 
-// Sink takes what Import has verified, in this order: the manifest, policies, the index's chunks, the files' chunks. An
-// error from it ends the import.
+// Sink takes what Import has verified, in this order: the manifest, the revocation list, policies, the index's chunks, the
+// files' chunks. An error from it ends the import.
 type Sink interface {
 	// Manifest is called once, first. The signature was verified; whether the bundle is wanted is not known.
 	Manifest(m *manifest.Manifest, signed trust.Signed) error
+	// Revocations is called once if there is a list, before any policy; its signature is good and it was parsed.
+	Revocations(signed trust.Signed) error
 	// Policy is called for each policy whose signature is good; its text was not parsed.
 	Policy(signed trust.Signed) error
 	// Chunk is called for each chunk of the index and of every file, as often as it stands there. plain is only
@@ -36,7 +39,7 @@ type Sink interface {
 // unverified header asks for. at is the trusted time (see package trust). What the sink took before an error is good.
 func Import(ctx context.Context, r io.Reader, set *trust.Set, at time.Time, sink Sink) (*manifest.Manifest, error) {
 	im := &importer{ctx: ctx, in: r, tar: tar.NewReader(r), set: set, at: at, sink: sink, buf: make([]byte, chunk.MaxSize)}
-	for _, step := range []func() error{im.readManifest, im.readSums, im.readPolicies, im.readIndex, im.readContent, im.readEnd} {
+	for _, step := range []func() error{im.readManifest, im.readSums, im.readRevocations, im.readPolicies, im.readIndex, im.readContent, im.readEnd} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -161,6 +164,20 @@ func (im *importer) readSums() error {
 	}
 	_, err = im.small(SumsName+SignatureSuffix, trust.MaxSignatureBytes)
 	return err
+}
+
+func (im *importer) readRevocations() error {
+	if h, err := im.peek(); err != nil || h == nil || h.Name != revocationsName {
+		return err
+	}
+	s, err := im.signed(revocationsName, revocation.MaxBytes)
+	if err != nil {
+		return err
+	}
+	if _, err := revocation.Open(im.set, s, im.at); err != nil {
+		return err
+	}
+	return im.sink.Revocations(s)
 }
 
 func (im *importer) readPolicies() error {

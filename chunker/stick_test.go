@@ -29,12 +29,14 @@ import (
 type shelf struct {
 	t         testing.TB
 	manifests int
+	revoked   []trust.Signed
 	policies  []trust.Signed
 	chunks    map[chunk.ID]int64
 	fail      error
 }
 
 func (s *shelf) Manifest(m *manifest.Manifest, signed trust.Signed) error { s.manifests++; return nil }
+func (s *shelf) Revocations(l trust.Signed) error                         { s.revoked = append(s.revoked, l); return nil }
 func (s *shelf) Policy(p trust.Signed) error                              { s.policies = append(s.policies, p); return nil }
 func (s *shelf) Chunk(ref manifest.ChunkRef, plain []byte) error {
 	if s.manifests != 1 || chunk.Sum(plain) != ref.ID || int64(len(plain)) != ref.Size {
@@ -60,7 +62,7 @@ func signedPolicy(t testing.TB, text string) trust.Signed {
 func stick(t testing.TB, b *Bundle, policies ...trust.Signed) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	if err := Export(t.Context(), b, policies, &out, nil); err != nil {
+	if err := Export(t.Context(), b, Enclosed{Policies: policies}, &out, nil); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -162,12 +164,13 @@ func TestUntar(t *testing.T) {
 
 func TestExportRefuses(t *testing.T) {
 	unsigned := build(t, sample(), func(o *BuildOptions) { o.Signers = nil })
-	wantCode(t, Export(t.Context(), unsigned, nil, io.Discard, nil), problem.SignatureInvalid, "not signed")
+	wantCode(t, Export(t.Context(), unsigned, Enclosed{}, io.Discard, nil), problem.SignatureInvalid, "not signed")
 	b := build(t, sample())
 	edit(t, filepath.Join(b.Dir, "content/data/map.bin"), func(b []byte) []byte { b[700_000] ^= 1; return b })
-	wantCode(t, Export(t.Context(), b, nil, io.Discard, nil), problem.ChunkCorrupt, "data/map.bin")
-	wantCode(t, Export(t.Context(), b, []trust.Signed{{Doc: []byte("x")}}, io.Discard, nil), problem.InvalidPolicy)
-	wantCode(t, Export(t.Context(), b, make([]trust.Signed, 65), io.Discard, nil), problem.Usage)
+	wantCode(t, Export(t.Context(), b, Enclosed{}, io.Discard, nil), problem.ChunkCorrupt, "data/map.bin")
+	wantCode(t, Export(t.Context(), b, Enclosed{Policies: []trust.Signed{{Doc: []byte("x")}}}, io.Discard, nil), problem.InvalidPolicy)
+	wantCode(t, Export(t.Context(), b, Enclosed{Policies: make([]trust.Signed, 65)}, io.Discard, nil), problem.Usage)
+	wantCode(t, Export(t.Context(), b, Enclosed{Revocations: trust.Signed{Doc: []byte("x")}}, io.Discard, nil), problem.InvalidRevocation)
 }
 
 // entry is one entry of a tar that a test changes.

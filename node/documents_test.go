@@ -124,7 +124,7 @@ func TestPolicyAfterTheStick(t *testing.T) {
 	c := s.client(0)
 	defer c.CloseIdle()
 	var stick bytes.Buffer
-	if err := chunker.Export(t.Context(), b, nil, &stick, nil); err != nil {
+	if err := chunker.Export(t.Context(), b, chunker.Enclosed{}, &stick, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Import(t.Context(), &stick); err != nil {

@@ -109,6 +109,15 @@ func (s *stick) Manifest(m *manifest.Manifest, signed trust.Signed) error {
 	return err
 }
 
+// Revocations implements chunker.Sink.
+func (s *stick) Revocations(signed trust.Signed) error {
+	var err error
+	if cerr := s.n.call(s.ctx, func() { err = s.n.takeRevocations(signed) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
 // Policy implements chunker.Sink.
 func (s *stick) Policy(signed trust.Signed) error {
 	var err error

@@ -80,6 +80,7 @@ type Node struct {
 	policies   map[string]*heldPolicy
 	orders     map[uint64]*heldOrder // by sequence
 	grants     map[string]*heldGrant // by policy
+	revoked    revocations           // bundles that are not to be installed
 	conflicts  map[string]error      // by bundle name: the policies that select this node contradict each other
 	bundles    map[manifest.Digest]*heldBundle
 	docs       map[manifest.Digest]heldDoc   // everything we hand on, by digest

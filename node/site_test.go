@@ -260,7 +260,7 @@ func TestStickFeedsASiteWithoutWAN(t *testing.T) {
 	s := newSite(t, 4)
 	b := s.bundle("1.0", 1, map[string][]byte{"a/big.bin": random(1, 8<<20), "b.txt": []byte("hello\n")})
 	var stick bytes.Buffer
-	if err := chunker.Export(t.Context(), b, []trust.Signed{s.policy(b, 1)}, &stick, nil); err != nil {
+	if err := chunker.Export(t.Context(), b, chunker.Enclosed{Policies: []trust.Signed{s.policy(b, 1)}}, &stick, nil); err != nil {
 		t.Fatal(err)
 	}
 	for i := range s.members {
@@ -318,7 +318,7 @@ func (s *site) give(i int, b *chunker.Bundle, revision uint64) {
 func (s *site) hand(i int, b *chunker.Bundle, p trust.Signed) {
 	s.t.Helper()
 	var stick bytes.Buffer
-	if err := chunker.Export(s.t.Context(), b, []trust.Signed{p}, &stick, nil); err != nil {
+	if err := chunker.Export(s.t.Context(), b, chunker.Enclosed{Policies: []trust.Signed{p}}, &stick, nil); err != nil {
 		s.t.Fatal(err)
 	}
 	c := s.client(i)

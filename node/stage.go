@@ -96,7 +96,7 @@ func (n *Node) inUse() map[manifest.Digest]bool {
 func (n *Node) reconcileBundles() {
 	wanted := map[manifest.Digest]bool{}
 	for _, l := range n.rec.Lives {
-		if l.Target != nil {
+		if l.Target != nil && n.revoked.known.Find(l.Target.Checksum) == nil {
 			wanted[l.Target.Checksum] = true
 		}
 	}
@@ -236,10 +236,11 @@ func (n *Node) complete(d manifest.Digest) {
 
 // live moves the phases on.
 func (n *Node) live() {
+	n.markRevoked()
 	for _, name := range slices.Sorted(maps.Keys(n.rec.Lives)) {
 		l := n.rec.Lives[name]
 		for range 4 { // Pending, Staging, Staged, Installing in a row at most
-			if l.Target == nil || l.Phase == status.Installing && n.busy || n.forbidden(l) {
+			if l.Target == nil || l.Phase == status.Installing && n.busy || n.forbidden(l) || n.withheld(name, l) {
 				break
 			}
 			watched, begun, claimed := l.Window, l.Begun, l.claimed
@@ -325,6 +326,7 @@ func (n *Node) install(name string) {
 // execute has the executor act on a request, beside the loop; then runs on the loop with its answer.
 func (n *Node) execute(request install.Request, then func(install.Result)) {
 	request.SkewSeconds = int64(n.skew() / time.Second)
+	request = request.WithRevocations(n.revoked.signed)
 	if n.cfg.Handoff != "" {
 		n.handOver(request, then)
 		return

@@ -101,7 +101,7 @@ func writeStick(ctx context.Context, name string, b *chunker.Bundle, policies []
 		}
 	}()
 	w := bufio.NewWriterSize(f, 1<<20)
-	if err := chunker.Export(ctx, b, policies, w, report); err != nil {
+	if err := chunker.Export(ctx, b, chunker.Enclosed{Policies: policies}, w, report); err != nil {
 		return 0, err
 	}
 	if err := w.Flush(); err != nil {

@@ -121,6 +121,8 @@ const (
 	DocManifest DocKind = "manifest"
 	DocOrder    DocKind = "order"
 	DocGrant    DocKind = "grant"
+
+	DocRevocations DocKind = "revocations" // which bundles are revoked: one list for all sites
 )
 
 // DocEntry announces a signed document. The revision orders documents of one kind and name; it is a hint until
