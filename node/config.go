@@ -54,7 +54,8 @@ type Config struct {
 	// Space is the file system of the chunk store; nil asks the kernel.
 	Space func() (Space, error) `yaml:"-"`
 
-	off map[status.StrikeKind]bool // defences that a test has switched off, to see what they are for
+	off      map[status.StrikeKind]bool // defences that a test has switched off, to see what they are for
+	trusting bool                       // another of them: the node has no quarantine
 }
 
 // DefaultConfig is the file as it is shipped.

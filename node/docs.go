@@ -89,6 +89,7 @@ func (n *Node) load() error {
 	}
 	n.rec.rebooted(bootID())
 	n.loadRevoked()
+	n.loadQuarantine()
 	n.loadOrders()
 	n.loadGrants()
 	n.loadContacts()
@@ -617,6 +618,9 @@ func (n *Node) retarget() {
 	}
 	for name, l := range n.rec.Lives {
 		if l.aim(targets[name]) {
+			if name == n.quarantine.Bundle { // what it is about may be asked for no more
+				n.quarantine = n.quarantine.hurry()
+			}
 			n.lifeChanged(name, l, nil)
 		}
 	}

@@ -116,6 +116,10 @@ func (n *Node) holdOf(l *Life) *hold {
 		h.Verdict = turn.Verdict{Step: turn.Wait, Reason: reason, Text: text, Next: h.now.Add(after)}
 		return h
 	}
+	if text, next, held := n.quarantineHold(); held { // before every policy
+		h.code = problem.NodeQuarantined
+		return wait(ReasonQuarantined, text, next)
+	}
 	if err := n.conflicts[l.Target.Bundle]; err != nil {
 		h.code = problem.PolicyConflict
 		return wait(reasonConflict, err.Error(), retryMost)
@@ -241,7 +245,7 @@ func (l *Life) hold(h *hold, prev time.Time, w *timing) {
 // held are the reasons of hold. A window that passes while one of them stands was missed for it.
 func held(reason string) bool {
 	switch reason {
-	case grant.BatchNotReached, grant.Paused, grant.LeaseMissing, reasonNotStaged, reasonConflict:
+	case grant.BatchNotReached, grant.Paused, grant.LeaseMissing, reasonNotStaged, reasonConflict, ReasonQuarantined:
 		return true
 	}
 	return false

@@ -10,6 +10,7 @@ import (
 
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/internal/durable"
+	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 )
@@ -107,6 +108,7 @@ func (n *Node) noticed(r install.Result) {
 	if l == nil {
 		return
 	}
+	n.suspect(r, r.Bundle, r.Version, manifest.Digest{})
 	n.log.Info("the executor did something by itself", "bundle", r.Bundle, "outcome", r.Outcome, "reason", r.Reason, "detail", r.Detail)
 	l.overhear(time.Now(), r)
 	n.lifeChanged(r.Bundle, l, nil)

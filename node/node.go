@@ -77,6 +77,11 @@ type Node struct {
 
 	retryReceipts time.Time
 
+	quarantine       quarantine
+	quarantineWrites int       // on their way to the disk
+	quarantineRetry  time.Time // when one that the disk refused is tried again
+	quarantining     trouble   // of that
+
 	policies   map[string]*heldPolicy
 	orders     map[uint64]*heldOrder // by sequence
 	grants     map[string]*heldGrant // by policy

@@ -137,6 +137,9 @@ func orderName(sequence uint64) string { return fmt.Sprintf("%020d", sequence) }
 func (n *Node) assign() {
 	labels := n.labels()
 	for q, h := range n.orders {
+		if h.o.Kind == order.Release { // see obeyRelease
+			continue
+		}
 		if e := n.rec.Errands[h.o.Bundle]; (e == nil || e.Sequence < q) && h.o.Targets.Names(n.e.Site, n.e.Node, labels) && (!h.delegated || n.wantedBack(h.o, true) != nil) {
 			n.rec.Errands[h.o.Bundle], n.dirty = &errand{Sequence: q}, true
 		}
@@ -247,6 +250,7 @@ func (n *Node) carried(name string, o *order.Order, r install.Result) {
 		n.rec.Lives[name] = l
 	}
 	r = n.own(name, r)
+	n.suspect(r, name, o.Version, o.Checksum)
 	l.found(r)
 	l.unmanaged()
 	e := n.rec.Errands[name]

@@ -59,6 +59,9 @@ func (n *Node) report(name string, l *Life) {
 // file signs a report, puts it into the outbox, and names it. A receipt is sent once it is durable in the chain as well;
 // another report is sent even if the disk refuses it.
 func (n *Node) file(body status.ReportBody) manifest.Digest {
+	if n.quarantine.held() && body.Quarantine == nil {
+		body.Quarantine = n.quarantine.say()
+	}
 	r, err := n.out.seal(body.Fit())
 	if err != nil { // a time beyond the year 9999
 		n.event(problem.Internal, "a report could not be signed: %v", err)

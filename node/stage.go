@@ -229,6 +229,9 @@ func (n *Node) complete(d manifest.Digest) {
 				}
 			}
 			b.staged = true
+			if b.digest == n.quarantine.Checksum {
+				n.quarantine = n.quarantine.hurry()
+			}
 		})
 		return nil
 	})
@@ -256,6 +259,7 @@ func (n *Node) live() {
 				break
 			}
 			if !v.install {
+				n.suspectTarget(l)
 				n.lifeChanged(name, l, nil)
 				continue
 			}
@@ -390,6 +394,7 @@ func (n *Node) installed(name string, target status.Desired, r install.Result) {
 	n.busy = false
 	l := n.rec.Lives[name]
 	r = n.own(name, r)
+	n.suspect(r, name, target.Version, target.Checksum)
 	if l.Target == nil || l.Target.Checksum != target.Checksum {
 		n.overtaken(name, l, target, r)
 		return

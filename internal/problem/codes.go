@@ -46,6 +46,7 @@ const (
 	OrderTooOld         Code = "E2111"
 	CommitRefused       Code = "E2112"
 	BundleRevoked       Code = "E2113"
+	NodeQuarantined     Code = "E2114"
 	SeederUnreachable   Code = "E3102"
 	DaemonUnreachable   Code = "E3103"
 	SourceUnreachable   Code = "E3104"
@@ -118,6 +119,7 @@ func init() {
 	page(OrderTooOld, ExitVerification, "an order is not new", "Every order has a sequence, and for each bundle a node carries out only what is above the last one it carried out, so that an order that is sent again does nothing. If it is really wanted, give the order again.")
 	page(CommitRefused, ExitVerification, "a commit is refused", "The newest commit of the Git repository that the seeder follows is not signed by an allowed key, does not come after the one in force, or holds something that cannot be used; the message says what and where. Nothing of it was applied. The last good commit stays in force. A commit that puts it right is taken by itself.")
 	page(BundleRevoked, ExitVerification, "the bundle is revoked", "An operator has revoked this bundle: no node starts to install it, no policy may name it, and nothing goes back to it by order or by a reverted commit. A node that runs it already goes on, and is shown as not compliant. It cannot be taken back: to ship the same content again, build it under another version and a higher sequence. A failed health check may still restore the state from before the install, even if that ran a revoked bundle: a machine is never left in between.")
+	page(NodeQuarantined, ExitVerification, "a node is under quarantine", "Something that the node was to install, or has installed, is not what was signed: a checksum (E2101), a signature (E2102), a chunk (E2103), an index (E2104) or a manifest (E2105). From the next cycle on it fetches, serves and reports as before and starts no new installation, of any bundle; what has begun finishes, and going back is always allowed. It checks itself, after 30 seconds and then less and less often, at least every hour, when it is started, and when what was damaged has been fetched again: mesh-install reads every release that is in force or kept, and the bundle that is in question if a policy still asks for it. If all of that is what was signed, the quarantine ends by itself. Or a person ends this one quarantine with a signed order, which says nothing of a later one: meshctl quarantine release SITE/NODE --reason TEXT --key FILE. By hand on the node: mesh-install audit. A neighbour that sent a bad chunk is another matter (E2110).")
 	page(IdentityMismatch, ExitVerification, "the other side is not who it should be", "The server that answered does not hold the pinned identity key. Nothing was sent to it.")
 	page(SeederUnreachable, ExitUnreachable, "the seeder cannot be reached", "Staged content is complete or is being shared in the site; installs go on. Reports wait in the outbox.")
 	page(DaemonUnreachable, ExitUnreachable, "the local daemon cannot be reached", "The socket does not answer. Is the daemon running?")
