@@ -43,6 +43,16 @@ func (s *Seeder) plan(ctx context.Context, q api.PlanRequest) (*api.Plan, error)
 		from[p.Name] = f.File
 		files = append(files, plan.File{File: f.File, Text: f.Text, Policy: p})
 	}
+	for _, x := range s.desired.all() {
+		for i := range files {
+			if files[i].Policy.Name == x.Name {
+				files[i].Revision = x.Revision
+			}
+		}
+	}
+	for i := range files { // as the next one by hand; a commit's is its time, which nobody knows before
+		files[i].Revision++
+	}
 	w, err := s.world(ctx)
 	if err != nil {
 		return nil, err
@@ -86,7 +96,7 @@ func (s *Seeder) world(ctx context.Context) (plan.World, error) {
 		}
 	}
 	for _, k := range s.library.list() {
-		w.Bundles = append(w.Bundles, plan.Bundle{Name: k.Name, Version: k.Version, Checksum: k.Digest, Sequence: k.Sequence, Published: !k.Committed.IsZero()})
+		w.Bundles = append(w.Bundles, plan.Bundle{Name: k.Name, Version: k.Version, Checksum: k.Digest, Sequence: k.Sequence, Published: !k.Committed.IsZero(), Revoked: s.revocations.why(k.Digest)})
 	}
 	type key struct {
 		site   string

@@ -17,6 +17,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/signer"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/internal/window"
 	"github.com/patchmesh/patchmesh/seeder/fleet"
 	"github.com/patchmesh/patchmesh/seeder/rollout"
 )
@@ -153,7 +154,9 @@ func (x *rollouts) advance(ctx context.Context, v *survey, w want) error {
 		}
 		k = kept{State: rollout.New(x.now(), w.Name, w.Revision, prev)}
 	}
-	return x.take(ctx, k, v.world(w))
+	world := v.world(w)
+	world.Revoked = x.revocations.why(w.policy.Bundle.Checksum)
+	return x.take(ctx, k, world)
 }
 
 // take makes a step of a state, writes what came of it, and then acts.
@@ -235,8 +238,8 @@ func (x *rollouts) sendBack(ctx context.Context, s rollout.State, p *policy.Poli
 	put := func(last uint64) error {
 		o := order.Order{Schema: order.Schema, Sequence: order.Next(last, now), Created: order.Timestamp(now), Kind: order.Rollback,
 			Bundle: p.Bundle.Name, Version: p.Bundle.Version, Checksum: p.Bundle.Checksum,
-			Targets: order.Targets{Sites: []string{b.Site}, Nodes: b.Nodes, Labels: map[string]string{}},
-			Reason:  status.Clip("rollout of "+s.Policy+": the failure budget is exceeded", order.MaxReason)}
+			Targets: order.Targets{Sites: []string{b.Site}, Nodes: b.Nodes, Labels: map[string]string{}}, Under: &order.Under{Policy: s.Policy, Revision: s.Revision},
+			Reason: status.Clip("rollout of "+s.Policy+": the failure budget is exceeded", order.MaxReason)}
 		doc, err := o.Encode()
 		if err != nil {
 			return err
@@ -315,7 +318,9 @@ func (v *survey) world(w want) rollout.World {
 			}
 			site, ok := zones[key]
 			if !ok {
-				site = windowOf(p.Schedule, zone, v.now)
+				if rules, err := p.Schedule.Rules(zone); err == nil {
+					site = windowOf(rules, v.now)
+				}
 				zones[key] = site
 			}
 			out.Sites[n.Site] = site
@@ -324,9 +329,9 @@ func (v *survey) world(w want) rollout.World {
 	return out
 }
 
-func windowOf(s policy.Schedule, zone *time.Location, now time.Time) rollout.Site {
-	rules, err := s.Rules(zone)
-	if err != nil {
+// windowOf is the window that is open, or the next one. rules nil: there is none.
+func windowOf(rules *window.Rules, now time.Time) rollout.Site {
+	if rules == nil {
 		return rollout.Site{}
 	}
 	spans := rules.Upcoming(now, 1)
@@ -351,6 +356,11 @@ func (x *rollouts) change(ctx context.Context, name, event string, c api.Rollout
 		k, ok := x.state(name)
 		if !ok {
 			return noRollout(name)
+		}
+		if event != "paused" {
+			if err := x.refuseRevoked(name); err != nil {
+				return err
+			}
 		}
 		next, err := fn(k.State)
 		if err != nil {

@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/batch"
 	"github.com/patchmesh/patchmesh/internal/order"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/window"
 	"github.com/patchmesh/patchmesh/seeder/rollout"
 )
 
@@ -218,14 +220,17 @@ func (x *rollouts) ahead(out *api.Rollout, s *rollout.State, p *policy.Policy, c
 	x.mu.RLock()
 	zones := x.zones
 	x.mu.RUnlock()
-	next := func(site string, at time.Time) (rollout.Window, bool) {
-		w := windowOf(p.Schedule, zones[site], at)
-		return rollout.Window{Opens: w.Opens, Closes: w.Closes}, w.Known
+	rules := func(site string) *window.Rules {
+		r, err := p.Schedule.Rules(zones[site])
+		if err != nil {
+			return nil
+		}
+		return r
 	}
-	ahead := s.Ahead(next)
+	ahead := s.Ahead(rules)
 	for i, a := range ahead {
-		w, ok := a.Next(now)
-		if !ok {
+		w := windowOf(a.Rules, now)
+		if !w.Known {
 			continue
 		}
 		cohorts[i].Opens, cohorts[i].Closes = w.Opens, w.Closes
@@ -239,15 +244,15 @@ func (x *rollouts) ahead(out *api.Rollout, s *rollout.State, p *policy.Policy, c
 		}
 		out.Open = out.Open || open
 	}
-	if s.Final() || s.Phase == rollout.Done || s.Phase == rollout.Paused || s.Phase == rollout.Suspended || s.Phase == rollout.RollingBack {
+	switch {
+	case s.Final(), s.Phase == rollout.Done, s.Phase == rollout.Paused, s.Phase == rollout.Suspended, s.Phase == rollout.RollingBack:
 		return
+	case p.CanaryFirst() && p.Rollout.Canary.Manual && !s.Canary.Passed && s.Canary.Promoted == "":
+		return // a person promotes the canary: nobody knows when
 	}
-	pace := rollout.Pace{Delay: p.Rollout.BatchDelay, Cutoff: p.Schedule.Cutoff, Passed: s.Canary.Passed, Settled: s.Canary.Settled}
-	if c := p.Rollout.Canary; c != nil {
-		pace.Soak, pace.Manual = c.Soak, c.Manual && s.Canary.Promoted == ""
-	}
-	if f := rollout.Project(now, pace, ahead); !f.Finish.IsZero() {
-		out.Finish = &f.Finish
+	if f := batch.Project(now, s.Pace(batch.PaceOf(p)), ahead); !f.Finish.IsZero() {
+		at := f.Finish.UTC()
+		out.Finish = &at
 	}
 }
 

@@ -184,7 +184,7 @@ func TestRolloutGoesBack(t *testing.T) {
 	if err != nil || strings.Join(o.Targets.Nodes, " ") != "a" || o.Checksum != x.Digest || o.Now {
 		t.Fatalf("%+v, %v", o, err)
 	}
-	if err := order.Delegated(o, b.desired.all()[0].policy); err != nil {
+	if err := order.Delegated(o, b.desired.all()[0].Revision, b.desired.all()[0].policy); err != nil {
 		t.Error(err)
 	}
 }

@@ -28,7 +28,7 @@ func Layers() []Layer {
 		{"daemons", []string{"node", "seeder"}},
 		{"engines", []string{"install", "install/*", "install/*/*", "gossip", "gossip/*", "internal/xfer", "internal/api", "internal/collect", "internal/closure"}},
 		{"stores", []string{"chunker", "chunker/*", "chunker/*/*", "internal/signer", "internal/progress", "seeder/fleet", "seeder/gitops"}},
-		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/policy/schemadoc", "internal/order", "internal/revocation", "internal/grant", "internal/wanprofile", "internal/enrol", "internal/roster", "internal/status", "internal/ledbat", "internal/window", "internal/plan", "node/swarm", "node/turn", "seeder/lease", "seeder/rollout"}},
+		{"decisions", []string{"internal/trust", "internal/wire", "internal/policy", "internal/policy/schemadoc", "internal/order", "internal/revocation", "internal/grant", "internal/wanprofile", "internal/enrol", "internal/roster", "internal/status", "internal/ledbat", "internal/window", "internal/batch", "internal/plan", "node/swarm", "node/turn", "seeder/lease", "seeder/rollout"}},
 		{"nouns", []string{"internal/manifest", "internal/chunk", "internal/problem", "internal/encoding", "internal/build", "internal/durable", "internal/durable/*", "internal/packages", "internal/wall", "internal/bed/*"}},
 	}
 }
@@ -37,7 +37,7 @@ func Layers() []Layer {
 func Pure() []string {
 	return []string{
 		"internal/chunk", "internal/manifest", "internal/trust", "internal/wire", "internal/policy", "internal/policy/schemadoc", "internal/order", "internal/revocation", "internal/grant", "internal/wanprofile", "internal/enrol",
-		"internal/roster", "internal/status", "internal/ledbat", "internal/window", "internal/plan", "internal/wall", "internal/packages", "internal/problem", "internal/encoding", "internal/build", "node/swarm", "node/turn", "seeder/lease", "seeder/rollout",
+		"internal/roster", "internal/status", "internal/ledbat", "internal/window", "internal/batch", "internal/plan", "internal/wall", "internal/packages", "internal/problem", "internal/encoding", "internal/build", "node/swarm", "node/turn", "seeder/lease", "seeder/rollout",
 		"install/journal", "install/ledger",
 	}
 }

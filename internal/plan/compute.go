@@ -15,9 +15,10 @@ import (
 
 // File is a policy as written.
 type File struct {
-	File   string
-	Text   string
-	Policy *policy.Policy
+	File     string
+	Text     string
+	Policy   *policy.Policy
+	Revision uint64 // that it would be, which the order of its nodes depends on; 0: not known
 }
 
 // Node is what the plan needs to know of one.
@@ -42,6 +43,7 @@ type Bundle struct {
 	Checksum      manifest.Digest
 	Sequence      uint64
 	Published     bool
+	Revoked       string // why; empty: it is not
 }
 
 // World is what is in force.
@@ -182,6 +184,10 @@ func (p *Plan) change(w World, before map[string]File, f File, was, is *follower
 		}
 	}
 	bundle, published := p.bundle(w, f.Policy)
+	if published && bundle.Revoked != "" {
+		c.Revoked = true
+		p.warn(problem.BundleRevoked, c.Action != Same, "policy %s: bundle %s %s was revoked: %s", name, c.Bundle, c.Version, bundle.Revoked)
+	}
 	if published {
 		for _, s := range w.Sites {
 			for i, n := range s.Nodes {
@@ -199,7 +205,7 @@ func (p *Plan) change(w World, before map[string]File, f File, was, is *follower
 		return c
 	}
 	if c.Action != Same && published {
-		p.schedule(w, f.Policy, is.sites[name], &c)
+		p.schedule(w, f, func(s Site, i int) bool { return is.of[pair{name, s.Name, i}] }, is.sites[name], &c)
 	}
 	return c
 }

@@ -1,7 +1,7 @@
 // Package plan says what policies would change before they do: which nodes and sites, in conflict with what, how many
 // bytes over which WANs, by when they are staged, in which windows and batches they install, and when that ends. It is
-// arithmetic on what the seeder knows; nothing is promised: installs that take long, nodes that are away and links that
-// carry less than their profile make it later, never earlier.
+// arithmetic on what the seeder knows, for the batches with that of package batch; nothing is promised: installs that take
+// long, nodes that are away and links that carry less than their profile make it later, never earlier.
 //
 // Pure: time and facts are handed in. Safe for concurrent use.
 package plan
@@ -44,10 +44,10 @@ type Change struct {
 	StagedBy   *time.Time `json:"stagedBy,omitempty"`
 	Late       []Late     `json:"late"` // sites that are not staged before their window
 	Windows    []Window   `json:"windows"`
-	Batches    int        `json:"batches"` // in all
+	Batches    int        `json:"batches"` // after the canary; each time zone goes through its share of each
 	PerWindow  int        `json:"batchesPerWindow"`
-	Count      int        `json:"windowCount"` // windows until it is done
-	Finish     *time.Time `json:"finish,omitempty"`
+	Count      int        `json:"windowCount"`               // windows until it is done
+	Finish     *time.Time `json:"finish,omitempty"`          // the earliest
 	Deadline   *time.Time `json:"deadline,omitempty"`        // by the policy's schedule.deadline
 	Enough     int        `json:"batchSizeEnough,omitempty"` // the batch size that would keep it
 	Why        string     `json:"why,omitempty"`             // there is no finish

@@ -50,7 +50,11 @@ func fleet(sites, nodes int) plan.World {
 	for i := range sites {
 		s := plan.Site{Name: fmt.Sprintf("site-%04d", i), Zone: chicago, WAN: wanprofile.Profile{Cap: 750_000}}
 		for k := range nodes {
-			s.Nodes = append(s.Nodes, plan.Node{Name: fmt.Sprintf("pos-%02d", k), Labels: map[string]string{"role": "pos"}, Installed: map[string]uint64{"pos": 1}})
+			labels := map[string]string{"role": "pos"}
+			if i+k == 0 {
+				labels["ring"] = "canary"
+			}
+			s.Nodes = append(s.Nodes, plan.Node{Name: fmt.Sprintf("pos-%02d", k), Labels: labels, Installed: map[string]uint64{"pos": 1}})
 		}
 		w.Sites = append(w.Sites, s)
 	}
@@ -61,18 +65,19 @@ func rolling(size any, delay int, rest string) string {
 	return everyPos + fmt.Sprintf("  schedule:\n    maintenanceWindow: \"Tue 02:00-04:00\"\n    timezone: America/Chicago\n%s  rolloutStrategy: {type: RollingUpdate, batchSize: %v, batchDelayMinutes: %d}\n", rest, size, delay)
 }
 
+const healthy = "  rollback: {healthCheckUrl: \"http://localhost:8080/health\", healthCheckTimeoutSeconds: 600, healthyForSeconds: 300}\n"
+
 // Batches, windows and the finish, counted by hand.
 func TestSchedule(t *testing.T) {
-	day := func(s string) string { return s }
 	for _, c := range []struct {
 		name                        string
 		sites, nodes                int
 		spec                        string
 		batches, perWindow, windows int
-		finish                      string // of the last batch's start, UTC
+		finish                      string // UTC
 	}{
 		// operator.md: 10,000 nodes / 100 = 100 batches; 02:00, 02:15 .. 03:45 = 8; 100 / 8 = 12.5: 13 windows; the last holds 4: 02:45.
-		{"the design's", 500, 20, rolling(100, 15, ""), 100, 8, 13, day("2026-11-17T08:45:00Z")}, // standard time by then
+		{"the design's", 500, 20, rolling(100, 15, ""), 100, 8, 13, "2026-11-17T08:45:00Z"}, // standard time by then
 		// With 20 minutes left at least: the last may start at 03:40, so 02:00 .. 03:30 = 7; 100 / 7 = 14.3: 15 windows; 98 in 14, then 2: 02:15.
 		{"cut-off", 500, 20, rolling(100, 15, "    startCutoffMinutes: 20\n"), 100, 7, 15, "2026-12-01T08:15:00Z"},
 		{"one batch", 5, 20, rolling(100, 15, ""), 4, 4, 1, "2026-08-25T07:45:00Z"}, // a quarter of each site at once: 5 of 20, so 4 batches of 25
@@ -81,6 +86,9 @@ func TestSchedule(t *testing.T) {
 		{"no order", 500, 20, everyPos, 1, 1, 1, "2026-08-24T12:00:00Z"},
 		// The canary takes the first window, a day's soak the second is free of: 13 windows begin a week later.
 		{"canary", 500, 20, strings.Replace(rolling(100, 15, ""), "batchDelayMinutes: 15}", "batchDelayMinutes: 15, canary: {selector: {matchLabels: {ring: canary}}, soakMinutes: 1440}}", 1), 100, 8, 14, "2026-11-24T08:45:00Z"},
+		// A node must be well for 5 minutes, and the delay counts from then: 02:00, 02:20 .. 03:40 = 6; 100 / 6 = 16.7: 17 windows; the last holds 4: 03:00, and 5 minutes.
+		{"health", 500, 20, rolling(100, 15, "") + healthy, 100, 6, 17, "2026-12-15T09:05:00Z"},
+		{"from the start", 500, 20, strings.Replace(rolling(100, 15, ""), "batchDelayMinutes: 15", "batchDelayMinutes: 15, delayFrom: Started", 1) + healthy, 100, 8, 13, "2026-11-17T08:50:00Z"},
 	} {
 		p := plan.Compute(fleet(c.sites, c.nodes), []plan.File{file(t, "a", c.spec)}, false)
 		x := p.Changes[0]
@@ -113,14 +121,19 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// Two time zones have their own clocks of batches.
+// Two time zones have their own clocks of batches, and half of each batch each.
 func TestZones(t *testing.T) {
 	w := fleet(2, 40)
 	w.Sites[1].Zone = denver
 	spec := everyPos + "  schedule: {maintenanceWindow: \"Tue 02:00-04:00\", timezone: site}\n  rolloutStrategy: {type: RollingUpdate, batchSize: 10, batchDelayMinutes: 30}\n"
 	x := plan.Compute(w, []plan.File{file(t, "a", spec)}, false).Changes[0]
-	// 40 nodes, a quarter of the site at once: 4 batches each, all in one window: the last in Denver at 03:30, 09:30 UTC.
-	if x.Batches != 8 || x.PerWindow != 4 || x.Count != 1 || x.Finish.Format(time.RFC3339) != "2026-08-25T09:30:00Z" || len(x.Windows) != 2 {
+	// 80 nodes in tens are 8 batches, 5 nodes of each zone; 4 a window: the last in Denver a week later at 03:30, 09:30 UTC.
+	if x.Batches != 8 || x.PerWindow != 4 || x.Count != 2 || x.Finish.Format(time.RFC3339) != "2026-09-01T09:30:00Z" || len(x.Windows) != 4 {
+		t.Errorf("%+v", x)
+	}
+	// Zones of the same hours are one cohort: the same windows once.
+	w.Sites[1].Zone = zone("America/Winnipeg")
+	if x = plan.Compute(w, []plan.File{file(t, "a", spec)}, false).Changes[0]; x.Batches != 8 || len(x.Windows) != 2 || x.Windows[0].Sites != 2 {
 		t.Errorf("%+v", x)
 	}
 	w.Sites[1].Zone = nil
@@ -168,6 +181,18 @@ func TestStaging(t *testing.T) {
 			staged = x.StagedBy.Format(time.RFC3339)
 		}
 		late := c.late > 0 || c.staged == ""
+		// No batch is over before its sites hold the bundle: 20 nodes in 4 batches a quarter of an hour apart, from 07:00 to 07:45.
+		finish := ""
+		if x.Finish != nil {
+			finish = x.Finish.Format(time.RFC3339)
+		}
+		want := "2026-08-25T07:45:00Z"
+		if c.staged == "" || c.late > 0 {
+			want = map[bool]string{true: "", false: "2026-08-25T08:00:00Z"}[c.staged == ""]
+		}
+		if finish != want {
+			t.Errorf("%s: done by %q, want %q: %s", c.name, finish, want, x.Why)
+		}
 		if staged != c.staged || x.WANBytes != c.bytes || x.SiteBytes != c.bytes || late != (len(x.Late) == 1) || late && x.Late[0].Late != c.late {
 			t.Errorf("%s: staged by %q, want %q; late %+v", c.name, staged, c.staged, x.Late)
 		}

@@ -3,17 +3,15 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
+	"github.com/patchmesh/patchmesh/internal/batch"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
-	"github.com/patchmesh/patchmesh/internal/wanprofile"
 	"github.com/patchmesh/patchmesh/internal/window"
 )
-
-// maxWindows bounds how far ahead is looked: ten years of weeks.
-const maxWindows = 520
 
 // shownWindows and shownLate bound what a Change lists.
 const (
@@ -21,208 +19,180 @@ const (
 	shownLate    = 64
 )
 
-// cohort is sites whose windows open at the same instants: each has its own clock of batches (rule B3).
-type cohort struct {
-	zone   string
-	rules  *window.Rules
-	sites  map[string]int
-	nodes  int
-	staged time.Time // when the last of them is staged
+// forecast is what is known of one policy's rollout before it begins.
+type forecast struct {
+	policy  *policy.Policy
+	now     time.Time
+	nodes   []batch.Node // in their order
+	cohorts []cohort
 }
 
-// schedule projects staging, windows and batches of one policy. nodes is by site.
-func (p *Plan) schedule(w World, pol *policy.Policy, nodes map[string]int, c *Change) {
-	cohorts := map[string]*cohort{}
-	unknown := 0
-	share := p.share(w, pol, nodes)
+// cohort is sites whose windows open at the same instant: each has its own clock of batches (rule B3).
+type cohort struct {
+	batch.Cohort
+	first time.Time      // that instant
+	zones map[string]int // sites by zone
+	sites int
+}
+
+// zone is that of most of its sites.
+func (x cohort) zone() string {
+	if len(x.Rules.Windows) == 0 && len(x.Rules.Blackouts) == 0 {
+		return "any time"
+	}
+	return slices.MaxFunc(slices.Sorted(maps.Keys(x.zones)), func(a, b string) int { return cmp.Compare(x.zones[a], x.zones[b]) })
+}
+
+// schedule projects staging, windows and batches of one policy. of says which nodes follow it.
+func (p *Plan) schedule(w World, f File, of func(Site, int) bool, sites map[string]int, c *Change) {
+	pol := f.Policy
+	x := forecast{policy: pol, now: w.Now}
+	rate := share(w, pol, sites)
+	unknown, never, canary := 0, 0, 0
 	for _, s := range w.Sites {
-		n := nodes[s.Name]
-		if n == 0 {
+		if sites[s.Name] == 0 {
 			continue
 		}
-		missing := w.Missing(s.Name, pol.Bundle.Checksum)
-		c.SiteBytes = max(c.SiteBytes, missing)
-		c.WANBytes += missing
 		rules, err := pol.Schedule.Rules(s.Zone)
 		if err != nil {
+			rules = nil
 			unknown++
+		}
+		staged := c.stage(w, s, pol, rules, rate)
+		if rules == nil {
 			continue
 		}
-		first, open := opening(rules, w.Now)
-		from := w.Now
-		if b := pol.Staging.StartBefore; b > 0 && !first.IsZero() && first.Add(-b).After(from) {
-			from = first.Add(-b)
+		if staged.IsZero() {
+			never++
 		}
-		done, rate, why := stagedAt(s, share, from, missing)
-		switch {
-		case done.IsZero():
-			c.late(Late{Site: s.Name, Rate: rate, Reason: why})
-		case !open && !first.IsZero() && done.After(first):
-			c.late(Late{Site: s.Name, Late: done.Sub(first), Rate: rate, Reason: why})
+		k := x.cohort(rules, staged)
+		for i, n := range s.Nodes {
+			if of(s, i) {
+				b := batch.Node{Site: s.Name, Name: n.Name, Cohort: k, Canary: pol.CanaryFirst() && pol.Rollout.Canary.Selector.Matches(n.Labels)}
+				if b.Canary {
+					canary++
+					x.cohorts[k].Canary = true
+				}
+				x.nodes = append(x.nodes, b)
+			}
 		}
-		if !done.IsZero() && (c.StagedBy == nil || done.After(*c.StagedBy)) {
-			at := done.UTC()
-			c.StagedBy = &at
-		}
-		key := rules.Zone.String()
-		if len(rules.Windows) == 0 && len(rules.Blackouts) == 0 {
-			key = "any time"
-		}
-		x := cohorts[key]
-		if x == nil {
-			x = &cohort{zone: key, rules: rules, sites: map[string]int{}}
-			cohorts[key] = x
-		}
-		x.sites[s.Name], x.nodes = n, x.nodes+n
 	}
 	slices.SortStableFunc(c.Late, func(a, b Late) int { return cmp.Or(cmp.Compare(b.Late, a.Late), cmp.Compare(a.Site, b.Site)) })
 	c.Late = c.Late[:min(len(c.Late), shownLate)]
-	if unknown > 0 {
-		c.Why = fmt.Sprintf("%d sites have no time zone, and the policy's windows are in the zone of the site", unknown)
-	}
-	if pol.Suspend {
+	switch {
+	case pol.Suspend:
 		c.Why = "the policy is suspended: nothing starts"
 		return
+	case unknown > 0:
+		c.Why = fmt.Sprintf("%d sites have no time zone, and the policy's windows are in the zone of the site", unknown)
+	case never > 0:
+		c.Why = fmt.Sprintf("%d sites never hold the bundle: their profiles let nothing through", never)
+	case pol.CanaryFirst() && canary == 0:
+		c.Why = "the selector of the canary picks no node: a person would have to promote it"
 	}
-	p.project(w, pol, cohorts, c)
+	batch.Order(pol.Name, f.Revision, x.nodes)
+	p.project(x, c)
 }
 
-func (c *Change) late(l Late) { c.Late = append(c.Late, l) }
-
-// share is what each site gets when all load at once and the seeder's own cap is what holds them up; 0: no limit.
-func (p *Plan) share(w World, pol *policy.Policy, nodes map[string]int) int64 {
-	loading := int64(0)
-	for site := range nodes {
-		if w.Missing(site, pol.Bundle.Checksum) > 0 {
-			loading++
-		}
+// cohort finds the cohort of a site that is staged then.
+func (x *forecast) cohort(rules *window.Rules, staged time.Time) int {
+	var first time.Time
+	if next := rules.Upcoming(x.now, 1); len(next) > 0 {
+		first = next[0].Opens
 	}
-	if w.Cap == 0 || loading == 0 {
-		return 0
+	i := slices.IndexFunc(x.cohorts, func(y cohort) bool { return y.first.Equal(first) })
+	if i < 0 {
+		i = len(x.cohorts)
+		x.cohorts = append(x.cohorts, cohort{first: first, zones: map[string]int{}, Cohort: batch.Cohort{Rules: rules}})
 	}
-	return max(1, w.Cap/loading)
+	y := &x.cohorts[i]
+	y.zones[rules.Zone.String()]++
+	y.sites++
+	y.Staged = latest(y.Staged, staged)
+	return i
 }
 
-// opening is when the first window opens, or that one is open.
-func opening(r *window.Rules, now time.Time) (at time.Time, open bool) {
-	v := r.Decide(now)
-	return v.Next, v.Start
+// run cuts the nodes into batches of a size, nil: as the policy says, and lets them go through their windows.
+func (x *forecast) run(size *policy.Size) (p batch.Projection, most int) {
+	r := policy.Rollout{}
+	if x.policy.Rollout != nil {
+		r = *x.policy.Rollout
+	}
+	if size != nil {
+		r.Batch = *size
+	}
+	ahead := make([]batch.Cohort, len(x.cohorts))
+	for i := range x.cohorts {
+		ahead[i] = x.cohorts[i].Cohort
+	}
+	for _, n := range batch.Cut(r, x.nodes) {
+		ahead[n.Cohort].Batches = max(ahead[n.Cohort].Batches, n.Batch)
+		most = max(most, n.Batch)
+	}
+	return batch.Project(x.now, batch.PaceOf(x.policy), ahead), most
 }
 
-// stagedAt is when a site has so many bytes more, at its profile's rates and no more than share a second; zero: not
-// within a year. The rate is the one it begins with.
-func stagedAt(s Site, share int64, from time.Time, bytes int64) (done time.Time, rate int64, why string) {
-	zone := s.Zone
-	if zone == nil {
-		zone = time.UTC
+// project counts batches and windows. The change shows the windows of the cohort with most sites first, and how many
+// batches a window holds in the one that ends last.
+func (p *Plan) project(x forecast, c *Change) {
+	all, most := x.run(nil)
+	c.Batches = most
+	order := make([]int, len(x.cohorts))
+	for i := range order {
+		order[i] = i
 	}
-	now, today := from.In(zone), s.Today
-	end := now.AddDate(1, 0, 0)
-	for first := true; bytes > 0; first = false {
-		if now.After(end) {
-			return time.Time{}, rate, "the profile lets nothing through: " + why
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(x.cohorts[b].sites, x.cohorts[a].sites), cmp.Compare(x.cohorts[a].zone(), x.cohorts[b].zone()))
+	})
+	var last time.Time
+	for _, i := range order {
+		course := all.Courses[i]
+		for _, s := range course.Windows[:min(len(course.Windows), shownWindows)] {
+			c.Windows = append(c.Windows, Window{Zone: x.cohorts[i].zone(), Opens: s.Opens, Closes: s.Closes, Sites: x.cohorts[i].sites})
 		}
-		a := s.WAN.Allow(now, today)
-		next := wanprofile.DayEnd(now)
-		if !a.Until.IsZero() && a.Until.Before(next) {
-			next = a.Until
-		}
-		r := a.BytesPerSecond
-		if share > 0 && (r == 0 || share < r) {
-			r = share
-		}
-		if first {
-			rate, why = r, a.Why
-		}
-		if a.Paused {
-			today = carry(now, next, today)
-			now = next
-			continue
-		}
-		room := bytes
-		if s.WAN.PerDay > 0 {
-			room = min(room, max(s.WAN.PerDay-today, 1))
-		}
-		at := now // no limit: at once
-		if r > 0 {
-			at = now.Add(time.Duration(float64(room) / float64(r) * float64(time.Second)))
-		}
-		if at.After(next) {
-			room, at = int64(next.Sub(now).Seconds()*float64(r)), next
-		}
-		bytes -= room
-		today = carry(now, at, today+room)
-		now = at
-	}
-	return now, rate, why
-}
-
-// carry is today's count at a later time: a new day begins with none.
-func carry(from, to time.Time, today int64) int64 {
-	if wanprofile.Day(from) != wanprofile.Day(to) {
-		return 0
-	}
-	return today
-}
-
-// project counts batches and windows of each cohort. The change shows the one that ends last.
-func (p *Plan) project(w World, pol *policy.Policy, cohorts map[string]*cohort, c *Change) {
-	all, sites := 0, 0
-	for _, x := range cohorts {
-		all, sites = all+x.nodes, sites+len(x.sites)
-	}
-	var list []*cohort
-	for _, x := range cohorts {
-		list = append(list, x)
-	}
-	slices.SortFunc(list, func(a, b *cohort) int { return cmp.Or(cmp.Compare(b.nodes, a.nodes), cmp.Compare(a.zone, b.zone)) })
-	for _, x := range list {
-		r := run(pol, x, w.Now, batches(pol.Rollout, x, all, sites, 0))
-		c.Batches += r.batches
-		for _, s := range r.spans[:min(len(r.spans), shownWindows)] {
-			c.Windows = append(c.Windows, Window{Zone: x.zone, Opens: s.Opens, Closes: s.Closes, Sites: len(x.sites)})
-		}
-		if r.why != "" {
-			c.Why, c.Finish = r.why, nil
-			continue
-		}
-		if c.Why == "" && (c.Finish == nil || r.finish.After(*c.Finish)) {
-			at := r.finish.UTC()
-			c.Finish, c.PerWindow, c.Count = &at, r.perWindow, max(c.Count, len(r.spans))
+		c.Count = max(c.Count, len(course.Windows))
+		if course.Finish.After(last) {
+			last, c.PerWindow = course.Finish, course.PerWindow
 		}
 	}
-	if d := pol.Schedule.Deadline; d > 0 && c.Finish != nil {
-		at := w.Now.Add(d).UTC()
-		if c.Deadline = &at; c.Finish.After(at) {
-			p.tooLong(w, pol, list, all, sites, c)
+	if c.Why = cmp.Or(c.Why, all.Why); c.Why != "" {
+		return
+	}
+	at := all.Finish.UTC()
+	c.Finish = &at
+	if d := x.policy.Schedule.Deadline; d > 0 {
+		by := x.now.Add(d).UTC()
+		if c.Deadline = &by; at.After(by) {
+			p.tooLong(x, c)
 		}
 	}
 }
 
 // tooLong warns, with the smallest batch size that would do.
-func (p *Plan) tooLong(w World, pol *policy.Policy, list []*cohort, all, sites int, c *Change) {
-	text := fmt.Sprintf("%s: %d windows, to %s, are longer than schedule.deadline (%s)", pol.Name, c.Count, c.Finish.Format("2006-01-02"), days(pol.Schedule.Deadline))
+func (p *Plan) tooLong(x forecast, c *Change) {
+	text := fmt.Sprintf("%s: %d windows, to %s at the earliest, are longer than schedule.deadline (%s)", x.policy.Name, c.Count, c.Finish.Format("2006-01-02"), days(x.policy.Schedule.Deadline))
 	fits := func(size int) (windows int, ok bool) {
-		for _, x := range list {
-			r := run(pol, x, w.Now, batches(pol.Rollout, x, all, sites, size))
-			if r.why != "" || r.finish.After(*c.Deadline) {
-				return 0, false
-			}
-			windows = max(windows, len(r.spans))
+		all, _ := x.run(&policy.Size{Count: size})
+		for _, course := range all.Courses {
+			windows = max(windows, len(course.Windows))
 		}
-		return windows, true
+		return windows, all.Why == "" && !all.Finish.After(*c.Deadline)
 	}
-	most := all
-	if pol.Rollout != nil && pol.Rollout.BySite {
-		most = sites
+	most := len(x.nodes)
+	if x.policy.Rollout != nil && x.policy.Rollout.BySite {
+		most = 0
+		for _, y := range x.cohorts {
+			most += y.sites
+		}
 	}
-	if _, ok := fits(most); pol.Rollout == nil || !ok {
+	if _, ok := fits(most); x.policy.Rollout == nil || !ok {
 		p.warn(problem.RolloutTooLong, false, "%s; no batch size would keep it", text)
 		return
 	}
 	low, high := 0, most // fits(high), and not fits(low)
 	for high-low > 1 {
-		if mid := (low + high) / 2; func() bool { _, ok := fits(mid); return ok }() {
+		mid := (low + high) / 2
+		if _, ok := fits(mid); ok {
 			high = mid
 		} else {
 			low = mid
@@ -238,89 +208,6 @@ func days(d time.Duration) string {
 		return fmt.Sprintf("%dd", d/(24*time.Hour))
 	}
 	return d.String()
-}
-
-// batches is how many a cohort has: of a size of all the nodes, or sites, and with no more of one site at once than may
-// be out of service. size 0: as the policy says.
-func batches(r *policy.Rollout, x *cohort, all, sites, size int) int {
-	if r == nil {
-		return 1
-	}
-	things, of := x.nodes, all
-	if r.BySite {
-		things, of = len(x.sites), sites
-	}
-	if size == 0 {
-		size = r.Batch.Of(of)
-	}
-	if size <= 0 {
-		return 1
-	}
-	n := (things + size - 1) / size
-	if !r.BySite {
-		for _, k := range x.sites {
-			most := r.MaxUnavailable
-			if most.IsZero() {
-				most = policy.Size{Percent: policy.DefaultMaxUnavailable}
-			}
-			limit := max(1, most.Of(k))
-			n = max(n, (k+limit-1)/limit)
-		}
-	}
-	return n
-}
-
-// course is how a cohort gets through its batches.
-type course struct {
-	batches, perWindow int // the most of one window
-	spans              []window.Span
-	finish             time.Time // when its last batch begins
-	why                string    // there is no finish
-}
-
-// run lets batches begin one delay after the other while a window has its cut-off left. With a canary the first window
-// is its own, and the batches begin when it has soaked.
-func run(pol *policy.Policy, x *cohort, now time.Time, n int) (c course) {
-	c.batches = n
-	delay, from := time.Duration(0), now
-	if r := pol.Rollout; r != nil {
-		delay = r.BatchDelay
-		if t := pol.FastTrack; r.Canary != nil && (t == nil || len(t.Approvers) < 2) {
-			if next := x.rules.Upcoming(now, 1); len(next) > 0 {
-				c.spans = next
-				from = latest(next[0].Opens, now).Add(r.Canary.Soak)
-			}
-		}
-	}
-	for left := n; left > 0; {
-		if len(c.spans) > maxWindows {
-			c.why = fmt.Sprintf("it is not done after %d windows", maxWindows)
-			return c
-		}
-		next := x.rules.Upcoming(from, 1)
-		if len(next) == 0 {
-			c.why = "no window opens within two years"
-			return c
-		}
-		s := next[0]
-		begin := latest(s.Opens, from)
-		fit := left
-		if !s.Closes.IsZero() && delay > 0 {
-			// The first begins at once, each other one delay later; none with less than the cut-off left, none at the end.
-			room := s.Closes.Sub(begin) - max(pol.Schedule.Cutoff, 1)
-			fit = min(left, 1+int(room/delay))
-		}
-		c.perWindow = max(c.perWindow, fit)
-		left -= fit
-		c.finish = begin.Add(time.Duration(fit-1) * delay)
-		if k := len(c.spans); k == 0 || !c.spans[k-1].Opens.Equal(s.Opens) {
-			c.spans = append(c.spans, s)
-		}
-		if from = s.Closes; s.Closes.IsZero() {
-			break
-		}
-	}
-	return c
 }
 
 func latest(a, b time.Time) time.Time {

@@ -112,3 +112,9 @@ const ProviderNone = "none"
 func (p *Policy) Matches(labels map[string]string) bool {
 	return p.Selector.Matches(labels) && !p.Exclude.Matches(labels)
 }
+
+// CanaryFirst reports whether the policy has a canary that goes first. A fast track, which needs two approvers, does
+// without (rule S1).
+func (p *Policy) CanaryFirst() bool {
+	return p.Rollout != nil && p.Rollout.Canary != nil && (p.FastTrack == nil || len(p.FastTrack.Approvers) < 2)
+}

@@ -12,7 +12,7 @@ import (
 // Rollout says in which order and how fast the nodes of a policy take a bundle, and when that has to stop. A policy
 // without one has no order: each node starts when its own schedule lets it.
 type Rollout struct {
-	Batch            Size          // nodes, or sites, of a batch; zero: all are one batch
+	Batch            Size          // nodes, or sites, of a batch, of all time zones together; zero: all are one batch
 	BatchDelay       time.Duration // between two batches
 	FromStarted      bool          // delayFrom: Started counts it from the start of the batch before, Settled (default) from its end
 	BySite           bool          // batchBy: Site, a batch is whole sites

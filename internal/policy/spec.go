@@ -109,7 +109,7 @@ type WANSpec struct {
 // RolloutSpec is the order among the nodes.
 type RolloutSpec struct {
 	Type                    string       `json:"type,omitempty" enum:"RollingUpdate" about:"Batch after batch."`
-	BatchSize               CountOrShare `json:"batchSize,omitempty" about:"Nodes, or sites, of a batch: a number, or a share such as 5%. Without it all are one batch."`
+	BatchSize               CountOrShare `json:"batchSize,omitempty" about:"Nodes, or sites, of a batch: a number, or a share such as 5%. Windows that open at other times have a clock of their own, and of each batch their share. Without it all are one batch."`
 	BatchDelayMinutes       int          `json:"batchDelayMinutes,omitempty" range:"0..525600" default:"0" unit:"minutes" about:"Between two batches."`
 	DelayFrom               string       `json:"delayFrom,omitempty" enum:"Settled|Started" about:"Whether the delay counts from the end or from the start of the batch before."`
 	BatchBy                 string       `json:"batchBy,omitempty" enum:"Node|Site" about:"Whether a batch is nodes or whole sites."`

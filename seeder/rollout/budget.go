@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/patchmesh/patchmesh/internal/batch"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 )
@@ -82,7 +83,7 @@ func (x *stepper) sendBack() {
 	slices.SortStableFunc(list, func(a, b *Node) int { return b.Settled.Compare(a.Settled) })
 	bySite := map[string][]string{}
 	for _, n := range list {
-		if busy[n.Site] < x.cap(size[n.Site]) {
+		if busy[n.Site] < batch.AtOnce(x.r, size[n.Site]) {
 			busy[n.Site]++
 			n.SentBack = x.now
 			bySite[n.Site] = append(bySite[n.Site], n.Name)

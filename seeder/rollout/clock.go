@@ -95,7 +95,7 @@ func (x *stepper) canary() {
 	if s.Passed || x.halted() != "" {
 		return
 	}
-	if !x.hasCanary() {
+	if !x.w.Policy.CanaryFirst() {
 		s.Passed = true
 		return
 	}

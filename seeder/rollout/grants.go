@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/patchmesh/patchmesh/internal/batch"
 	"github.com/patchmesh/patchmesh/internal/grant"
 	"github.com/patchmesh/patchmesh/internal/policy"
 )
@@ -112,7 +113,7 @@ func (x *stepper) grant(site string, nodes []*Node, halted string) *grant.Grant 
 		return nil
 	}
 	g := x.empty(site, "")
-	g.MaxUnavailable = x.cap(len(nodes))
+	g.MaxUnavailable = batch.AtOnce(x.r, len(nodes))
 	opens, closes := x.span(site)
 	fit, more := []grant.Start{}, false
 	done := false

@@ -9,8 +9,10 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/patchmesh/patchmesh/internal/batch"
 	"github.com/patchmesh/patchmesh/internal/grant"
 	"github.com/patchmesh/patchmesh/internal/policy"
+	"github.com/patchmesh/patchmesh/internal/window"
 )
 
 // TestProperties runs random rollouts. At every step: a place is kept, no batch is larger than it may be or takes more of
@@ -189,42 +191,6 @@ func FuzzDecode(f *testing.F) {
 		Step(x.now, s, w)
 		s.Retry("")
 		s.Resume(x.now, "ann", "x")
-		s.Ahead(func(string, time.Time) (Window, bool) { return Window{}, false })
+		batch.Project(x.now, s.Pace(batch.PaceOf(w.Policy)), s.Ahead(func(string) *window.Rules { return nil }))
 	})
-}
-
-// The projection of the design: 10,000 nodes in batches of 100, a quarter of an hour apart, in a window of two hours a
-// week, are eight batches a window and thirteen windows.
-func TestProject(t *testing.T) {
-	first := time.Date(2026, 8, 25, 7, 0, 0, 0, time.UTC)
-	weekly := func(at time.Time) (Window, bool) {
-		opens := first
-		for !at.Before(opens.Add(2 * time.Hour)) {
-			opens = opens.AddDate(0, 0, 7)
-		}
-		return Window{opens, opens.Add(2 * time.Hour)}, true
-	}
-	pace := Pace{Delay: 15 * time.Minute, Passed: true}
-	for _, c := range []struct {
-		name string
-		pace Pace
-		left int
-		want Projection
-	}{
-		{"the design's", pace, 100, Projection{Finish: first.AddDate(0, 0, 7*12).Add(45 * time.Minute), Windows: 13, Batches: 100, PerWindow: 8}},
-		{"batches of 400", pace, 25, Projection{Finish: first.AddDate(0, 0, 7*3), Windows: 4, Batches: 25, PerWindow: 8}},
-		{"a cut-off of half an hour", Pace{Delay: 15 * time.Minute, Cutoff: 30 * time.Minute, Passed: true}, 12, Projection{Finish: first.AddDate(0, 0, 7).Add(75 * time.Minute), Windows: 2, Batches: 12, PerWindow: 6}},
-		{"a soak of a day", Pace{Delay: 15 * time.Minute, Soak: 24 * time.Hour}, 8, Projection{Finish: first.AddDate(0, 0, 7).Add(105 * time.Minute), Windows: 1, Batches: 8, PerWindow: 8}},
-		{"no delay", Pace{Passed: true}, 100, Projection{Finish: first, Windows: 1, Batches: 100, PerWindow: 100}},
-		{"a person", Pace{Manual: true}, 1, Projection{Why: "a person promotes the canary", Windows: 1, Batches: 1, PerWindow: 1}},
-	} {
-		got := Project(first.Add(-24*time.Hour), c.pace, []Ahead{{Left: c.left, Total: c.left, Next: weekly}})
-		if got != c.want {
-			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
-		}
-	}
-	none := func(time.Time) (Window, bool) { return Window{}, false }
-	if got := Project(first, pace, []Ahead{{Left: 1, Total: 1, Next: none}}); got.Why == "" || !got.Finish.IsZero() {
-		t.Errorf("%+v", got)
-	}
 }
