@@ -46,7 +46,7 @@ func (s *Seeder) complianceRoutes(handle func(method, path string, fn route)) {
 func (s *Seeder) getCompliance(_ http.ResponseWriter, r *http.Request) (any, error) {
 	v := r.URL.Query()
 	now := s.now().UTC().Truncate(time.Microsecond)
-	q := inquiry{asOf: now, knownAt: now, site: v.Get("site"), policy: v.Get("policy"), bundle: v.Get("bundle"), limit: pageSize, silentAfter: s.cfg.SilentAfter}
+	q := inquiry{asOf: now, knownAt: now, site: v.Get("site"), policy: v.Get("policy"), bundle: v.Get("bundle"), limit: pageSize, revocations: s.revocations.inForce(), silentAfter: s.cfg.SilentAfter, signers: s.signers}
 	refuse := func(err error) (any, error) {
 		return nil, problem.New(problem.Usage, "query %.200q", r.URL.RawQuery).Because(err)
 	}
@@ -86,7 +86,9 @@ type inquiry struct {
 	after                place
 	limit                int
 	silentAfter          time.Duration
+	revocations          recalled
 
+	signers func(trust.Signed) string
 	origins map[string]origin // by policy and revision
 }
 
@@ -297,6 +299,7 @@ func (q *inquiry) node(n member, chain []fleet.Receipt, heard bool, asked *polic
 	}
 	for i := range rows {
 		rows[i].Site, rows[i].Node, rows[i].PeerID = n.site, n.Name, n.PeerID
+		rows[i].Revoked = q.revocations.revoked(rows[i].Checksum, q.asOf, q.knownAt)
 	}
 	return rows
 }
@@ -343,7 +346,7 @@ func broken(chain []fleet.Receipt) bool {
 	return false
 }
 
-// origin is where a revision of a policy comes from: the fingerprints of the keys that signed it, and its commit.
+// origin is where a revision of a policy comes from: who signed it, and its commit.
 type origin struct{ signers, commit string }
 
 func (q *inquiry) origin(ctx context.Context, db past, name string, revision uint64) (origin, error) {
@@ -357,12 +360,9 @@ func (q *inquiry) origin(ctx context.Context, db past, name string, revision uin
 	}
 	var o origin
 	if p != nil && !p.Recorded.After(q.knownAt) {
-		sig := p.Document.Sig
+		o.signers = q.signers(p.Document)
 		if d, err := policy.Read(p.Document); err == nil && d.Commit != nil {
-			sig, o.commit = d.Commit.Signature, d.Commit.ID
-		}
-		if fps, err := trust.Issuers(sig); err == nil {
-			o.signers = strings.Join(fps, "+")
+			o.commit = d.Commit.ID
 		}
 	}
 	q.origins[key] = o

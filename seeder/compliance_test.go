@@ -2,6 +2,7 @@ package seeder
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 
@@ -86,7 +87,14 @@ func TestCompliance(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
+			history, err := b.admin.PolicyHistory(t.Context(), "pos")
+			if err != nil {
+				t.Fatal(err)
+			}
 			for _, r := range page.Rows {
+				if i := slices.IndexFunc(history, func(p api.PolicyRevision) bool { return p.Revision == r.Revision }); i >= 0 && history[i].SignedBy != r.SignedBy {
+					t.Errorf("signed by %s, by the policy's history by %s", r.SignedBy, history[i].SignedBy)
+				}
 				line := r.Node + " " + r.Version + " " + r.Source
 				if r.Gap {
 					line += " gap"

@@ -45,7 +45,7 @@ type ComplianceRow struct {
 	Policy    string           `json:"policy"`
 	Revision  uint64           `json:"revision,omitempty"`
 	Commit    string           `json:"commit"`
-	SignedBy  string           `json:"signedBy"` // fingerprint, or name, of who signed the policy's revision
+	SignedBy  string           `json:"signedBy"` // fingerprints of the primary keys that signed the policy's revision, joined by '+'
 	Snapshot  string           `json:"snapshot"`
 	Outcome   string           `json:"outcome"`
 	Reason    string           `json:"reason"`
@@ -55,6 +55,7 @@ type ComplianceRow struct {
 	LastKnown bool             `json:"lastKnown"` // the node was silent at that time: this is the last that is known
 	Source    string           `json:"source"`    // receipt; unsigned, of an old script; none
 	Gap       bool             `json:"gap"`       // receipts of the node's chain are missing
+	Revoked   bool             `json:"revoked"`   // the bundle had been revoked by then, as far as was known: not compliant
 }
 
 // ReceiptQuery selects receipts. Empty fields select all.

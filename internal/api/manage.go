@@ -203,7 +203,7 @@ type PolicyRevision struct {
 	Deleted  bool            `json:"deleted"`
 	Reverts  uint64          `json:"reverts,omitempty"`
 	Commit   string          `json:"commit,omitempty"`
-	SignedBy string          `json:"signedBy"`
+	SignedBy string          `json:"signedBy"` // as in ComplianceRow
 	Bundle   string          `json:"bundle"`
 	Version  string          `json:"version"`
 	Checksum manifest.Digest `json:"checksum"`

@@ -207,6 +207,9 @@ func TestAgreesWithGPGV(t *testing.T) {
 				if gpgv.Exit != 0 || !slices.Equal(v.Signers, gpgv.Signers) {
 					t.Errorf("we accept %v, gpgv exits %d with %v:\n%s", v.Signers, gpgv.Exit, gpgv.Signers, gpgv.Status)
 				}
+				if names, err := keys.Signers(f.sig); err != nil || !slices.Equal(names, v.Signers) {
+					t.Errorf("told later it is by %v, %v; it was accepted by %v", names, err, v.Signers)
+				}
 			}
 			if want := f.want == "" || f.control == stricter; recipe != want {
 				t.Errorf("the documented check says %t, want %t:\n%s", recipe, want, gpgv.Status)
