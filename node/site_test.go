@@ -50,6 +50,7 @@ type site struct {
 	installConfig                string
 	handoff                      string
 	undefended                   []status.StrikeKind // what the nodes do without
+	trusting                     bool                // they have no quarantine
 	schedule                     string              // of the policies: "{maintenanceWindow: ...}"
 }
 
@@ -75,15 +76,16 @@ func key(t *testing.T, name string) *signer.KeyFile {
 	return k
 }
 
-// freeAddr reserves a loopback port for gossip: neighbours must know it from the roster.
+// freeAddr finds a loopback port for gossip: neighbours must know it from the roster. The kernel gives ports of this range
+// to nobody by itself, so that it stays free until the node listens.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	for range 20 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+mrand.IntN(20_000))
+		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		addr := l.Addr().String()
 		u, err := net.ListenPacket("udp", addr)
 		l.Close()
 		if err == nil {
@@ -168,6 +170,9 @@ func (s *site) start(i int) {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", m.name)
 	}
 	node.Undefended(&cfg, s.undefended...)
+	if s.trusting {
+		node.Trusting(&cfg)
+	}
 	n, err := node.New(cfg, log)
 	if err != nil {
 		s.t.Fatal(err)
