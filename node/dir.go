@@ -17,6 +17,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/enrol"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/trust"
 )
@@ -106,18 +107,20 @@ func (d dir) enrolment() (*enrol.Enrolment, error) {
 
 // record is state.json: facts that must survive, and counters that may lag a little.
 type record struct {
-	Version  int                `json:"version"`
-	Floor    time.Time          `json:"floor"`            // trusted time, see trust.Floor
-	Status   uint64             `json:"status"`           // last sequence number of a statement
-	Report   uint64             `json:"report"`           // last sequence number of a report
-	Lives    map[string]*Life   `json:"lives"`            // by bundle name
-	Policies map[string]uint64  `json:"policies"`         // highest revision accepted: outlives a policy file that is damaged
-	Grants   map[string]uint64  `json:"grants,omitempty"` // highest serial accepted, by policy
-	Transfer map[string]count   `json:"transfer"`
-	Heard    string             `json:"heard,omitempty"`   // ID of the last of the executor's results that was taken
-	Errands  map[string]*errand `json:"errands,omitempty"` // by bundle name
-	Told     map[string]*told   `json:"told,omitempty"`    // by bundle name
-	Boot     string             `json:"boot,omitempty"`    // the machine's run, when this was written
+	Version  int                    `json:"version"`
+	Floor    time.Time              `json:"floor"`             // trusted time, see trust.Floor
+	Status   uint64                 `json:"status"`            // last sequence number of a statement
+	Report   uint64                 `json:"report"`            // last sequence number of a report
+	Lives    map[string]*Life       `json:"lives"`             // by bundle name
+	Policies map[string]uint64      `json:"policies"`          // highest revision accepted: outlives a policy file that is damaged
+	Granted  map[string]policy.Mark `json:"granted,omitempty"` // newest grant accepted, by policy
+	Noticed  map[string]policy.Mark `json:"noticed,omitempty"` // what the executor was last told of each policy: see giveNotice
+	Transfer map[string]count       `json:"transfer"`
+	Heard    string                 `json:"heard,omitempty"`   // ID of the last of the executor's results that was taken
+	Errands  map[string]*errand     `json:"errands,omitempty"` // by bundle name
+	Backs    map[string]*errand     `json:"backs,omitempty"`   // by policy
+	Told     map[string]*told       `json:"told,omitempty"`    // by bundle name
+	Boot     string                 `json:"boot,omitempty"`    // the machine's run, when this was written
 }
 
 // count is what was moved for one bundle, keyed by its checksum in record.Transfer.
@@ -149,13 +152,20 @@ func (d dir) record() (*record, error) {
 	if r.Policies == nil {
 		r.Policies = map[string]uint64{}
 	}
-	if r.Grants == nil {
-		r.Grants = map[string]uint64{}
+	if r.Granted == nil {
+		r.Granted = map[string]policy.Mark{}
+	}
+	if r.Noticed == nil {
+		r.Noticed = map[string]policy.Mark{}
 	}
 	if r.Errands == nil {
 		r.Errands = map[string]*errand{}
 	}
+	if r.Backs == nil {
+		r.Backs = map[string]*errand{}
+	}
 	maps.DeleteFunc(r.Errands, func(_ string, e *errand) bool { return e == nil })
+	maps.DeleteFunc(r.Backs, func(_ string, e *errand) bool { return e == nil })
 	if r.Told == nil {
 		r.Told = map[string]*told{}
 	}

@@ -316,6 +316,9 @@ func (n *Node) refreshDocs() {
 	for _, h := range n.orders {
 		add(wire.DocOrder, h.o.Bundle, h.o.Sequence, h.s)
 	}
+	for k, h := range n.backs {
+		add(wire.DocBack, k.policy, k.sequence, h.s)
+	}
 	for _, h := range n.grants {
 		add(wire.DocGrant, h.g.Policy, h.g.Serial, h.s)
 	}
@@ -422,6 +425,22 @@ func (n *Node) askFor(s *xfer.Session, sh *shelf, now time.Time) {
 	}
 }
 
+// askUnder asks at once for what stands under a policy, which may have come before its revision and was not kept.
+func (n *Node) askUnder(name string) {
+	shelves := []*shelf{&n.seederDocs}
+	for _, nb := range n.nb {
+		shelves = append(shelves, &nb.docs)
+	}
+	for _, sh := range shelves {
+		for _, e := range sh.list {
+			if (e.Kind == wire.DocGrant || e.Kind == wire.DocBack) && e.Name == name && !sh.asked[e.Digest].open {
+				delete(sh.asked, e.Digest)
+				delete(n.asked, e.Digest)
+			}
+		}
+	}
+}
+
 // newDoc: by what its entry says, which is a hint, a document is worth asking for.
 func (n *Node) newDoc(e wire.DocEntry) bool {
 	switch e.Kind {
@@ -432,6 +451,8 @@ func (n *Node) newDoc(e wire.DocEntry) bool {
 		return p == nil && e.Revision >= n.rec.Policies[e.Name] || p != nil && e.Revision > p.doc.Revision
 	case wire.DocOrder:
 		return n.wantsOrder(e.Revision)
+	case wire.DocBack:
+		return n.wantsBack(e.Name, e.Revision)
 	case wire.DocGrant:
 		return n.wantsGrant(e.Name, e.Revision)
 	case wire.DocRevocations:
@@ -478,6 +499,8 @@ func (n *Node) onDoc(s *xfer.Session, m *wire.Doc) {
 		_, err = n.takePolicy(d)
 	case wire.DocOrder:
 		err = n.takeOrder(d)
+	case wire.DocBack:
+		err = n.takeBack(d)
 	case wire.DocGrant:
 		err = n.takeGrant(d)
 	case wire.DocRevocations:
@@ -522,6 +545,8 @@ func (n *Node) takePolicy(s trust.Signed) (accepted bool, err error) {
 	n.policies[d.Name] = &heldPolicy{d, p, s}
 	n.rec.Policies[d.Name], n.dirty = d.Revision, true
 	n.dropGrant(d.Name)
+	n.dropBacks(d.Name)
+	n.askUnder(d.Name)
 	n.retryUnreadable()
 	n.hurryErrands()
 	n.log.Info("policy", "name", d.Name, "revision", d.Revision, "deleted", d.Deleted)

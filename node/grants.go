@@ -38,8 +38,8 @@ func (n *Node) loadGrants() {
 		if err != nil {
 			return err
 		}
-		if g.Site == n.e.Site && g.Serial >= n.rec.Grants[g.Policy] {
-			n.grants[g.Policy], n.rec.Grants[g.Policy] = &heldGrant{g, s}, g.Serial
+		if g.Site == n.e.Site && n.ours(g) && !g.Mark().Before(n.rec.Granted[g.Policy]) {
+			n.grants[g.Policy], n.rec.Granted[g.Policy] = &heldGrant{g, s}, g.Mark()
 		}
 		return nil
 	}); err != nil {
@@ -51,17 +51,27 @@ func (n *Node) loadGrants() {
 }
 
 // wantsGrant: by its serial a grant is worth having. One for a policy that is not in force is not: so many there are.
+// Under a new revision the serials count anew.
 func (n *Node) wantsGrant(name string, serial uint64) bool {
-	if p := n.policies[name]; p == nil || p.p == nil {
+	p, newest := n.policies[name], n.rec.Granted[name]
+	switch {
+	case p == nil || p.p == nil:
 		return false
+	case newest.Revision < p.doc.Revision:
+		return true
+	case n.grants[name] == nil: // it was lost
+		return serial >= newest.Number
 	}
-	if held := n.grants[name]; held != nil {
-		return serial > held.g.Serial
-	}
-	return serial >= n.rec.Grants[name]
+	return serial > newest.Number
 }
 
-// takeGrant verifies and keeps a newer grant.
+// ours: the grant is for a policy that is in force, and for no revision that no operator has signed yet, as far as we know.
+func (n *Node) ours(g *grant.Grant) bool {
+	p := n.policies[g.Policy]
+	return p != nil && p.p != nil && g.Revision <= p.doc.Revision
+}
+
+// takeGrant verifies and keeps a newer grant. One for a revision that is still to come is asked for again then.
 func (n *Node) takeGrant(s trust.Signed) error {
 	g, err := grant.Open(&n.e.Trust, s, n.rec.Floor)
 	if err != nil {
@@ -70,7 +80,7 @@ func (n *Node) takeGrant(s trust.Signed) error {
 	if g.Site != n.e.Site {
 		return problem.New(problem.InvalidGrant, "a grant for site %s was offered", g.Site).WithDone("it was not kept")
 	}
-	if !n.wantsGrant(g.Policy, g.Serial) {
+	if held := n.grants[g.Policy]; !n.ours(g) || g.Mark().Before(n.rec.Granted[g.Policy]) || held != nil && held.g.Mark() == g.Mark() {
 		return nil
 	}
 	if err := n.d.saveSigned("grants", g.Policy, s); err != nil {
@@ -78,7 +88,7 @@ func (n *Node) takeGrant(s trust.Signed) error {
 	}
 	n.trustedTime(grant.Time(g.Created))
 	n.grants[g.Policy] = &heldGrant{g, s}
-	n.rec.Grants[g.Policy], n.dirty = g.Serial, true
+	n.rec.Granted[g.Policy], n.dirty = g.Mark(), true
 	n.log.Info("grant", "policy", g.Policy, "serial", g.Serial, "revision", g.Revision, "expires", g.Expires, "halted", g.Halted)
 	n.refreshDocs()
 	return nil

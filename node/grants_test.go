@@ -19,12 +19,20 @@ import (
 // grant lets these nodes start a bundle within the hour, the first of them as the site's canary.
 func (s *site) grant(b *chunker.Bundle, serial, revision uint64, failures int, nodes ...string) trust.Signed {
 	s.t.Helper()
+	return s.grantWith(b, serial, revision, failures, nil, nodes...)
+}
+
+func (s *site) grantWith(b *chunker.Bundle, serial, revision uint64, failures int, change func(*grant.Grant), nodes ...string) trust.Signed {
+	s.t.Helper()
 	opens := s.now.Add(-time.Minute)
 	g := &grant.Grant{Schema: grant.Schema, Serial: serial, Created: grant.Timestamp(s.now), Site: "s1", Policy: "all", Revision: revision, Bundle: "app",
 		Version: b.Manifest.Version, Checksum: b.Digest, Opens: grant.Timestamp(opens), Expires: grant.Timestamp(opens.Add(time.Hour)),
 		First: 1, MaxUnavailable: 1, MaxFailures: failures, Deadline: 600}
 	for i, n := range nodes {
 		g.Starts = append(g.Starts, grant.Start{Node: n, Batch: i, After: g.Opens})
+	}
+	if change != nil {
+		change(g)
 	}
 	return s.sign(s.rosterKey, must(g.Encode()))
 }

@@ -101,6 +101,7 @@ func (n *Node) settle() {
 	}
 	n.steps = nil
 	n.carryOut()
+	n.giveNotice()
 	n.watchQuarantine()
 	n.live()
 	n.announce()

@@ -83,7 +83,8 @@ type Node struct {
 	quarantining     trouble   // of that
 
 	policies   map[string]*heldPolicy
-	orders     map[uint64]*heldOrder // by sequence
+	orders     map[uint64]*heldOrder // of operators, by sequence
+	backs      map[backKey]*heldOrder
 	grants     map[string]*heldGrant // by policy
 	revoked    revocations           // bundles that are not to be installed
 	conflicts  map[string]error      // by bundle name: the policies that select this node contradict each other
@@ -104,6 +105,7 @@ type Node struct {
 	contacts   map[peer.ID]*contact
 	where      map[string]where // peers.json
 	busy       bool             // the installer runs
+	noticeNext time.Time        // not before: see giveNotice
 	handed     *handed          // the request whose answer is waited for, if any
 	results    install.Results  // what the executor last said
 	strikes    strikes
@@ -168,7 +170,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: log, d: dir(cfg.State), do: make(chan func(), 256), disk: newDisk(), pend: newPending(),
-		policies: map[string]*heldPolicy{}, orders: map[uint64]*heldOrder{}, grants: map[string]*heldGrant{}, bundles: map[manifest.Digest]*heldBundle{}, docs: map[manifest.Digest]heldDoc{},
+		policies: map[string]*heldPolicy{}, orders: map[uint64]*heldOrder{}, backs: map[backKey]*heldOrder{}, grants: map[string]*heldGrant{}, bundles: map[manifest.Digest]*heldBundle{}, docs: map[manifest.Digest]heldDoc{},
 		asked: map[manifest.Digest]time.Time{}, news: map[manifest.Digest][]uint32{}, nb: map[peer.ID]*neighbour{},
 		byName: map[string]*statement{}, timings: map[string]timed{}, contacts: map[peer.ID]*contact{}, manners: map[peer.ID]*manners{}, alarms: map[problem.Code]alarm{}}
 	n.leaving.may, n.leaving.end = make(chan struct{}), make(chan struct{})

@@ -16,41 +16,18 @@ import (
 	"github.com/patchmesh/patchmesh/internal/window"
 )
 
-// heldOrder is an operator's order whose signature is verified. We hand on those for our neighbours too.
+// heldOrder is an order whose signature is verified. We hand on those for our neighbours too.
 type heldOrder struct {
-	o         *order.Order
-	s         trust.Signed
-	delegated bool // signed by the seeder: it counts as long as the policy in force says so
+	o *order.Order
+	s trust.Signed
 }
 
-// openOrder verifies an order of an operator, or of the seeder.
-func (n *Node) openOrder(s trust.Signed) (*heldOrder, error) {
-	o, err := order.Open(&n.e.Trust, s, n.rec.Floor)
-	if err == nil {
-		return &heldOrder{o: o, s: s}, nil
-	}
-	if o, delegated := order.OpenDelegated(&n.e.Trust, s, n.rec.Floor); delegated == nil {
-		return &heldOrder{o, s, true}, nil
-	}
-	return nil, err
-}
-
-// wantedBack is the policy in force by which the seeder may order what it does; nil if there is none.
-// mine: it has to select this node too.
-func (n *Node) wantedBack(o *order.Order, mine bool) *heldPolicy {
-	for _, name := range slices.Sorted(maps.Keys(n.policies)) {
-		if p := n.policies[name]; p.p != nil && (!mine || p.p.Matches(n.labels())) && order.Delegated(o, p.p) == nil {
-			return p
-		}
-	}
-	return nil
-}
-
-// errand is what became of the newest order to this node about a bundle name. It is on disk before the executor is
-// asked, and the executor remembers for itself what it carried out: an errand that is forgotten is asked for once more
-// and does nothing.
+// errand is what became of the newest order of an operator to this node about a bundle name, or of the seeder under a
+// policy. It is on disk before the executor is asked, and the executor remembers for itself what it carried out: an errand
+// that is forgotten is asked for once more and does nothing.
 type errand struct {
 	Sequence uint64    `json:"sequence"`
+	Revision uint64    `json:"revision,omitempty"` // of the policy, with an order of the seeder
 	Done     bool      `json:"done"`
 	Tries    int       `json:"tries"`
 	Next     time.Time `json:"next"`             // when it is looked at again
@@ -71,12 +48,15 @@ func (e *errand) wait(now, next time.Time, reason string) (news bool) {
 
 // loadOrders reads what is on disk. Called by load.
 func (n *Node) loadOrders() {
-	if err := n.d.eachSigned("orders", func(_ string, s trust.Signed) error {
-		h, err := n.openOrder(s)
+	if err := n.d.eachSigned("orders", func(name string, s trust.Signed) error {
+		if isBack(name) {
+			return n.loadBack(name, s)
+		}
+		o, err := order.Open(&n.e.Trust, s, n.rec.Floor)
 		if err != nil {
 			return err
 		}
-		n.orders[h.o.Sequence] = h
+		n.orders[o.Sequence] = &heldOrder{o, s}
 		return nil
 	}); err != nil {
 		n.log.Error("an order on disk is not used; it is asked for again", "err", err)
@@ -93,15 +73,11 @@ func (n *Node) wantsOrder(sequence uint64) bool {
 	return len(n.orders) < order.MaxKept || sequence > slices.Min(slices.Collect(maps.Keys(n.orders)))
 }
 
-// takeOrder verifies and keeps an order. It is refused when it cannot be for this site.
+// takeOrder verifies and keeps an order of an operator. It is refused when it cannot be for this site.
 func (n *Node) takeOrder(s trust.Signed) error {
-	h, err := n.openOrder(s)
+	o, err := order.Open(&n.e.Trust, s, n.rec.Floor)
 	if err != nil {
 		return err
-	}
-	o := h.o
-	if h.delegated && n.wantedBack(o, false) == nil {
-		return order.Delegated(o, nil)
 	}
 	if !o.Targets.Concerns(n.e.Site) {
 		return problem.New(problem.Denied, "order %d is for another site", o.Sequence).WithDone("it was not kept")
@@ -115,7 +91,7 @@ func (n *Node) takeOrder(s trust.Signed) error {
 	if at, err := o.Time(); err == nil {
 		n.trustedTime(at)
 	}
-	n.orders[o.Sequence] = h
+	n.orders[o.Sequence] = &heldOrder{o, s}
 	sequences := order.Newest(slices.Collect(maps.Keys(n.orders)), func(q uint64) uint64 { return q })
 	for q := range n.orders {
 		if q < sequences[0] {
@@ -133,33 +109,51 @@ func (n *Node) takeOrder(s trust.Signed) error {
 
 func orderName(sequence uint64) string { return fmt.Sprintf("%020d", sequence) }
 
-// assign makes the newest order to this node about each bundle name its errand.
+// assign makes the newest order to this node about each bundle name its errand, and the seeder's newest under each policy.
 func (n *Node) assign() {
 	labels := n.labels()
 	for q, h := range n.orders {
 		if h.o.Kind == order.Release { // see obeyRelease
 			continue
 		}
-		if e := n.rec.Errands[h.o.Bundle]; (e == nil || e.Sequence < q) && h.o.Targets.Names(n.e.Site, n.e.Node, labels) && (!h.delegated || n.wantedBack(h.o, true) != nil) {
+		if e := n.rec.Errands[h.o.Bundle]; (e == nil || e.Sequence < q) && h.o.Targets.Names(n.e.Site, n.e.Node, labels) {
 			n.rec.Errands[h.o.Bundle], n.dirty = &errand{Sequence: q}, true
 		}
 	}
+	n.assignBacks(labels)
 }
 
 // hurryErrands looks at every errand at once: what it waits for may be another thing now.
 func (n *Node) hurryErrands() {
-	for _, e := range n.rec.Errands {
-		e.Next = time.Time{}
+	for _, errands := range []map[string]*errand{n.rec.Errands, n.rec.Backs} {
+		for _, e := range errands {
+			e.Next = time.Time{}
+		}
 	}
 }
 
-// open is the order about a bundle name that is not carried out yet, nil when there is none.
-func (n *Node) open(name string) (*errand, *order.Order) {
-	e := n.rec.Errands[name]
-	if e == nil || e.Done || n.orders[e.Sequence] == nil {
-		return nil, nil
+// duty is an order to this node that is not carried out yet.
+type duty struct {
+	e *errand
+	h *heldOrder
+}
+
+// duties are those of operators, in the order of the bundles' names, and then those of the seeder.
+func (n *Node) duties() (out []duty) {
+	for _, name := range slices.Sorted(maps.Keys(n.rec.Errands)) {
+		if e := n.rec.Errands[name]; !e.Done && n.orders[e.Sequence] != nil {
+			out = append(out, duty{e, n.orders[e.Sequence]})
+		}
 	}
-	return e, n.orders[e.Sequence].o
+	return append(out, n.backDuties()...)
+}
+
+// errandOf is what the newest order has become that is of the same kind as this one.
+func (n *Node) errandOf(o *order.Order) *errand {
+	if o.Under != nil {
+		return n.rec.Backs[o.Under.Policy]
+	}
+	return n.rec.Errands[o.Bundle]
 }
 
 // forbidden: an order says that the bundle is not to come into force, and the executor has yet to hear of it.
@@ -167,8 +161,7 @@ func (n *Node) forbidden(l *Life) bool {
 	if l.Target == nil || l.Phase == status.Pending || l.Phase == status.Staging {
 		return false
 	}
-	_, o := n.open(l.Target.Bundle)
-	return o != nil && o.Kind == order.Rollback && o.Checksum == l.Target.Checksum
+	return slices.ContainsFunc(n.duties(), func(d duty) bool { return d.h.o.Kind == order.Rollback && d.h.o.Checksum == l.Target.Checksum })
 }
 
 // mayGoBack says whether the policy that asks for the bundle lets what runs be changed now. Without a policy there is no
@@ -196,9 +189,10 @@ func (n *Node) mayGoBack(l *Life) window.Verdict {
 func (n *Node) carryOut() {
 	now := time.Now()
 	early := n.tooEarly(now)
-	for _, name := range slices.Sorted(maps.Keys(n.rec.Errands)) {
-		e, o := n.open(name)
-		if o == nil || n.busy || now.Before(e.Next) || early && !o.Now {
+	for _, d := range n.duties() {
+		e, o := d.e, d.h.o
+		name := o.Bundle
+		if n.busy || now.Before(e.Next) || early && !o.Now {
 			continue
 		}
 		l := n.rec.Lives[name]
@@ -223,9 +217,9 @@ func (n *Node) carryOut() {
 		n.busy = true
 		e.Tries++
 		e.Next, e.Opens = now.Add(retryMost), time.Time{}
-		request := install.NewOrderRequest(n.orders[o.Sequence].s, n.d.path("chunks"))
-		if h := n.orders[o.Sequence]; h.delegated {
-			if p := n.wantedBack(o, true); p != nil { // otherwise the executor says why not
+		request := install.NewOrderRequest(d.h.s, n.d.path("chunks"))
+		if o.Under != nil {
+			if p := n.lets(o, true); p != nil { // otherwise the executor says why not
 				request = request.WithPolicy(p.s)
 			}
 		}
@@ -253,7 +247,7 @@ func (n *Node) carried(name string, o *order.Order, r install.Result) {
 	n.suspect(r, name, o.Version, o.Checksum)
 	l.found(r)
 	l.unmanaged()
-	e := n.rec.Errands[name]
+	e := n.errandOf(o)
 	latest := e != nil && e.Sequence == o.Sequence
 	// A result that names no order is of something that stood in the way of this one.
 	again := r.Order == 0 || r.Outcome == install.Deferred || r.Outcome == install.RollbackFailed && r.Reason != install.ReasonNoWayBack
@@ -343,11 +337,8 @@ func (n *Node) reportOrder(name string, o *order.Order, r install.Result, final 
 // standing says which orders wait, for the statement; "" when none does.
 func (n *Node) standing() string {
 	var out string
-	for _, name := range slices.Sorted(maps.Keys(n.rec.Errands)) {
-		e, o := n.open(name)
-		if o == nil {
-			continue
-		}
+	for _, d := range n.duties() {
+		e, o := d.e, d.h.o
 		line := fmt.Sprintf("order %d: %s", o.Sequence, o)
 		at := e.Next
 		if !e.Opens.IsZero() {

@@ -14,7 +14,7 @@ import (
 )
 
 // board is the documents that a site gets: its roster, the newest orders that may be for one of its nodes, the policies
-// that select one with the grants of their rollouts, the withdrawn policies, and the manifests of the bundles that the policies name. It is not changed once it is in the map.
+// that select one with the grants of their rollouts and the orders that we gave under them, the withdrawn policies, and the manifests of the bundles that the policies name. It is not changed once it is in the map.
 type board struct {
 	entries []wire.DocEntry
 	docs    map[manifest.Digest]*wire.Doc
@@ -74,6 +74,9 @@ func (x *boards) post(ctx context.Context, site string) error {
 		b.add(wire.DocPolicy, w.Name, w.Revision, w.Document)
 		if w.policy == nil || !selects(w.policy, nodes) {
 			continue // nothing is to be fetched for it
+		}
+		for _, o := range x.orders.backs(site, w.Name, w.Revision) {
+			b.add(wire.DocBack, w.Name, o.Sequence, o.Document)
 		}
 		if g, ok := x.granted(site, w.Name, w.Revision); ok {
 			b.add(wire.DocGrant, w.Name, g.Serial, g.Document)

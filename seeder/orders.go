@@ -63,11 +63,21 @@ func (x *orders) all() []standing {
 	return x.list
 }
 
-// site returns what a site's board holds: the newest orders that may be meant for one of its nodes.
+// site returns the newest orders of operators that may be meant for one of a site's nodes.
 func (x *orders) site(name string) []standing {
+	return x.newest(func(o *order.Order) bool { return o.Under == nil && o.Targets.Concerns(name) })
+}
+
+// backs returns the newest orders that we gave a site's nodes under a revision of a policy.
+func (x *orders) backs(site, name string, revision uint64) []standing {
+	by := order.Under{Policy: name, Revision: revision}
+	return x.newest(func(o *order.Order) bool { return o.Under != nil && *o.Under == by && o.Targets.Concerns(site) })
+}
+
+func (x *orders) newest(which func(*order.Order) bool) []standing {
 	var out []standing
 	for _, s := range x.all() {
-		if s.order.Targets.Concerns(name) {
+		if which(s.order) {
 			out = append(out, s)
 		}
 	}
