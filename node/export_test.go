@@ -9,3 +9,6 @@ func Undefended(c *Config, kinds ...status.StrikeKind) {
 		c.off[k] = true
 	}
 }
+
+// Trusting leaves the quarantine of a node out that is yet to be made.
+func Trusting(c *Config) { c.trusting = true }

@@ -158,6 +158,22 @@ func (q quarantine) about(l *Life) bool {
 	return l != nil && l.Target != nil && l.Target.Bundle == q.Bundle && l.Target.Checksum == q.Checksum
 }
 
+// verified: what a life is to install did not verify, and does now. It is tried again, the first time at once. It reports a
+// change of phase.
+func (l *Life) verified(now time.Time) bool {
+	if Final(l.Phase) && (l.Phase != status.Quarantined || !distrusts(l.Code)) {
+		return false
+	}
+	if l.Next = now; l.Tries > 1 {
+		l.Next = now.Add(min(retryMost, retryFirst<<min(l.Tries-1, 10)))
+	}
+	if l.Phase != status.Quarantined {
+		return false
+	}
+	l.Phase, l.Reason, l.Code, l.Detail, l.Outcome, l.Order = status.Pending, reasonVerifiedAgain, "", "", "", 0
+	return true
+}
+
 // say is the quarantine for statements and reports.
 func (q quarantine) say() *status.Quarantine {
 	s := status.Quarantine{ID: q.ID, Reason: q.Reason, Code: string(q.Code), Detail: q.Detail, Bundle: q.Bundle, Version: q.Version, Checksum: q.Checksum,

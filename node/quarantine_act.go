@@ -136,13 +136,11 @@ func (n *Node) endQuarantine(was, over quarantine) {
 		n.quarantine = over
 		n.clearAlarm(problem.NodeQuarantined)
 		n.log.Info("quarantine ended", "id", over.ID, "by", over.By, "why", over.Why)
-		l := n.rec.Lives[over.Bundle]
-		if over.By == byCheck && over.about(l) && l.Phase == status.Quarantined && distrusts(l.Code) {
-			l.Phase, l.Reason, l.Code, l.Detail, l.Outcome, l.Order = status.Pending, reasonVerifiedAgain, "", "", "", 0
-			l.Next = time.Now().Add(min(retryMost, retryFirst<<min(max(l.Tries-1, 0), 10)))
-			n.lifeChanged(over.Bundle, l, nil)
+		if l := n.rec.Lives[over.Bundle]; over.By == byCheck && over.about(l) {
+			if l.verified(time.Now()) {
+				n.lifeChanged(over.Bundle, l, nil)
+			}
 		}
-		n.hurryErrands()
 	})
 }
 
