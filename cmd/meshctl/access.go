@@ -11,17 +11,6 @@ import (
 	"github.com/patchmesh/patchmesh/internal/cli"
 )
 
-// do calls fn with a client and within the timeout.
-func (s *server) do(c *cobra.Command, fn func(context.Context, *api.Client) error) error {
-	client, err := s.client()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := s.within(c.Context())
-	defer cancel()
-	return fn(ctx, client)
-}
-
 func newAccess(env cli.Env) *cobra.Command {
 	s := &server{env: env}
 	c := &cobra.Command{
@@ -150,7 +139,8 @@ func newAudit(env cli.Env) *cobra.Command {
 		Short: "show who changed what, and from where",
 		Long: `Audit shows the changes that were made by the API and those that were refused, the
 newest last. An entry is on disk before its change begins; status 0 is a change that
-was begun when the seeder ended.`,
+was begun when the seeder ended. Entries are kept for 400 days, refusals for 30 days
+and at most 100,000 of them.`,
 		Args: cli.Args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := out.check(c); err != nil {

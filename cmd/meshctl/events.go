@@ -119,6 +119,14 @@ func place(c *cobra.Command, args []string) (site, node string, err error) {
 	return site, node, nil
 }
 
+// oneNode reads SITE/NODE.
+func oneNode(c *cobra.Command, args []string) (site, node string, err error) {
+	if site, node, err = place(c, args); err == nil && node == "" {
+		err = cli.Usage(c, "%q: want SITE/NODE", args[0])
+	}
+	return site, node, err
+}
+
 func (f *eventFlags) page(ctx context.Context, client *api.Client, q api.ReportQuery) (api.ReportPage, error) {
 	ctx, cancel := f.within(ctx)
 	defer cancel()

@@ -37,6 +37,7 @@ works with the WAN down. Elsewhere, name the seeder in
 	}
 	root.SetHelpTemplate(helpTemplate)
 	root.AddCommand(newKey(env), newBundle(env), newSite(env), newApply(env), newDiff(env), newLint(env), newPolicy(env), newStatus(env), newWhy(env), newEvents(env), newCompliance(env), newHistory(env), newReceipt(env), newNode(env), newDoctor(env), newRollback(env), newRetry(env), newOrder(env), newRollout(env), newSync(env), newQuarantine(env), newWatch(env), newWebhook(env), newAccess(env), newAudit(env), newExplain(env), cli.Version(env, "meshctl"))
+	completeNames(env, root)
 	return root
 }
 

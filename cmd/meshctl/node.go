@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/status"
 )
@@ -14,7 +17,7 @@ func newNode(env cli.Env) *cobra.Command {
 	s := &server{env: env}
 	c := &cobra.Command{Use: "node", Short: "nodes of all sites"}
 	s.addFlags(c, callTimeout)
-	c.AddCommand(newNodeList(s))
+	c.AddCommand(newNodeList(s), newNodeGet(s))
 	return c
 }
 
@@ -48,41 +51,72 @@ site, node, bundle, version, policy.`,
 				}
 				want[k] = v
 			}
-			client, err := s.client()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.within(c.Context())
-			defer cancel()
-			f, err := client.Status(ctx)
-			if err != nil {
-				return err
-			}
-			sites, nodes := pick(f.Sites, want, conditions), []status.Seen{}
-			for _, x := range sites {
-				nodes = append(nodes, x.Nodes...)
-			}
-			switch out.format {
-			case "table":
-				_, err = nodeTable(sites).WriteTo(s.env.Stdout)
-				return err
-			case "csv", "name":
-				return nodeRows(s.env.Stdout, out.format, sites)
-			}
-			return out.structured(s.env.Stdout, nodes, func(emit func(any) error) error {
-				for _, n := range nodes {
-					if err := emit(n); err != nil {
-						return err
-					}
+			return s.do(c, func(ctx context.Context, client *api.Client) error {
+				f, err := client.Status(ctx)
+				if err != nil {
+					return err
 				}
-				return nil
+				return out.nodes(s.env.Stdout, pick(f.Sites, want, conditions))
 			})
 		},
 	}
 	c.Flags().StringArrayVarP(&labels, "selector", "l", nil, "label that a node must have, `KEY=VALUE`; may be given several times")
 	c.Flags().StringVar(&filter, "filter", "", "`conditions` that must hold, e.g. phase=Deferred,reason=LowDisk")
-	out.addFlags(c, "table", "json", "yaml", "jsonl", "csv", "name")
+	out.addFlags(c, "table", "wide", "json", "yaml", "jsonl", "csv", "name")
 	return c
+}
+
+func newNodeGet(s *server) *cobra.Command {
+	var out output
+	c := &cobra.Command{
+		Use:   "get SITE/NODE",
+		Short: "show one node",
+		Long: `Get shows one node in a line, or all it says of itself with -o json or yaml. For
+more words: meshctl status SITE/NODE, meshctl why SITE/NODE.`,
+		Example: `  meshctl node get store-0417/pos-03 -o yaml`,
+		Args:    cli.Args(1, 1, "SITE/NODE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			site, node, err := oneNode(c, args)
+			if err != nil {
+				return err
+			}
+			var of status.Site
+			return answer(c, s, &out, func(ctx context.Context, client *api.Client) (n status.Seen, err error) {
+				if of, err = client.Site(ctx, site); err == nil {
+					n, err = nodeOf(of, node)
+				}
+				return n, err
+			}, func(n status.Seen) *cli.Table {
+				of.Nodes = []status.Seen{n}
+				return out.nodeTable([]status.Site{of})
+			})
+		},
+	}
+	out.addFlags(c, "table", "wide", "json", "yaml")
+	return c
+}
+
+// nodes prints nodes of several sites.
+func (o *output) nodes(w io.Writer, sites []status.Site) error {
+	nodes := []status.Seen{}
+	for _, x := range sites {
+		nodes = append(nodes, x.Nodes...)
+	}
+	switch o.format {
+	case "table", "wide":
+		_, err := o.nodeTable(sites).WriteTo(w)
+		return err
+	case "csv", "name":
+		return nodeRows(w, o.format, sites)
+	}
+	return o.structured(w, nodes, func(emit func(any) error) error {
+		for _, n := range nodes {
+			if err := emit(n); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // condition is KEY=VALUE or KEY!=VALUE.
@@ -187,13 +221,29 @@ func pick(sites []status.Site, labels map[string]string, conditions []condition)
 	return out
 }
 
-func nodeTable(sites []status.Site) *cli.Table {
+func (o *output) nodeTable(sites []status.Site) *cli.Table {
 	var t cli.Table
-	t.Row("NODE", "PHASE", "VERSION", "WANTED", "SEEN", "NEXT-TRY", "REASON")
+	head := []string{"NODE", "PHASE", "VERSION", "WANTED", "SEEN", "NEXT-TRY", "REASON"}
+	if o.wide() {
+		head = append(head[:len(head)-1:len(head)-1], "POLICY", "BATCH", "GRANT", "SNAPSHOT", "AGENT", "LABELS", "REASON")
+	}
+	t.Row(head...)
 	for _, s := range sites {
 		for _, n := range s.Nodes {
-			t.Row(cli.Printable(s.Site+"/"+n.Node.Node), dash(string(n.Phase)), installed(n.Node), wanted(n.Node), seenAge(s.AsOf, n), nextTry(n.NextAttempt), remark(s, n))
+			row := []string{cli.Printable(s.Site + "/" + n.Node.Node), dash(string(n.Phase)), installed(n.Node), wanted(n.Node), seenAge(s.AsOf, n), nextCell(s.AsOf, n)}
+			if o.wide() {
+				row = append(row, policyOf(n.Node), ordinal(n.Batch), ordinal(n.Grant), dash(n.Snapshot), dash(n.Software), dash(pairs(n.Labels)))
+			}
+			t.Row(append(row, remark(s, n))...)
 		}
 	}
 	return &t
+}
+
+// ordinal is a number in a table; 0 is none.
+func ordinal[T int | uint64](n T) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
 }

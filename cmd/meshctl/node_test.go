@@ -48,9 +48,11 @@ func TestFilter(t *testing.T) {
 }
 
 func TestNodeTable(t *testing.T) {
-	var b strings.Builder
-	if _, err := nodeTable([]status.Site{sample()}).WriteTo(&b); err != nil {
-		t.Fatal(err)
+	for name, o := range map[string]output{"nodes": {format: "table"}, "nodes-wide": {format: "wide"}} {
+		var b strings.Builder
+		if err := o.nodes(&b, []status.Site{sample()}); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, b.String())
 	}
-	golden(t, "nodes", b.String())
 }

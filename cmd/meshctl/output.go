@@ -21,6 +21,7 @@ type output struct {
 func (o *output) addFlags(c *cobra.Command, known ...string) {
 	o.known = known
 	c.Flags().StringVarP(&o.format, "output", "o", known[0], strings.Join(known, ", "))
+	fixed(c, "output", known...)
 	c.Flags().BoolVar(&o.json, "json", false, "the same as -o json; errors are JSON as well")
 }
 
@@ -35,6 +36,14 @@ func (o *output) check(c *cobra.Command) error {
 	o.json = o.format == "json"
 	return nil
 }
+
+// forPeople reports whether the answer is a screen.
+func (o *output) forPeople() bool {
+	return slices.Contains([]string{"table", "wide", "text"}, o.format)
+}
+
+// wide reports whether the screen is to say all there is.
+func (o *output) wide() bool { return o.format == "wide" }
 
 // structured prints a document in one of the forms for programs. each gives the rows of jsonl, one document a line.
 func (o *output) structured(w io.Writer, document any, each func(emit func(any) error) error) error {

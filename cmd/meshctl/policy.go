@@ -10,7 +10,6 @@ import (
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/policy"
-	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/signer"
 	"github.com/patchmesh/patchmesh/internal/trust"
 )
@@ -54,13 +53,9 @@ alone. All files are checked before the first one is sent. Of a directory the
 			if err != nil {
 				return err
 			}
-			client, err := s.client()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.within(c.Context())
-			defer cancel()
-			return applyAll(ctx, env, client, sign, texts, &out)
+			return s.do(c, func(ctx context.Context, client *api.Client) error {
+				return applyAll(ctx, env, client, sign, texts, &out)
+			})
 		},
 	}
 	s.addFlags(c, 2*time.Minute) // a smart card waits for its owner
@@ -140,33 +135,7 @@ func newPolicy(env cli.Env) *cobra.Command {
 	s := &server{env: env}
 	c := &cobra.Command{Use: "policy", Short: "policies in force"}
 	s.addFlags(c, 2*time.Minute)
-	c.AddCommand(newPolicyList(s), newPolicyDelete(s), newPolicyHistory(s), newPolicySchema(env), newPolicyCRD(env))
-	return c
-}
-
-func newPolicyList(s *server) *cobra.Command {
-	var out output
-	c := &cobra.Command{
-		Use:   "list",
-		Short: "list the newest revision of every policy",
-		Args:  cli.Args(0, 0, ""),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return answer(c, s, &out, func(ctx context.Context, client *api.Client) ([]api.PolicyInfo, error) { return client.Policies(ctx) },
-				func(infos []api.PolicyInfo) *cli.Table {
-					var t cli.Table
-					t.Row("POLICY", "REVISION", "STATE", "BUNDLE", "VERSION", "CHECKSUM", "CREATED")
-					for _, i := range infos {
-						state, checksum := "in force", i.Checksum.Short()
-						if i.Deleted {
-							state, checksum = "deleted", "-"
-						}
-						t.Row(i.Name, fmt.Sprintf("%8d", i.Revision), state, dash(i.Bundle), dash(i.Version), checksum, i.Created.UTC().Format(time.RFC3339))
-					}
-					return &t
-				})
-		},
-	}
-	out.addFlags(c, "table", "json")
+	c.AddCommand(newPolicyList(s), newPolicyGet(s), newPolicyDelete(s), newPolicyHistory(s), newPolicySchema(env), newPolicyCRD(env))
 	return c
 }
 
@@ -183,34 +152,26 @@ install for it any more; what is installed stays.`,
 			if err != nil {
 				return err
 			}
-			client, err := s.client()
-			if err != nil {
+			return s.do(c, func(ctx context.Context, client *api.Client) error {
+				last, err := policyInForce(ctx, client, args[0])
+				if err != nil {
+					return err
+				}
+				if last.Deleted {
+					_, err := fmt.Fprintf(s.env.Stdout, "policy %s is deleted already (revision %d)\n", last.Name, last.Revision)
+					return err
+				}
+				d, err := policy.NewDeletion(args[0], last.Revision+1, s.env.Now())
+				if err != nil {
+					return err
+				}
+				info, err := put(ctx, client, sign, d)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(s.env.Stdout, "policy %s deleted (revision %d)\n", info.Name, info.Revision)
 				return err
-			}
-			ctx, cancel := s.within(c.Context())
-			defer cancel()
-			infos, err := client.Policies(ctx)
-			if err != nil {
-				return err
-			}
-			last := find(infos, args[0])
-			switch {
-			case last.Revision == 0:
-				return problem.New(problem.NotFound, "there is no policy %s", args[0]).WithNext("meshctl policy list")
-			case last.Deleted:
-				_, err := fmt.Fprintf(s.env.Stdout, "policy %s is deleted already (revision %d)\n", last.Name, last.Revision)
-				return err
-			}
-			d, err := policy.NewDeletion(args[0], last.Revision+1, s.env.Now())
-			if err != nil {
-				return err
-			}
-			info, err := put(ctx, client, sign, d)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(s.env.Stdout, "policy %s deleted (revision %d)\n", info.Name, info.Revision)
-			return err
+			})
 		},
 	}
 	key.addFlags(c)

@@ -85,12 +85,9 @@ type receiptFlags struct {
 
 // all reads every receipt of a node, in the order of its chains.
 func (f *receiptFlags) all(c *cobra.Command, args []string) ([]api.RecordedReceipt, error) {
-	site, node, err := place(c, args)
+	site, node, err := oneNode(c, args)
 	if err != nil {
 		return nil, err
-	}
-	if node == "" {
-		return nil, cli.Usage(c, "%q: want SITE/NODE", args[0])
 	}
 	client, err := f.client()
 	if err != nil {

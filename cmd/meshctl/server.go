@@ -43,3 +43,32 @@ func (s *server) within(ctx context.Context) (context.Context, context.CancelFun
 	}
 	return context.WithTimeout(ctx, s.timeout)
 }
+
+// do calls fn with a client and within the timeout.
+func (s *server) do(c *cobra.Command, fn func(context.Context, *api.Client) error) error {
+	client, err := s.client()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := s.within(c.Context())
+	defer cancel()
+	return fn(ctx, client)
+}
+
+// answer asks the seeder and prints what it says, in the form that is asked for.
+func answer[T any](c *cobra.Command, s *server, out *output, ask func(context.Context, *api.Client) (T, error), table func(T) *cli.Table) error {
+	if err := out.check(c); err != nil {
+		return err
+	}
+	return s.do(c, func(ctx context.Context, client *api.Client) error {
+		v, err := ask(ctx, client)
+		if err != nil {
+			return err
+		}
+		if out.forPeople() {
+			_, err = table(v).WriteTo(s.env.Stdout)
+			return err
+		}
+		return out.structured(s.env.Stdout, v, nil)
+	})
+}

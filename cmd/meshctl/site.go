@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -22,7 +21,7 @@ func newSite(env cli.Env) *cobra.Command {
 	s := &server{env: env}
 	c := &cobra.Command{Use: "site", Short: "sites, join tokens and nodes"}
 	s.addFlags(c, callTimeout)
-	c.AddCommand(newSiteCreate(s), newSiteList(s), newSiteWAN(s), newSiteTimezone(s), newSiteToken(s), newSiteRemoveNode(s))
+	c.AddCommand(newSiteCreate(s), newSiteList(s), newSiteGet(s), newSiteWAN(s), newSiteTimezone(s), newSiteToken(s), newSiteRemoveNode(s))
 	return c
 }
 
@@ -99,54 +98,6 @@ func newSiteTimezone(s *server) *cobra.Command {
 			return err
 		},
 	}
-}
-
-func newSiteList(s *server) *cobra.Command {
-	var out output
-	c := &cobra.Command{
-		Use:   "list",
-		Short: "list the sites",
-		Args:  cli.Args(0, 0, ""),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return answer(c, s, &out, func(ctx context.Context, client *api.Client) ([]api.SiteInfo, error) { return client.Sites(ctx) },
-				func(sites []api.SiteInfo) *cli.Table {
-					var t cli.Table
-					t.Row("SITE", "NODES", "TIMEZONE", "WAN-CAP", "ROSTER")
-					for _, i := range sites {
-						limit := "-"
-						if i.CapBytesPerSecond > 0 {
-							limit = cli.Rate(i.CapBytesPerSecond)
-						}
-						t.Row(i.Name, fmt.Sprintf("%5d", i.Nodes), dash(i.Timezone), limit, fmt.Sprint(i.RosterVersion))
-					}
-					return &t
-				})
-		},
-	}
-	out.addFlags(c, "table", "json")
-	return c
-}
-
-// answer asks the seeder and prints what it says as a table or as JSON.
-func answer[T any](c *cobra.Command, s *server, out *output, ask func(context.Context, *api.Client) (T, error), table func(T) *cli.Table) error {
-	if err := out.check(c); err != nil {
-		return err
-	}
-	client, err := s.client()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := s.within(c.Context())
-	defer cancel()
-	v, err := ask(ctx, client)
-	if err != nil {
-		return err
-	}
-	if out.json {
-		return cli.JSON(s.env.Stdout, v)
-	}
-	_, err = table(v).WriteTo(s.env.Stdout)
-	return err
 }
 
 func newSiteToken(s *server) *cobra.Command {

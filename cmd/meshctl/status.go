@@ -157,7 +157,7 @@ func (s *statusFlags) once(ctx context.Context, w io.Writer, ask asker, node str
 	switch {
 	case r.summary != nil:
 		if s.out.format == "name" {
-			err = siteNames(w, r.summary.SiteLines)
+			err = siteLines(w, r.summary.SiteLines)
 		} else {
 			err = v.fleet(w, *r.summary)
 		}

@@ -164,7 +164,7 @@ func siteTable(lines []status.SiteLine) *cli.Table {
 	return &t
 }
 
-func siteNames(w io.Writer, lines []status.SiteLine) error {
+func siteLines(w io.Writer, lines []status.SiteLine) error {
 	for _, s := range lines {
 		if _, err := fmt.Fprintln(w, cli.Printable(s.Site)); err != nil {
 			return err

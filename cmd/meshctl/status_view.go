@@ -108,7 +108,7 @@ func (v view) nodes(s status.Site) *cli.Table {
 	var t cli.Table
 	head := []string{"NODE", "PHASE", "VERSION", "CHUNKS", "     WAN", "  LAN-IN", " LAN-OUT", "  REUSED", "SEEN", "REASON"}
 	if v.wide {
-		head = append(head[:len(head)-1:len(head)-1], "WANTED", "POLICY", "PEERS", "  WASTED", "OUTBOX", "NEXT-TRY", "SNAPSHOT", "AGENT", "REASON")
+		head = append(head[:len(head)-1:len(head)-1], "WANTED", "POLICY", "BATCH", "GRANT", "PEERS", "  WASTED", "OUTBOX", "NEXT-TRY", "SNAPSHOT", "AGENT", "REASON")
 	}
 	t.Row(head...)
 	nodes := slices.Clone(s.Nodes)
@@ -119,8 +119,8 @@ func (v view) nodes(s status.Site) *cli.Table {
 			size(n.Transfer.FromWAN), size(n.Transfer.FromLAN), size(n.Transfer.ToLAN), size(n.Transfer.Reused), seenAge(s.AsOf, n),
 		}
 		if v.wide {
-			row = append(row, wanted(n.Node), policyOf(n.Node), fmt.Sprint(n.Transfer.Peers), size(n.Transfer.Wasted), fmt.Sprint(n.Outbox),
-				nextTry(n.NextAttempt), dash(n.Snapshot), dash(n.Software))
+			row = append(row, wanted(n.Node), policyOf(n.Node), ordinal(n.Batch), ordinal(n.Grant), fmt.Sprint(n.Transfer.Peers), size(n.Transfer.Wasted), fmt.Sprint(n.Outbox),
+				nextCell(s.AsOf, n), dash(n.Snapshot), dash(n.Software))
 		}
 		t.Row(append(row, remark(s, n))...)
 	}
@@ -262,7 +262,11 @@ func policyOf(n status.Node) string {
 	if n.Desired == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%s@%d", cli.Printable(n.Desired.Policy), n.Desired.Revision)
+	at := fmt.Sprintf("%s@%d", n.Desired.Policy, n.Desired.Revision)
+	if c := n.Desired.Commit; c != "" {
+		at += "/" + c[:min(len(c), 7)]
+	}
+	return cli.Printable(at)
 }
 
 func nextTry(t *time.Time) string {
@@ -270,6 +274,17 @@ func nextTry(t *time.Time) string {
 		return "-"
 	}
 	return t.UTC().Format(time.RFC3339)
+}
+
+// nextCell is nextTry in a table: a node that is at it tries now, and of a silent one we shall hear.
+func nextCell(asOf time.Time, n status.Seen) string {
+	switch {
+	case n.NextAttempt == nil || n.NextAttempt.After(asOf):
+		return nextTry(n.NextAttempt)
+	case n.Silent:
+		return "when heard of"
+	}
+	return "now"
 }
 
 func reason(n status.Seen) string {
@@ -280,7 +295,10 @@ func reason(n status.Seen) string {
 	if n.Code != "" {
 		r += " (" + cli.Printable(n.Code) + ")"
 	}
-	if n.Silent {
+	switch {
+	case n.Silent && n.LastSeen.IsZero():
+		r = "silent"
+	case n.Silent:
 		r = strings.TrimSuffix("silent; was: "+r, "; was: ")
 	}
 	return strings.TrimSpace(r)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	stdcmp "cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -71,7 +72,7 @@ func sample() status.Site {
 			node("pos-03", status.Staging, "Downloading", 5*time.Second, status.Transfer{Chunks: 512, ChunksHave: 390, Bytes: 512 * m, BytesHave: 390 * m, FromLAN: 73 * m, ToLAN: 41 * m, Reused: 317 * m, Wasted: 300_000, Peers: 5}),
 			node("pos-07", status.Quarantined, "3 bad chunks sent", 8*time.Second, status.Transfer{Chunks: 512, ChunksHave: 511, Bytes: 512 * m, BytesHave: 511 * m, FromLAN: 194 * m, ToLAN: 96 * m, Reused: 317 * m}),
 			node("pos-19", status.Staged, "waits for its window", 111*time.Minute, status.Transfer{Chunks: 512, ChunksHave: 512, Bytes: 512 * m, BytesHave: 512 * m, FromLAN: 195 * m, ToLAN: 88 * m, Reused: 317 * m}),
-			{Node: status.Node{Site: "site-0417", Node: "pos-20", Phase: status.Pending}, Silent: true},
+			{Node: status.Node{Site: "site-0417", Node: "pos-20", Phase: status.Pending, Reason: "NeverHeard"}, Silent: true},
 		},
 	}
 	s.Nodes[0].NextAttempt = &next
@@ -86,6 +87,11 @@ func sample() status.Site {
 	}
 	s.Nodes[2].Struck = []status.Strike{{Node: "pos-03", By: "pos-07\n", Kind: status.StrikeStall, Count: 1, Last: asOf.Add(-3 * 24 * time.Hour)}}
 	s.Nodes[4].Silent = true
+	s.Nodes[0].Batch, s.Nodes[0].Grant, s.Nodes[2].Batch, s.Nodes[2].Grant = 25, 1789456001, 31, 1789456002
+	s.Nodes[2].Desired.Commit = "3f9c1ab2d4e5"
+	for i := range s.Nodes { // as every document comes
+		s.Nodes[i].Explain(stdcmp.Or(s.Nodes[i].LastSeen, asOf))
+	}
 	return s
 }
 
