@@ -13,7 +13,7 @@ ROLLOUTS ?= 4
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test race fuzz demo examples site-test bench crash-test install-test vm-test sim rollout-sim lint fmt clean
+.PHONY: help setup build test race fuzz demo examples site-test bench fleet-bench crash-test install-test vm-test sim rollout-sim lint fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ BENCH_DIR ?= $(firstword $(wildcard /dev/shm) /tmp)
 bench: build ## against the bounds and against rsync, curl, BitTorrent, UFTP, on one bed (root, half an hour); RUNS=1 SIZE=16 to try, ONLY=ours|rivals|lan|polite
 	@scripts/setup bench
 	TMPDIR=$(BENCH_DIR) $(GO) run ./internal/bench -bin $(BIN) -runs $(RUNS) -size $(SIZE) -only '$(ONLY)' $(BENCH_OUT)
+
+fleet-bench: ## seeder and meshctl with 10,000 nodes in 1,200 sites, a day of reports, a rollout: memory, drain, every screen (16384 descriptors)
+	SEEDER_BENCH_NODES=10000 $(GO) test ./cmd/seeder -run '^$$' -bench Fleet -benchtime 1x -timeout 60m
 
 # CUTS is for each format. In memory: a cut takes two flushes of a whole machine.
 CUTS ?= 500

@@ -14,6 +14,23 @@ const (
 	followCursor = "reports"
 )
 
+// beginFollowing marks where the reports begin that are followed. Of a database that an older program has filled that is
+// its end: what happened before is no news, and no reason to put anybody under quarantine now.
+func (s *Seeder) beginFollowing(ctx context.Context) error {
+	if _, ok, err := s.db.Cursor(ctx, followCursor); ok || err != nil {
+		return err
+	}
+	newest, err := s.db.Reports(ctx, fleet.Query{Limit: 1, Newest: true})
+	if err != nil {
+		return err
+	}
+	end := int64(0)
+	for _, r := range newest {
+		end = r.ID
+	}
+	return s.db.PutCursor(ctx, followCursor, end)
+}
+
 // follow reads what was recorded, each report once and in order, and lets quarantine and metrics hear of it. How far it
 // has read is on disk: after a kill it goes on there, at worst with a few that it has seen.
 func (s *Seeder) follow(ctx context.Context) error {

@@ -176,6 +176,9 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	}
 	s.shelf, s.budget = newShelf(s.library.read), newBudget()
 	s.intake = newIntake(s.db, s.members, s.log)
+	if err := s.beginFollowing(ctx); err != nil {
+		return err
+	}
 	if s.rollouts, err = loadRollouts(ctx, s, rosterKey); err != nil {
 		return err
 	}
@@ -305,6 +308,7 @@ func (s *Seeder) Run(ctx context.Context) error {
 	g.Go(func() error { return s.rollouts.run(ctx) })
 	g.Go(func() error { return s.watchSites(ctx) })
 	g.Go(func() error { return s.follow(ctx) })
+	g.Go(func() error { return s.pruneLoop(ctx) })
 	g.Go(func() error { return s.post.run(ctx) })
 	err := g.Wait()
 	// After the last session and request: nothing changes any more.

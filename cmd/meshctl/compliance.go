@@ -88,6 +88,7 @@ func (f *complianceFlags) run(c *cobra.Command, _ []string) (err error) {
 		return err
 	}
 	all := api.CompliancePage{Rows: []api.ComplianceRow{}}
+	f.q.Limit = 1000 // as many as a page may have
 	for {
 		page, err := f.page(c.Context(), client)
 		if err != nil {

@@ -17,9 +17,10 @@ func newWebhook(env cli.Env) *cobra.Command {
 		Use:   "webhook",
 		Short: "have events sent to other programs",
 		Long: `A webhook gets each event as a POST with JSON, in order, again for some nine hours if
-it does not answer with 2xx, and after that not any more ("meshctl webhook dead"). The
-header ` + api.HeaderSignature + ` is t=T,v1=H, where H is in hex the HMAC-SHA256
-with the webhook's secret over T, a dot, and the body.`,
+it does not answer with 2xx, and after that not any more ("meshctl webhook dead" shows
+the newest 1000 of 30 days; 10,000 may wait, further ones are dropped). The header
+` + api.HeaderSignature + ` is t=T,v1=H, where H is in hex the HMAC-SHA256 with the
+webhook's secret over T, a dot, and the body.`,
 	}
 	s.addFlags(c, callTimeout)
 	c.AddCommand(newWebhookAdd(s), newWebhookList(s), newWebhookRemove(s), newWebhookDead(s))

@@ -35,15 +35,18 @@ const reportsEach = 10
 // voice speaks for the nodes of one site over the connection of the first, as an uplink does.
 type voice struct {
 	*xfer.Host
-	site  string
-	names []string
-	keys  []ed25519.PrivateKey
-	said  uint64 // statements
-	up    chan *xfer.Session
-	down  chan *xfer.Session
-	acks  chan wire.ReportAck
-	lease chan uint64
-	s     *xfer.Session
+	hosts  *errgroup.Group
+	seeder *process
+	site   string
+	names  []string
+	keys   []ed25519.PrivateKey
+	said   uint64 // statements
+	lost   int    // sessions
+	up     chan *xfer.Session
+	down   chan *xfer.Session
+	acks   chan wire.ReportAck
+	lease  chan uint64
+	s      *xfer.Session
 }
 
 func (v *voice) SessionUp(s *xfer.Session)            { v.up <- s }
@@ -119,8 +122,8 @@ func enrolFleet(b *testing.B, state, database string, nodes int) []*voice {
 	return voices
 }
 
-// connect opens the session of the site's uplink and takes the lease.
-func (v *voice) connect(ctx context.Context, hosts *errgroup.Group, p *process) error {
+// connect opens the session of the site's uplink.
+func (v *voice) connect(ctx context.Context) error {
 	if v.Host == nil {
 		lk, err := crypto.UnmarshalEd25519PrivateKey(v.keys[0])
 		if err != nil {
@@ -130,14 +133,14 @@ func (v *voice) connect(ctx context.Context, hosts *errgroup.Group, p *process) 
 		if err != nil {
 			return err
 		}
-		hosts.Go(func() error { return v.Run(ctx) })
+		v.hosts.Go(func() error { return v.Run(ctx) })
 	}
 	for try := 0; ; try++ {
-		err := v.Dial(ctx, p.peer, p.mesh)
+		err := v.Dial(ctx, v.seeder.peer, v.seeder.mesh)
 		if err == nil {
 			select {
 			case v.s = <-v.up:
-				return v.lead(ctx)
+				return nil
 			case <-time.After(30 * time.Second):
 				err = fmt.Errorf("no session of %s", v.site)
 			case <-ctx.Done():
@@ -151,20 +154,37 @@ func (v *voice) connect(ctx context.Context, hosts *errgroup.Group, p *process) 
 	}
 }
 
-// lead takes the site's lease, or renews it: without one an uplink speaks for itself only.
+// lead takes the site's lease, or renews it: without one an uplink speaks for itself only. Where thousands share two cores
+// some sessions are given up as silent: it goes on over a new one, as a node does.
 func (v *voice) lead(ctx context.Context) error {
-	v.s.Send(&wire.LeaseAsk{Nonce: 1})
-	select {
-	case n := <-v.lease:
-		if n == 0 {
-			return fmt.Errorf("%s has no lease", v.site)
+	for v.s != nil {
+		v.s.Send(&wire.LeaseAsk{Nonce: 1})
+		select {
+		case n := <-v.lease:
+			if n == 0 {
+				return fmt.Errorf("%s has no lease", v.site)
+			}
+			return nil
+		case s := <-v.down:
+			if err := v.again(ctx, s); err != nil {
+				return err
+			}
+		case <-time.After(time.Minute):
+			return fmt.Errorf("no answer to %s, which asks for the lease", v.site)
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		return nil
-	case <-time.After(time.Minute):
-		return fmt.Errorf("no answer to %s, which asks for the lease", v.site)
-	case <-ctx.Done():
-		return ctx.Err()
 	}
+	return fmt.Errorf("%s has no session", v.site)
+}
+
+// again connects anew if it is the present session that ended.
+func (v *voice) again(ctx context.Context, ended *xfer.Session) error {
+	if ended != v.s {
+		return nil
+	}
+	v.lost++
+	return v.connect(ctx)
 }
 
 // state says where every node stands with a bundle.
@@ -219,10 +239,9 @@ func (v *voice) outbox(b *testing.B) (out []*wire.Report) {
 	return out
 }
 
-// drain sends reports, a window of them ahead of the acknowledgements, and returns when all are acknowledged. Where
-// thousands share two cores some sessions are given up as silent: it goes on over a new one, as a node does, with what was
-// not acknowledged.
-func (v *voice) drain(ctx context.Context, hosts *errgroup.Group, p *process, list []*wire.Report) (lost int, err error) {
+// drain sends reports, a window of them ahead of the acknowledgements, and returns when all are acknowledged. After a
+// session that was lost it goes on with what was not.
+func (v *voice) drain(ctx context.Context, list []*wire.Report) error {
 	const window = 50
 	type name struct {
 		node string
@@ -241,21 +260,20 @@ func (v *voice) drain(ctx context.Context, hosts *errgroup.Group, p *process, li
 			acked[name{a.Node, a.Seq}] = true
 			waiting--
 		case s := <-v.down:
-			if s != v.s {
-				continue
+			was := v.s
+			if err := v.again(ctx, s); err != nil {
+				return err
 			}
-			lost++
-			if err := v.connect(ctx, hosts, p); err != nil {
-				return lost, err
+			if v.s != was {
+				next, waiting = 0, 0
 			}
-			next, waiting = 0, 0
 		case <-time.After(2 * time.Minute):
-			return lost, fmt.Errorf("%s: %d of %d reports acknowledged, then silence", v.site, len(acked), len(list))
+			return fmt.Errorf("%s: %d of %d reports acknowledged, then silence", v.site, len(acked), len(list))
 		case <-ctx.Done():
-			return lost, ctx.Err()
+			return ctx.Err()
 		}
 	}
-	return lost, nil
+	return nil
 }
 
 // all calls fn for every site, so many at a time.

@@ -39,6 +39,7 @@ func TestConformance(t *testing.T) {
 			{"answers", testAnswers},
 			{"letters", testLetters},
 			{"quarantine", testQuarantine},
+			{"prune", testPrune},
 			{"wan", testWAN},
 			{"migrate from first", testMigrateFromFirst},
 			{"reopen", testReopen},
