@@ -95,8 +95,12 @@ func (q quarantine) fail(now time.Time, f failure) quarantine {
 		q.Found = clip(fmt.Sprintf("again: %s (%s) of %s %s", f.reason, f.code, f.bundle, f.version), maxMessage)
 		return q
 	}
+	since := f.at.UTC().Truncate(time.Microsecond)
+	if !since.After(q.Ended) { // the clock was set back; who reads the reports goes by the order of these times
+		since = q.Ended.Add(time.Microsecond)
+	}
 	return quarantine{Schema: quarantineSchema, ID: f.id, Reason: clip(f.reason, maxMessage), Code: f.code, Detail: clip(f.detail, maxMessage),
-		Bundle: f.bundle, Version: clip(f.version, maxMessage), Checksum: f.checksum, Since: f.at.UTC().Truncate(time.Second), Next: now.Add(retryFirst)}
+		Bundle: f.bundle, Version: clip(f.version, maxMessage), Checksum: f.checksum, Since: since, Next: now.Add(retryFirst)}
 }
 
 // due reports whether it is time to check. A clock that was set back does not make it wait for longer than it would.
@@ -138,7 +142,7 @@ func (q quarantine) release(at time.Time, o *order.Order) quarantine {
 }
 
 func (q quarantine) end(at time.Time, by, why string) quarantine {
-	if at = at.UTC().Truncate(time.Second); at.Before(q.Since) { // the clock was set back
+	if at = at.UTC().Truncate(time.Microsecond); at.Before(q.Since) { // the clock was set back
 		at = q.Since
 	}
 	q.Ended, q.By, q.Why, q.Told, q.Next = at, by, clip(why, maxMessage), false, time.Time{}

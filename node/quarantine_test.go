@@ -116,6 +116,8 @@ func TestQuarantineTranscript(t *testing.T) {
 		"a clock that is set back": {
 			{"48h0m0s", "false bytes, in the future", fail(someID), "held aa, 0 checks, next 48h0m30s;"},
 			{"0s", "clean", look(cleanBill), "ended aa after 0s by check: read whole: app 1.0"},
+			{"1s", "false bytes again", fail(otherID), "held bb, 0 checks, next 31s;"},
+			{"5s", "the order, no earlier than the one before ended", give(otherID), "ended bb after 0s by order 7: disk replaced"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -95,10 +95,11 @@ func (s *Seeder) putQuarantine(ctx context.Context, q fleet.Quarantine, found bo
 	return out, added, nil
 }
 
-func (s *Seeder) releaseQuarantine(ctx context.Context, id int64, by, why string) (fleet.Quarantine, error) {
+// releaseQuarantine ends an entry, at the time at which it was over.
+func (s *Seeder) releaseQuarantine(ctx context.Context, id int64, by, why string, at time.Time) (fleet.Quarantine, error) {
 	s.quarantine.changing.Lock()
 	defer s.quarantine.changing.Unlock()
-	out, err := s.db.ReleaseQuarantine(ctx, id, by, why, s.now())
+	out, err := s.db.ReleaseQuarantine(ctx, id, by, why, at)
 	if err != nil {
 		return out, err
 	}
@@ -111,7 +112,7 @@ func (s *Seeder) releaseQuarantine(ctx context.Context, id int64, by, why string
 	return out, nil
 }
 
-// What a report says about quarantine. A node that holds a bundle whole again, every chunk verified, or has installed one,
+// What a report says about quarantine where the node says nothing of its own: of a verification failure, or a script's. A node that holds a bundle whole again, every chunk verified, or has installed one,
 // has shown that it can be trusted with bytes: what it said against itself before is over.
 func finding(r fleet.Report, b status.ReportBody) (put *fleet.Quarantine, verified bool) {
 	switch {
@@ -121,15 +122,18 @@ func finding(r fleet.Report, b status.ReportBody) (put *fleet.Quarantine, verifi
 			why += ": " + b.Reason
 		}
 		return &fleet.Quarantine{Scope: string(api.QuarantineNode), Site: r.Site, Node: r.Node, Reason: status.Clip(strings.TrimSpace(why), 256), Code: status.Clip(b.Code, 16),
-			By: "node", Since: b.Occurred, Evidence: status.Clip(fmt.Sprintf("report %d: %s %s %s", r.Seq, b.Bundle, b.Version, b.Detail), 1024), Ends: "the node verifies a bundle whole, or meshctl quarantine release"}, false
+			By: byNode, Since: b.Occurred, Evidence: status.Clip(fmt.Sprintf("report %d: %s %s %s", r.Seq, b.Bundle, b.Version, b.Detail), 1024), Ends: "the node verifies a bundle whole, or meshctl quarantine release"}, false
 	case b.Outcome == "success" || b.Phase == status.Staged && b.Outcome == "":
 		return nil, true
 	}
 	return nil, false
 }
 
-// judge acts on one report.
+// judge acts on one report. What the node says of its own quarantine counts; without a word of it, what happened does.
 func (s *Seeder) judge(ctx context.Context, r fleet.Report, b status.ReportBody) error {
+	if b.Quarantine != nil {
+		return s.judgeWord(ctx, r, *b.Quarantine)
+	}
 	put, verified := finding(r, b)
 	if put != nil {
 		if put.Since.IsZero() || put.Since.After(r.Recorded) { // a clock that is ahead does not outlast a release
@@ -138,11 +142,50 @@ func (s *Seeder) judge(ctx context.Context, r fleet.Report, b status.ReportBody)
 		_, _, err := s.putQuarantine(ctx, *put, true)
 		return err
 	}
-	if x, ok := s.quarantine.at(suspect{api.QuarantineNode, r.Site, r.Node}); verified && ok && x.By == "node" && b.Occurred.After(x.Since) {
-		_, err := s.releaseQuarantine(ctx, x.ID, "node", fmt.Sprintf("verified again: %s %s is %s", b.Bundle, b.Version, b.Phase))
+	if x, ok := s.quarantine.at(suspect{api.QuarantineNode, r.Site, r.Node}); verified && ok && x.By == byNode && b.Occurred.After(x.Since) {
+		_, err := s.releaseQuarantine(ctx, x.ID, "node", fmt.Sprintf("verified again: %s %s is %s", b.Bundle, b.Version, b.Phase), whenOf(b.Occurred, r.Recorded))
 		return err
 	}
 	return nil
+}
+
+// judgeWord acts on what a node says of its own quarantine. It ends in the list when the node says that it is over, and
+// at the time at which it was: reports come late, and there may be another one since. What a person has put there stays.
+func (s *Seeder) judgeWord(ctx context.Context, r fleet.Report, w status.Quarantine) error {
+	w = w.Clipped()
+	since := whenOf(w.Since, r.Recorded) // a clock that is ahead does not outlast a release
+	x, ok := s.quarantine.at(suspect{api.QuarantineNode, r.Site, r.Node})
+	if ok = ok && x.By == byNode; w.Ended != nil {
+		if !ok || x.Since.After(*w.Ended) {
+			return nil
+		}
+		by := byNode
+		if w.By != "check" {
+			by = w.By
+		}
+		_, err := s.releaseQuarantine(ctx, x.ID, by, w.Why, whenOf(*w.Ended, r.Recorded))
+		return err
+	}
+	if ok && since.After(x.Since) { // the end of the one before was lost, or is on its way
+		if _, err := s.releaseQuarantine(ctx, x.ID, byNode, "another one has begun", since.Add(-time.Microsecond)); err != nil {
+			return err
+		}
+	}
+	_, _, err := s.putQuarantine(ctx, fleet.Quarantine{Scope: string(api.QuarantineNode), Site: r.Site, Node: r.Node, Reason: status.Clip("verification failed: "+w.String(), 256),
+		Code: status.Clip(w.Code, 16), By: byNode, Since: since, Evidence: status.Clip(fmt.Sprintf("report %d: quarantine %s: %s", r.Seq, w.ID, w.Detail), 1024),
+		Ends: "a clean check on the node, or meshctl quarantine release with a key"}, true)
+	return err
+}
+
+// byNode is who put an entry that a node's report led to.
+const byNode = "node"
+
+// whenOf is when something happened by the clock of a node, which may be ahead, and no later than it was heard of.
+func whenOf(said, heard time.Time) time.Time {
+	if said.IsZero() || said.After(heard) {
+		return heard
+	}
+	return said
 }
 
 // Of accusations: so many neighbours, within so long, of what is no weakness.
@@ -268,8 +311,23 @@ func (s *Seeder) deleteQuarantine(_ http.ResponseWriter, r *http.Request) (any, 
 	if !q.Released.IsZero() {
 		return quarantineEntry(q), nil
 	}
-	q, err = s.releaseQuarantine(r.Context(), id, callerOf(r.Context()).Name, why)
+	if word := s.ownWord(q); word != nil {
+		return nil, problem.New(problem.NodeQuarantined, "%s/%s holds itself under quarantine %s: ended here it would go on there", q.Site, q.Node, word.ID).
+			WithDone("nothing was released").WithNext("give it an operator's order: meshctl quarantine release %s/%s --reason TEXT --key FILE", q.Site, q.Node)
+	}
+	q, err = s.releaseQuarantine(r.Context(), id, callerOf(r.Context()).Name, why, s.now())
 	return quarantineEntry(q), err
+}
+
+// ownWord is what the node of an entry last said of its own quarantine; nil: it has none, or the entry is a person's or of
+// a source.
+func (s *Seeder) ownWord(q fleet.Quarantine) *status.Quarantine {
+	n, ok := s.members.named(q.Site, q.Node)
+	if !ok || q.By != byNode || q.Scope != string(api.QuarantineNode) {
+		return nil
+	}
+	x, _ := s.presence.get(n.PeerID)
+	return x.Node.Quarantined
 }
 
 // reasonOf checks a person's reason.
