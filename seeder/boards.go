@@ -13,7 +13,7 @@ import (
 	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
 
-// board is the documents that a site gets: its roster, the newest orders that may be for one of its nodes, the policies
+// board is the documents that a site gets: its roster, the list of revoked bundles, the newest orders that may be for one of its nodes, the policies
 // that select one with the grants of their rollouts and the orders that we gave under them, the withdrawn policies, and the manifests of the bundles that the policies name. It is not changed once it is in the map.
 type board struct {
 	entries []wire.DocEntry
@@ -37,6 +37,8 @@ type boards struct {
 	desired *desired
 	orders  *orders
 	granted func(site, policy string, revision uint64) (fleet.Grant, bool)
+
+	revocations *revocations
 
 	posting sync.Mutex // one change at a time, so that an older state never replaces a newer one
 	mu      sync.RWMutex
@@ -63,6 +65,9 @@ func (x *boards) post(ctx context.Context, site string) error {
 	}
 	b := &board{docs: map[manifest.Digest]*wire.Doc{}, bundles: map[manifest.Digest]bool{}}
 	b.add(wire.DocRoster, site, s.Roster, r)
+	if l := x.revocations.inForce(); l.list != nil {
+		b.add(wire.DocRevocations, "fleet", l.list.Sequence, l.signed)
+	}
 	for _, o := range x.orders.site(site) {
 		b.add(wire.DocOrder, o.order.Bundle, o.Sequence, o.Document)
 	}

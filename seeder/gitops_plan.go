@@ -137,6 +137,11 @@ func (f *follower) prove(ctx context.Context, snap *gitops.Snapshot, last string
 	if err := notOlder(f.s.library, p, w.policy); err != nil {
 		return fleet.Policy{}, err
 	}
+	if p != nil {
+		if err := f.s.revocations.refuse(p.Bundle.Checksum); err != nil {
+			return fleet.Policy{}, err
+		}
+	}
 	return fleet.Policy{Name: name, Revision: doc.Revision, Document: s, Recorded: f.s.now()}, nil
 }
 

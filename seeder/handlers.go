@@ -51,6 +51,7 @@ func (s *Seeder) routes() *router {
 	handle("GET", api.PathReports, s.getReports)
 	s.summaryRoutes(handle)
 	s.planRoutes(handle)
+	s.revocationRoutes(handle)
 	s.rolloutRoutes(handle)
 	s.accessRoutes(handle)
 	x.openAPIRoutes()
@@ -177,7 +178,9 @@ func (s *Seeder) postEnrol(w http.ResponseWriter, r *http.Request) (any, error) 
 func (s *Seeder) getBundles(http.ResponseWriter, *http.Request) (any, error) {
 	out := []api.BundleInfo{}
 	for _, k := range s.library.list() {
-		out = append(out, infoOf(k))
+		i := infoOf(k)
+		i.Revoked = s.revocations.why(k.Digest)
+		out = append(out, i)
 	}
 	return out, nil
 }
@@ -191,7 +194,9 @@ func (s *Seeder) getBundle(_ http.ResponseWriter, r *http.Request) (any, error) 
 	if !ok {
 		return nil, problem.New(problem.NotFound, "there is no bundle %s", d).WithNext("list them with: meshctl bundle list")
 	}
-	return api.BundleDetail{BundleInfo: infoOf(k), Manifest: k.Manifest, Sums: k.Sums}, nil
+	i := infoOf(k)
+	i.Revoked = s.revocations.why(d)
+	return api.BundleDetail{BundleInfo: i, Manifest: k.Manifest, Sums: k.Sums}, nil
 }
 
 func (s *Seeder) postBundle(w http.ResponseWriter, r *http.Request) (any, error) {

@@ -52,6 +52,8 @@ func operations() map[string]operation {
 		"POST " + api.PathBundles:      {least: operator, summary: "begin or resume an upload", in: api.BundleUpload{}, out: api.BundleMissing{}},
 		"GET " + api.PathBundle:        {least: viewer, summary: "one bundle with its signed documents", out: api.BundleDetail{}},
 		"POST " + api.PathBundleCommit: {least: operator, summary: "publish a complete upload", out: api.BundleInfo{}},
+		"GET " + api.PathRevocations:   {least: viewer, summary: "the list of revoked bundles, and where they still run", out: api.Revocations{}},
+		"POST " + api.PathRevocations:  {least: operator, summary: "put a signed list of revoked bundles in force", in: trust.Signed{}, out: api.Revocations{}},
 		"PUT " + api.PathChunk:         {least: operator, quiet: true, summary: "one chunk of an upload, as application/octet-stream"},
 		"GET " + api.PathPolicies:      {least: viewer, summary: "the newest revision of every policy", out: []api.PolicyInfo{}},
 		"POST " + api.PathPolicies:     {least: operator, summary: "put a signed policy in force", in: trust.Signed{}, out: api.PolicyInfo{}},

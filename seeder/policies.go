@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -20,6 +21,8 @@ type desired struct {
 	db  *fleet.Store
 	set *trust.Set
 	log *slog.Logger
+
+	revoked func(manifest.Digest) error // why a bundle may not be named
 
 	putting sync.Mutex // one change at a time
 	mu      sync.RWMutex
@@ -144,6 +147,9 @@ func (d *desired) put(ctx context.Context, lib *library, s trust.Signed, at, now
 	}
 	if pol != nil {
 		if err := checkBundle(lib, pol); err != nil {
+			return want{}, err
+		}
+		if err := d.revoked(pol.Bundle.Checksum); err != nil {
 			return want{}, err
 		}
 	}

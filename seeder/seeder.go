@@ -50,6 +50,8 @@ type Seeder struct {
 	meshAddrs []string
 	apiURLs   []string
 
+	revocations *revocations
+
 	db         *fleet.Store
 	members    *members
 	library    *library
@@ -159,9 +161,13 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	if s.library, err = openLibrary(ctx, s.db, chunks, enc, &s.set, s.log); err != nil {
 		return err
 	}
+	if s.revocations, err = loadRevocations(ctx, s.db, &s.set); err != nil {
+		return err
+	}
 	if s.desired, err = loadDesired(ctx, s.db, &s.set, s.log); err != nil {
 		return err
 	}
+	s.desired.revoked = s.revocations.refuse
 	if s.follower, err = loadFollower(ctx, s); err != nil {
 		return err
 	}
@@ -182,7 +188,7 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	if s.rollouts, err = loadRollouts(ctx, s, rosterKey); err != nil {
 		return err
 	}
-	s.boards = &boards{granted: s.rollouts.grant, db: s.db, members: s.members, library: s.library, desired: s.desired, orders: s.orders, bySite: map[string]*board{}}
+	s.boards = &boards{granted: s.rollouts.grant, db: s.db, members: s.members, library: s.library, desired: s.desired, revocations: s.revocations, orders: s.orders, bySite: map[string]*board{}}
 	s.pace = newPace(s.now, s.cfg.WANCapTotal, s.ledger.today)
 	sites, err := s.db.Sites(ctx)
 	if err != nil {

@@ -48,6 +48,7 @@ func (s *Seeder) seen(n fleet.Node, uplink bool) status.Seen {
 	if q, ok := s.quarantine.at(suspect{api.QuarantineNode, n.Site, n.Name}); ok && out.Quarantine == "" { // whatever the node says of itself
 		out.Quarantine = q.Reason
 	}
+	s.revocations.inForce().mark(&out.Node)
 	connected := s.sessions.peer(n.PeerID) != nil // its probes answer, or the session would have ended
 	heard := x.Seen
 	if n.Enrolled.After(heard) { // a node that has just joined may take its time

@@ -127,6 +127,7 @@ type BundleInfo struct {
 	Chunks   int             `json:"chunks"` // distinct, the index's among them
 	Distinct int64           `json:"distinct"`
 	Created  time.Time       `json:"created"`
+	Revoked  string          `json:"revoked,omitempty"` // why; empty: it is not
 }
 
 // BundleDetail is one bundle with its signed documents.

@@ -34,6 +34,7 @@ func TestConformance(t *testing.T) {
 			{"receipts", testReceipts},
 			{"history", testHistory},
 			{"orders", testOrders},
+			{"revocations", testRevocations},
 			{"rollouts", testRollouts},
 			{"access and audit", testAccessAndAudit},
 			{"answers", testAnswers},

@@ -163,6 +163,8 @@ var migrations = []string{
 	`CREATE TABLE sync (name TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;`,
 	// The keys that a name has had are looked up for each report, those of removed nodes too.
 	`CREATE INDEX node_places ON nodes (site, name);`,
+	// The lists of revoked bundles, each a whole one.
+	`CREATE TABLE revocations (sequence INTEGER PRIMARY KEY, doc BLOB NOT NULL, sig BLOB NOT NULL, recorded INTEGER NOT NULL) STRICT;`,
 }
 
 const createMigrations = `CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT`

@@ -133,6 +133,7 @@ type World struct {
 	Revision uint64         // of it; above that of the State: superseded
 	Nodes    []Fact         // the targets of the policy, in any order
 	Sites    map[string]Site
+	Revoked  string // why the bundle is revoked; empty: it is not
 }
 
 // Site is the window of a site and whether its nodes hold the bundle.
@@ -201,6 +202,7 @@ func Step(now time.Time, s State, w World) (State, []Action) {
 		x.join()
 		x.watch()
 		x.fold()
+		x.recall()
 		x.canary()
 		x.clocks()
 		x.judge()

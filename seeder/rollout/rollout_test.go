@@ -220,8 +220,11 @@ func (x *stage) event(f []string) (err error) {
 		x.w.Policy.Suspend = true
 	case "unsuspend":
 		x.w.Policy.Suspend = false
-	case "revision":
+	case "revoke":
+		x.w.Revoked = strings.Join(f[1:], " ")
+	case "revision": // with another bundle
 		x.w.Revision++
+		x.w.Revoked = ""
 	case "fresh":
 		x.s = New(x.now, "pos", x.w.Revision, &x.s)
 	case "delete":
