@@ -123,7 +123,7 @@ const (
 	DocGrant    DocKind = "grant"
 
 	DocRevocations DocKind = "revocations" // which bundles are revoked: one list for all sites
-	DocBack     DocKind = "back" // an order of the seeder to go back, under the policy that the entry names
+	DocBack        DocKind = "back"        // an order of the seeder to go back, under the policy that the entry names
 )
 
 // DocEntry announces a signed document. The revision orders documents of one kind and name; it is a hint until
