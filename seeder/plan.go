@@ -69,11 +69,10 @@ func (s *Seeder) world(ctx context.Context) (plan.World, error) {
 		return w, err
 	}
 	whole := map[string]map[manifest.Digest]bool{} // bundles that a node of the site says it has, from wherever
+	zones := zonesOf(sites)
 	for _, x := range sites {
 		site := plan.Site{Name: x.Name, WAN: x.WAN, Today: s.ledger.today(x.Name, s.pace.terms(x.Name).day)}
-		if zone, err := policy.LoadZone(x.Timezone); err == nil {
-			site.Zone = zone
-		}
+		site.Zone = zones[x.Name]
 		for _, n := range s.members.site(x.Name) {
 			node := plan.Node{Name: n.Name, Labels: n.Labels, Installed: map[string]uint64{}}
 			said, _ := s.presence.get(n.PeerID)

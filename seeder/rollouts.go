@@ -258,16 +258,24 @@ func (x *rollouts) sendBack(ctx context.Context, s rollout.State, p *policy.Poli
 
 // survey is the world at one time, for all policies.
 type survey struct {
-	nodes map[string][]picked // by the policy that each follows
+	nodes map[string][]fleet.Node // by the policy that each follows
 	zones map[string]*time.Location
 	now   time.Time
+	seen  func(fleet.Node) (_ status.Seen, quarantined bool)
 }
 
-// picked is a node that follows a policy.
-type picked struct {
-	fleet.Node
-	seen        status.Seen
-	quarantined bool
+// zonesOf are the time zones of sites, each loaded once. nil: not known, and a window at the wrong hour is worse than none.
+func zonesOf(sites []fleet.Site) map[string]*time.Location {
+	loaded, out := map[string]*time.Location{}, make(map[string]*time.Location, len(sites))
+	for _, s := range sites {
+		zone, ok := loaded[s.Timezone]
+		if !ok {
+			zone, _ = policy.LoadZone(s.Timezone)
+			loaded[s.Timezone] = zone
+		}
+		out[s.Name] = zone
+	}
+	return out
 }
 
 // survey looks at every node once.
@@ -276,10 +284,7 @@ func (x *rollouts) survey(ctx context.Context, wants []want) (*survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &survey{nodes: map[string][]picked{}, zones: map[string]*time.Location{}, now: x.now()}
-	for _, s := range sites {
-		v.zones[s.Name], _ = policy.LoadZone(s.Timezone) // nil: a window at the wrong hour is worse than none
-	}
+	v := &survey{nodes: map[string][]fleet.Node{}, zones: zonesOf(sites), now: x.now(), seen: func(n fleet.Node) (status.Seen, bool) { return x.seen(n, false), x.quarantined(n.PeerID) }}
 	x.mu.Lock()
 	x.zones = v.zones
 	x.mu.Unlock()
@@ -292,7 +297,7 @@ func (x *rollouts) survey(ctx context.Context, wants []want) (*survey, error) {
 	for _, n := range x.members.all() {
 		for _, c := range policy.Select(ps, n.Labels) {
 			if c.Policy != nil {
-				v.nodes[c.Policy.Name] = append(v.nodes[c.Policy.Name], picked{n, x.seen(n, false), x.quarantined(n.PeerID)})
+				v.nodes[c.Policy.Name] = append(v.nodes[c.Policy.Name], n)
 			}
 		}
 	}
@@ -305,8 +310,9 @@ func (v *survey) world(w want) rollout.World {
 	out := rollout.World{Policy: p, Revision: w.Revision, Sites: map[string]rollout.Site{}}
 	zones := map[string]rollout.Site{}
 	for _, n := range v.nodes[p.Name] {
-		f := rollout.Fact{Site: n.Site, Node: n.Name, Silent: n.seen.Silent, Quarantined: n.quarantined || n.seen.Quarantine != ""}
-		f.Said, f.Reason, f.Staged = rollout.Say(&n.seen.Node, p.Bundle.Name, p.Bundle.Checksum)
+		seen, quarantined := v.seen(n)
+		f := rollout.Fact{Site: n.Site, Node: n.Name, Silent: seen.Silent, Quarantined: quarantined || seen.Quarantine != ""}
+		f.Said, f.Reason, f.Staged = rollout.Say(&seen.Node, p.Bundle.Name, p.Bundle.Checksum)
 		if c := p.Rollout.Canary; c != nil {
 			f.Canary = c.Selector.Matches(n.Labels)
 		}
