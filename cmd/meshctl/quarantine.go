@@ -18,10 +18,16 @@ func newQuarantine(env cli.Env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "quarantine",
 		Short: "see and decide whom the fleet does not trust",
-		Long: `A node is put under quarantine when it reports that something it was to install did
-not verify; a source when several of its neighbours accuse it. A node under quarantine
-gets no place in a rollout, a source is not the uplink of its site. It ends when the
-node has verified a bundle whole again, or when a person says why it should.`,
+		Long: `A node puts itself under quarantine when something that it was to install, or has
+installed, is not what was signed. It then starts no new installation, whatever the
+policies say and with the WAN down too, until it has checked itself and found nothing,
+or until an operator's signed order ends it: release. Going back is always allowed.
+
+A person can put a node here under quarantine too: it then gets no place in a rollout.
+What a policy without a rollout asks of it is not held back by that.
+
+A source is put under quarantine when several of its neighbours accuse it: it is not
+the uplink of its site.`,
 	}
 	s.addFlags(c, callTimeout)
 	c.AddCommand(newQuarantineList(s), newQuarantineShow(s), newQuarantineAdd(s), newQuarantineRelease(s))
@@ -125,34 +131,7 @@ func newQuarantineAdd(s *server) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&scope, "scope", "node", "node: it installs nothing new; source: it is not the uplink")
-	c.Flags().StringVar(&reason, "reason", "", "why; it is kept")
-	return c
-}
-
-func newQuarantineRelease(s *server) *cobra.Command {
-	var reason string
-	c := &cobra.Command{
-		Use:     "release ID | SITE/NODE --reason TEXT",
-		Short:   "end a quarantine",
-		Example: `  meshctl quarantine release store-0417/pos-07 --reason "disk replaced"`,
-		Args:    cli.Args(1, 1, "ID or SITE/NODE"),
-		RunE: func(c *cobra.Command, args []string) error {
-			return s.do(c, func(ctx context.Context, client *api.Client) error {
-				list, err := quarantinesOf(ctx, client, args[0], false)
-				if err != nil {
-					return err
-				}
-				for _, q := range list {
-					if q, err = client.ReleaseQuarantine(ctx, q.ID, reason); err != nil {
-						return err
-					}
-					fmt.Fprintf(s.env.Stdout, "quarantine %d: %s %s/%s released\n", q.ID, q.Scope, q.Site, q.Node)
-				}
-				return nil
-			})
-		},
-	}
+	c.Flags().StringVar(&scope, "scope", "node", "node: it gets no place in a rollout; source: it is not the uplink")
 	c.Flags().StringVar(&reason, "reason", "", "why; it is kept")
 	return c
 }
