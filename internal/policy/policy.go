@@ -17,16 +17,13 @@ const (
 
 // Limits and defaults.
 const (
-	MaxBytes             = 64 << 10 // of a policy document and of its envelope
-	MaxLabels            = 64
-	DefaultBundle        = "default"
-	DefaultHealthTimeout = 120       // seconds
-	MaxHealthTimeout     = 24 * 3600 // seconds
-	DefaultSnapshots     = 2
-	DefaultSnapshotDays  = 14
-	MaxListed            = 64  // windows, and blackouts
-	MaxBlackoutDays      = 366 // of one blackout
-	MaxDeadline          = 366 * 24 * time.Hour
+	MaxBytes            = 64 << 10 // of a policy document and of its envelope
+	MaxLabels           = 64
+	DefaultSnapshots    = 2
+	DefaultSnapshotDays = 14
+	MaxListed           = 64  // windows, and blackouts
+	MaxBlackoutDays     = 366 // of one blackout
+	MaxDeadline         = 366 * 24 * time.Hour
 )
 
 // Policy is the part of PatchPolicy that this version acts on.

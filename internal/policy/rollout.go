@@ -44,7 +44,6 @@ const (
 	DefaultMaxUnavailable   = 25        // percent
 	DefaultBudget           = 2         // percent
 	DefaultMinSamples       = 20
-	DefaultMaxPerSite       = 1
 	DefaultProgressDeadline = time.Hour
 	GrantFresh              = 5 * time.Minute // how old a grant may be under gating: Strict
 )
