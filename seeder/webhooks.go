@@ -224,11 +224,10 @@ func (p *post) send(ctx context.Context, h fleet.Webhook, l fleet.Letter, now ti
 
 // alert is one of Prometheus Alertmanager's API v2 (POST /api/v2/alerts).
 type alert struct {
-	Labels       map[string]string `json:"labels"`
-	Annotations  map[string]string `json:"annotations"`
-	StartsAt     time.Time         `json:"startsAt"`
-	EndsAt       *time.Time        `json:"endsAt,omitempty"`
-	GeneratorURL string            `json:"generatorURL,omitempty"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+	StartsAt    time.Time         `json:"startsAt"`
+	EndsAt      *time.Time        `json:"endsAt,omitempty"`
 }
 
 // alerts is an event as Alertmanager takes it. Good news ends at once the alert that the bad one began.
