@@ -165,6 +165,9 @@ var migrations = []string{
 	`CREATE INDEX node_places ON nodes (site, name);`,
 	// The lists of revoked bundles, each a whole one.
 	`CREATE TABLE revocations (sequence INTEGER PRIMARY KEY, doc BLOB NOT NULL, sig BLOB NOT NULL, recorded INTEGER NOT NULL) STRICT;`,
+	// What is too old is dropped from the audit log; see refused in prune.go.
+	`CREATE INDEX audit_times ON audit (at);
+	 CREATE INDEX audit_refusals ON audit (at) WHERE status IN (401, 403);`,
 }
 
 const createMigrations = `CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT`

@@ -15,7 +15,8 @@ type Bounds struct {
 	Released    time.Time // quarantines that were released before it
 }
 
-// refused is the condition on entries of the audit log that say that somebody had no right; an index is made for it.
+// refused is the condition on entries of the audit log that say that somebody had no right. An index has the same
+// condition.
 const refused = `status IN (401, 403)`
 
 // Prune drops at most so many rows of each kind that are beyond the bounds, in one transaction, and says how many it

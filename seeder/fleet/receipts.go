@@ -37,8 +37,8 @@ type Receipt struct {
 const insertReceipt = `INSERT INTO receipts (hash, peer, seq, site, node, number, previous, bundle, version, checksum, policy, revision, git,
 	snapshot, outcome, reason, occurred, recorded) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peer, seq) DO NOTHING`
 
-// addReceipt records a report that was just added once more, in columns, if it is a receipt.
-func addReceipt(ctx context.Context, tx *sql.Tx, r Report) error {
+// addReceipt records a report that was just added once more, in columns, if it is a receipt. insert is insertReceipt.
+func addReceipt(ctx context.Context, insert *sql.Stmt, r Report) error {
 	if !bytes.Contains(r.Body, []byte(`"receipt"`)) { // most are none: they are not decoded
 		return nil
 	}
@@ -62,7 +62,7 @@ func addReceipt(ctx context.Context, tx *sql.Tx, r Report) error {
 	if occurred.After(r.Recorded) { // by a clock that was ahead
 		occurred = r.Recorded
 	}
-	_, err = tx.ExecContext(ctx, insertReceipt, l.Hash[:], r.Peer, int64(r.Seq), r.Site, r.Node, int64(c.Number), previous, b.Bundle, version, checksum,
+	_, err = insert.ExecContext(ctx, l.Hash[:], r.Peer, int64(r.Seq), r.Site, r.Node, int64(c.Number), previous, b.Bundle, version, checksum,
 		b.Policy, int64(b.Revision), c.Commit, b.Snapshot, b.Outcome, b.Reason, stamp(occurred), stamp(r.Recorded))
 	return err
 }

@@ -31,6 +31,11 @@ func (s *Store) AddReports(ctx context.Context, rs []Report) (conflicts []Report
 			return err
 		}
 		defer st.Close()
+		receipts, err := tx.PrepareContext(ctx, insertReceipt)
+		if err != nil {
+			return err
+		}
+		defer receipts.Close()
 		for _, r := range rs {
 			res, err := st.ExecContext(ctx, r.Peer, r.Site, r.Node, int64(r.Seq), stamp(r.Recorded), r.Body, r.Sig)
 			if err != nil {
@@ -41,7 +46,7 @@ func (s *Store) AddReports(ctx context.Context, rs []Report) (conflicts []Report
 				return err
 			}
 			if n > 0 {
-				if err := addReceipt(ctx, tx, r); err != nil {
+				if err := addReceipt(ctx, receipts, r); err != nil {
 					return err
 				}
 				continue
