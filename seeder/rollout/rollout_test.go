@@ -129,8 +129,8 @@ func replay(t *testing.T, script []byte) []byte {
 			x.policy(t, f[1:])
 			continue
 		}
-		if f[0] == "site" {
-			x.event(append([]string{"add"}, f[1:]...))
+		if f[0] == "site" || f[0] == "shift" {
+			x.event(f)
 			continue
 		}
 		d, err := time.ParseDuration(f[0])
@@ -232,7 +232,7 @@ func (x *stage) event(f []string) (err error) {
 	case "shift":
 		d, _ := time.ParseDuration(f[2])
 		x.shift[f[1]] = d
-	case "add": // site node...
+	case "site", "add": // site node...
 		for _, n := range f[2:] {
 			c := strings.HasPrefix(n, "c")
 			x.fact(f[1], n).Canary = c
@@ -293,6 +293,36 @@ func (x *stage) show(out *bytes.Buffer, as []Action) {
 				fmt.Fprintf(out, " %s@%s(%d)", s.Node, grant.Time(s.After).Format("15:04"), s.Batch)
 			}
 			fmt.Fprintf(out, " at most %d, until %s\n", g.MaxUnavailable, grant.Time(g.Expires).Format("2 15:04"))
+		}
+	}
+}
+
+// What counts against the budget, and how much it lets by (rules F1 and F2).
+func TestBudget(t *testing.T) {
+	for r, failed := range map[Result]bool{Installed: false, TakenBack: false, "": false, InstallFailed: true, VerifyFailed: true, RolledBack: true, Lost: true} {
+		if r.Failed() != failed {
+			t.Errorf("%q: %v", r, r.Failed())
+		}
+	}
+	percent := func(n, samples int) policy.Budget {
+		return policy.Budget{Max: policy.Size{Percent: n}, MinSamples: samples}
+	}
+	for _, x := range []struct {
+		b       policy.Budget
+		settled int
+		allowed int
+		says    bool
+	}{
+		{policy.Budget{}, 19, 1, false}, // 2 %, from 20 nodes on
+		{policy.Budget{}, 20, 1, true},  // 0.4: at least 1
+		{policy.Budget{}, 99, 1, true},  // 1.98: down
+		{policy.Budget{}, 100, 2, true},
+		{percent(10, 5), 4, 1, false},
+		{percent(10, 5), 29, 2, true},
+		{policy.Budget{Max: policy.Size{Count: 3}}, 1, 3, true}, // a number needs no samples
+	} {
+		if n, ok := Allowed(x.b, x.settled); n != x.allowed || ok != x.says {
+			t.Errorf("%+v of %d: %d %v", x.b, x.settled, n, ok)
 		}
 	}
 }
