@@ -26,7 +26,8 @@ SHA256SUMS. Stock tools can check it:
   sha256sum --check SHA256SUMS`,
 	}
 	c.AddCommand(newBundleCollect(env), newBundleBuild(env), newBundleSign(env), newBundleVerify(env), newBundleInspect(env), newBundleDiff(env),
-		newBundlePush(env), newBundleList(env), newBundleExport(env), newBundleImport(env))
+		newBundlePush(env), newBundleList(env), newBundleExport(env), newBundleImport(env),
+		newBundleRevoke(env), newBundleRevocations(env))
 	return c
 }
 
@@ -138,7 +139,11 @@ func newBundleList(env cli.Env) *cobra.Command {
 					var t cli.Table
 					t.Row("BUNDLE", "VERSION", "SEQUENCE", "TARGET", "STATE", "   BYTES", "CHUNKS", "CREATED", "CHECKSUM")
 					for _, i := range infos {
-						t.Row(i.Name, i.Version, fmt.Sprintf("%8d", i.Sequence), i.Target.String(), string(i.State), size(i.Bytes),
+						state := string(i.State)
+						if i.Revoked != "" {
+							state = "revoked"
+						}
+						t.Row(i.Name, i.Version, fmt.Sprintf("%8d", i.Sequence), i.Target.String(), state, size(i.Bytes),
 							fmt.Sprintf("%6d", i.Chunks), i.Created.UTC().Format(time.RFC3339), i.Digest.String())
 					}
 					return &t

@@ -16,13 +16,13 @@ import (
 	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/progress"
-	"github.com/patchmesh/patchmesh/internal/trust"
 )
 
 func newBundleExport(env cli.Env) *cobra.Command {
 	s := &server{env: env}
 	var file string
 	var policies []string
+	var revocations bool
 	c := &cobra.Command{
 		Use:   "export BUNDLE --out FILE",
 		Short: "write a bundle into one file, for a USB stick",
@@ -30,8 +30,9 @@ func newBundleExport(env cli.Env) *cobra.Command {
 to any node of a site that has no WAN: "meshctl bundle import" there feeds the
 whole site. Signatures travel along, so the stick needs no trust.
 
---policy takes the newest signed revision of a policy from the seeder. Without one
-the site only stages the bundle.`,
+--policy takes the newest signed revision of a policy from the seeder, and with it
+the list of revoked bundles, as --revocations does alone. Without a policy the site
+only stages the bundle.`,
 		Example: `  meshctl bundle export app-1.2.bundle --policy app --out /media/stick/app-1.2.mesh`,
 		Args:    cli.Args(1, 1, "BUNDLE, a directory"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -44,49 +45,54 @@ the site only stages the bundle.`,
 			}
 			ctx, cancel := s.within(c.Context())
 			defer cancel()
-			signed, err := s.policies(ctx, policies)
+			with, err := s.enclose(ctx, policies, revocations)
 			if err != nil {
 				return err
 			}
-			n, err := writeStick(ctx, file, b, signed, progress.For(env.Stderr, false))
+			n, err := writeStick(ctx, file, b, with, progress.For(env.Stderr, false))
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(env.Stdout, "wrote %s   %s %s, %s with %s\n", file, b.Manifest.Name, b.Manifest.Version, cli.Bytes(n), policyCount(len(signed)))
+			_, err = fmt.Fprintf(env.Stdout, "wrote %s   %s %s, %s with %s\n", file, b.Manifest.Name, b.Manifest.Version, cli.Bytes(n), policyCount(len(with.Policies)))
 			return err
 		},
 	}
 	s.addFlags(c, 0)
 	c.Flags().StringVar(&file, "out", "", "`file` to write; it must not exist")
 	c.Flags().StringArrayVar(&policies, "policy", nil, "`name` of a policy to take along; may be given several times")
+	c.Flags().BoolVar(&revocations, "revocations", false, "take the seeder's list of revoked bundles along")
 	return c
 }
 
-// policies fetches the newest revisions of the named policies from the seeder.
-func (s *server) policies(ctx context.Context, names []string) (out []trust.Signed, err error) {
-	if len(names) == 0 {
-		return nil, nil
+// enclose fetches from the seeder the newest revisions of the named policies and the list of revoked bundles.
+func (s *server) enclose(ctx context.Context, names []string, revocations bool) (out chunker.Enclosed, err error) {
+	if len(names) == 0 && !revocations {
+		return out, nil
 	}
 	client, err := s.client()
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	infos, err := client.Policies(ctx)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	for _, name := range names {
 		info := find(infos, name)
 		if info.Revision == 0 {
-			return nil, problem.New(problem.NotFound, "there is no policy %s", name).WithDone("nothing was written").WithNext("meshctl policy list")
+			return out, problem.New(problem.NotFound, "there is no policy %s", name).WithDone("nothing was written").WithNext("meshctl policy list")
 		}
-		out = append(out, info.Document)
+		out.Policies = append(out.Policies, info.Document)
 	}
-	return out, nil
+	l, err := client.Revocations(ctx)
+	if err == nil && l.Document != nil {
+		out.Revocations = *l.Document
+	}
+	return out, err
 }
 
 // writeStick writes under a temporary name: a stick pulled out too early has no file that looks whole.
-func writeStick(ctx context.Context, name string, b *chunker.Bundle, policies []trust.Signed, report *progress.Reporter) (n int64, err error) {
+func writeStick(ctx context.Context, name string, b *chunker.Bundle, with chunker.Enclosed, report *progress.Reporter) (n int64, err error) {
 	if _, err := os.Lstat(name); err == nil {
 		return 0, problem.New(problem.AlreadyExists, "%s exists", name).WithDone("nothing was overwritten").WithNext("choose another name")
 	}
@@ -101,7 +107,7 @@ func writeStick(ctx context.Context, name string, b *chunker.Bundle, policies []
 		}
 	}()
 	w := bufio.NewWriterSize(f, 1<<20)
-	if err := chunker.Export(ctx, b, chunker.Enclosed{Policies: policies}, w, report); err != nil {
+	if err := chunker.Export(ctx, b, with, w, report); err != nil {
 		return 0, err
 	}
 	if err := w.Flush(); err != nil {

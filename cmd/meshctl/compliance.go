@@ -136,6 +136,9 @@ func showCompliance(w io.Writer, format string, p api.CompliancePage) error {
 		if r.Gap {
 			note = join(note, "receipts are missing")
 		}
+		if r.Revoked {
+			note = join(note, "revoked")
+		}
 		policy := r.Policy
 		if r.Revision > 0 {
 			policy += "@" + strconv.FormatUint(r.Revision, 10)
@@ -148,10 +151,10 @@ func showCompliance(w io.Writer, format string, p api.CompliancePage) error {
 func complianceCSV(w io.Writer, rows []api.ComplianceRow) error {
 	c := csv.NewWriter(w)
 	c.Write([]string{"node", "bundle", "version", "checksum", "since", "policy", "commit", "signed_by", "snapshot", "receipt", "occurred_at", "recorded_at",
-		"outcome", "last_known", "source", "gap"})
+		"outcome", "last_known", "source", "gap", "revoked"})
 	for _, r := range rows {
 		c.Write([]string{nodeName(r), r.Bundle, r.Version, digestText(r.Checksum), moment(r.Since), r.Policy, r.Commit, r.SignedBy, r.Snapshot, digestText(r.Receipt),
-			moment(r.Occurred), moment(r.Recorded), r.Outcome, strconv.FormatBool(r.LastKnown), r.Source, strconv.FormatBool(r.Gap)})
+			moment(r.Occurred), moment(r.Recorded), r.Outcome, strconv.FormatBool(r.LastKnown), r.Source, strconv.FormatBool(r.Gap), strconv.FormatBool(r.Revoked)})
 	}
 	c.Flush()
 	return c.Error()

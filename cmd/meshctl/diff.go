@@ -131,7 +131,11 @@ func drawChange(w io.Writer, c plan.Change) {
 		fmt.Fprintf(w, "  %s are not managed any more; their software stays\n", cli.Count(c.NodesWere, "node"))
 		return
 	}
-	t.Row("  conflicts", fmt.Sprintf("%d   downgrades %d", len(c.Conflicts), c.Downgrades))
+	revoked := 0
+	if c.Revoked {
+		revoked = 1
+	}
+	t.Row("  conflicts", fmt.Sprintf("%d   downgrades %d   revoked %d", len(c.Conflicts), c.Downgrades, revoked))
 	staged := "nothing to send"
 	if c.WANBytes > 0 {
 		staged = fmt.Sprintf("%s over the WANs, at most %s a site", cli.Bytes(c.WANBytes), cli.Bytes(c.SiteBytes))

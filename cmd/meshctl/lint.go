@@ -16,6 +16,7 @@ import (
 
 func newLint(env cli.Env) *cobra.Command {
 	var files, zones []string
+	var revocations string
 	var out output
 	c := &cobra.Command{
 		Use:   "lint -f FILE|DIR",
@@ -27,6 +28,9 @@ of clocks does to them within twelve months. It needs no network.
 Two policies that could select the same node for the same bundle name with equal
 priority are a conflict: the node would keep what it has. Lint prints labels of such
 a node and ends with status 6.
+
+A policy that names a revoked bundle is refused, by the list that --revocations gives:
+the file that "meshctl bundle revocations -o json" has printed.
 
 Windows in the zone of each site ("timezone: site") are shown for the zones that
 --zone names.`,
@@ -53,10 +57,17 @@ Windows in the zone of each site ("timezone: site") are shown for the zones that
 			if err != nil {
 				return err
 			}
+			revoked, err := readRevocations(revocations)
+			if err != nil {
+				return err
+			}
 			findings, policies := []lintFinding{}, []*policy.Policy{}
 			for _, t := range texts {
 				p, err := policy.Parse(t.text)
 				if err != nil {
+					return err
+				}
+				if err := refuseRevoked(revoked, p); err != nil {
 					return err
 				}
 				f, err := lint(p, sites, env.Now())
@@ -79,6 +90,7 @@ Windows in the zone of each site ("timezone: site") are shown for the zones that
 	}
 	c.Flags().StringArrayVarP(&files, "file", "f", nil, "policy `file`, directory of them, or - for standard input; may be given several times")
 	c.Flags().StringArrayVar(&zones, "zone", nil, "time zone of a site, an IANA `name`, for policies with timezone: site; may be given several times")
+	c.Flags().StringVar(&revocations, "revocations", "", "`file` with the list of revoked bundles")
 	out.addFlags(c, "text", "json")
 	return c
 }

@@ -77,10 +77,33 @@ func (u *undo) run(ctx context.Context, env cli.Env, client *api.Client, sign si
 	case u.repo == "" && now.Commit != "":
 		return problem.New(problem.Usage, "policy %s comes from commit %.12s: what is undone beside Git comes back with the next commit", u.policy, now.Commit).
 			WithNext("give --repo DIR, a clone of the repository")
-	case u.repo != "":
+	}
+	if err := u.refuseRevoked(ctx, client, revisions); err != nil {
+		return err
+	}
+	if u.repo != "" {
 		return u.byCommit(ctx, env, client, sign, now)
 	}
 	return u.byHand(ctx, env, client, sign, revisions)
+}
+
+// refuseRevoked says before anything is paused or committed that the bundle to go back to is revoked.
+func (u *undo) refuseRevoked(ctx context.Context, client *api.Client, revisions []api.PolicyRevision) error {
+	l, err := client.Revocations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, was := range revisions[1:] {
+		if was.Deleted || was.Text == revisions[0].Text {
+			continue
+		}
+		p, err := policy.Parse([]byte(was.Text))
+		if err != nil {
+			return nil // what takes it says why not
+		}
+		return refuseRevoked(listOf(l), p)
+	}
+	return nil
 }
 
 // byHand signs the text of the revision before again.
