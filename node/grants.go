@@ -8,6 +8,7 @@ import (
 	"github.com/patchmesh/patchmesh/install/preflight"
 	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/grant"
+	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
@@ -144,7 +145,7 @@ func (n *Node) holdOf(l *Life) *hold {
 	case skew.Abs() > maxSkew:
 		return wait(string(preflight.ClockUnsure), fmt.Sprintf("the clock of this node is %s from its site's: set it", roughly(skew.Abs())), time.Minute)
 	}
-	if n.busy { // a claim would keep a place for nothing
+	if n.busy || n.claims(l) { // a claim would keep a place for nothing, and neighbours hear of one
 		return wait(grant.BatchNotReached, "this node is at something else", time.Minute)
 	}
 	held := n.grantOf(l)
@@ -152,7 +153,7 @@ func (n *Node) holdOf(l *Life) *hold {
 		held = &heldGrant{}
 	}
 	now := time.Now()
-	v := turn.View{Self: n.e.Node, Now: h.now, Others: n.others(held.g, now), Settling: now.Sub(n.began) < clockGrace,
+	v := turn.View{Self: n.e.Node, Now: h.now, Others: n.others(held.g, now), Caps: n.caps(held.g), Settling: now.Sub(n.began) < clockGrace,
 		Claimed: !l.claimed.IsZero(), ClaimFor: now.Sub(l.claimed)}
 	if p.p.Rollout.Strict {
 		v.Fresh = policy.GrantFresh
@@ -164,7 +165,28 @@ func (n *Node) holdOf(l *Life) *hold {
 	return h
 }
 
-// others is what the nodes of a grant have said of themselves.
+// claims: this node has claimed its turn for another bundle.
+func (n *Node) claims(l *Life) bool {
+	for _, other := range n.rec.Lives {
+		if other != l && !other.claimed.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// caps is how many may be at it by the site's other grants.
+func (n *Node) caps(g *grant.Grant) map[manifest.Digest]int {
+	out := map[manifest.Digest]int{}
+	for _, h := range n.grants {
+		if g != nil && h.g.Checksum != g.Checksum {
+			out[h.g.Checksum] = h.g.MaxUnavailable
+		}
+	}
+	return out
+}
+
+// others is what the nodes of the site have said of themselves, as it matters to a grant.
 func (n *Node) others(g *grant.Grant, now time.Time) map[string]turn.Said {
 	if g == nil {
 		return nil
@@ -173,28 +195,38 @@ func (n *Node) others(g *grant.Grant, now time.Time) map[string]turn.Said {
 	for _, nb := range n.nb {
 		connected[nb.name] = true
 	}
-	out := make(map[string]turn.Said, len(g.Starts))
-	for _, s := range g.Starts {
-		st := n.byName[s.Node]
-		if s.Node == n.e.Node {
+	all := n.inForce.Load().r.Nodes
+	out := make(map[string]turn.Said, len(all))
+	for _, r := range all {
+		st := n.byName[r.Name]
+		if r.Name == n.e.Node {
 			continue
 		}
 		if st == nil || st.st.Node == "" {
-			out[s.Node] = turn.Said{Silent: !connected[s.Node], Unheard: true, Quiet: now.Sub(n.began)}
+			out[r.Name] = turn.Said{Silent: !connected[r.Name], Unheard: true, Quiet: now.Sub(n.began)}
 			continue
 		}
 		o := saidOf(st.st, g.Bundle)
-		o.For, o.Silent = now.Sub(st.since), !connected[s.Node]
+		o.For, o.Silent = now.Sub(st.since), !connected[r.Name]
 		if o.Silent {
 			o.Quiet = now.Sub(st.heard)
 		}
-		out[s.Node] = o
+		out[r.Name] = o
 	}
 	return out
 }
 
-// saidOf is what a statement says about a bundle name. A node that is at another bundle is at it all the same.
+// saidOf is what a statement says about a bundle name. A node that is at another bundle is at it all the same, and a claim
+// is one for whatever bundle.
 func saidOf(st status.Node, bundle string) turn.Said {
+	o := said(st, bundle)
+	if st.Reason == turn.Starting && st.Desired != nil {
+		o.Claims = st.Desired.Checksum
+	}
+	return o
+}
+
+func said(st status.Node, bundle string) turn.Said {
 	o := turn.Said{Phase: st.Phase, Reason: st.Reason}
 	if st.NextAttempt != nil {
 		o.Next = *st.NextAttempt

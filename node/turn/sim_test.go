@@ -2,6 +2,7 @@ package turn_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/patchmesh/patchmesh/internal/grant"
+	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/node/turn"
 )
@@ -24,6 +26,9 @@ type sim struct {
 	work              time.Duration // most that an install takes
 	splitAt, splitFor time.Duration
 	hasty             bool // control: nobody waits for what the others say about a claim
+	narrow            bool // control: each sees the nodes of its own grant only
+	caps              map[manifest.Digest]int
+	crowd             string // how a cap was exceeded, when it was first
 
 	most, mostHalf, failures, done int
 	early                          bool // somebody went before the canary was settled
@@ -31,6 +36,7 @@ type sim struct {
 
 type simNode struct {
 	name    string
+	g       *grant.Grant
 	half    int
 	off     time.Duration // switched off at; 0: never
 	fails   bool
@@ -64,7 +70,7 @@ func newSim(seed uint64, n int) *sim {
 	s.g = grantOf(names...)
 	s.g.Deadline = 300
 	for i, name := range names {
-		x := &simNode{name: name, half: i % 2, phase: status.Scheduled, reason: "WindowClosed", claimed: -1, heard: map[string]*simSaid{}}
+		x := &simNode{name: name, g: s.g, half: i % 2, phase: status.Scheduled, reason: "WindowClosed", claimed: -1, heard: map[string]*simSaid{}}
 		for _, other := range names {
 			if other != name {
 				x.heard[other] = &simSaid{Said: turn.Said{Phase: status.Scheduled, Reason: "WindowClosed", Checksum: two}, quiet: -1}
@@ -95,9 +101,9 @@ func (s *sim) tell(x *simNode) {
 }
 
 func (s *sim) say(x, y *simNode) {
-	o := turn.Said{Phase: x.phase, Reason: x.reason, Checksum: two}
+	o := turn.Said{Phase: x.phase, Reason: x.reason, Checksum: x.g.Checksum}
 	if x.claimed >= 0 {
-		o.Phase, o.Reason = status.Scheduled, turn.Starting
+		o.Phase, o.Reason, o.Claims = status.Scheduled, turn.Starting, x.g.Checksum
 	}
 	h := y.heard[x.name]
 	at := s.now + time.Duration(s.rnd.Int64N(int64(s.delay)+1))
@@ -166,7 +172,13 @@ func (s *sim) step(x *simNode) {
 		v.Others[name] = o
 	}
 	was, reason := x.claimed, x.reason
-	switch d := turn.Decide(s.g, v); d.Step {
+	if s.caps != nil {
+		v.Caps = s.caps
+	}
+	if s.narrow { // who follows another grant is not looked at
+		maps.DeleteFunc(v.Others, func(name string, _ turn.Said) bool { _, named := x.g.Place(name); return !named })
+	}
+	switch d := turn.Decide(x.g, v); d.Step {
 	case turn.Wait:
 		x.claimed, x.reason = -1, d.Reason
 	case turn.Claim:
@@ -174,7 +186,7 @@ func (s *sim) step(x *simNode) {
 			x.claimed = s.now
 		}
 	case turn.Go:
-		if i, _ := s.g.Place(x.name); i >= s.g.First {
+		if i, _ := x.g.Place(x.name); i >= x.g.First && x.g == s.g {
 			for _, c := range s.nodes[:s.g.First] {
 				s.early = s.early || s.alive(c) && c.off == 0 && !s.splitEver() && (c.phase == status.Scheduled || c.phase == status.Installing)
 			}
@@ -208,6 +220,11 @@ func (s *sim) count() {
 		}
 	}
 	s.most, s.mostHalf = max(s.most, all), max(s.mostHalf, slices.Max(half[:]))
+	for _, x := range s.nodes {
+		if x.phase == status.Installing && s.alive(x) && all > x.g.MaxUnavailable && s.crowd == "" {
+			s.crowd = fmt.Sprintf("%d at a time at %s, and %s may be one of %d", all, s.now, x.name, x.g.MaxUnavailable)
+		}
+	}
 }
 
 // unsettled are the nodes that are on and have neither succeeded nor failed.
@@ -261,6 +278,67 @@ func TestSite(t *testing.T) {
 			t.Fatalf("%v are left after %s", left, s.now)
 		}
 	})
+}
+
+// grants divides the nodes among grants of their own, of these caps.
+func (s *sim) grants(caps ...int) {
+	s.caps = map[manifest.Digest]int{}
+	for k, most := range caps {
+		g := *s.g
+		g.Policy, g.Checksum, g.MaxUnavailable, g.First = fmt.Sprintf("p%d", k), manifest.DigestOf([]byte{byte(k)}), most, 0
+		g.Starts = nil
+		for i, x := range s.nodes {
+			if i%len(caps) == k {
+				g.Starts = append(g.Starts, s.g.Starts[i])
+				x.g = &g
+			}
+		}
+		s.caps[g.Checksum] = most
+	}
+	for _, x := range s.nodes {
+		for _, y := range s.nodes {
+			if x != y {
+				x.heard[y.name].Checksum = y.g.Checksum
+			}
+		}
+	}
+}
+
+// Whatever grants a site holds: never more at it than the grant of anybody who is at it allows, and all get their turn.
+func TestGrantsBesideEachOther(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(2, 7).Draw(t, "nodes")
+		s := newSim(rapid.Uint64().Draw(t, "seed"), n)
+		s.grants(rapid.SliceOfN(rapid.IntRange(1, 3), 1, min(n, 4)).Draw(t, "caps")...)
+		for _, x := range s.nodes {
+			if rapid.IntRange(0, 4).Draw(t, "off") == 0 {
+				x.off = time.Duration(rapid.IntRange(1, 1200).Draw(t, "at")) * time.Second
+			}
+		}
+		s.run(2*time.Hour - time.Second)
+		if s.crowd != "" {
+			t.Fatal(s.crowd)
+		}
+		if left := s.unsettled(); len(left) > 0 {
+			t.Fatalf("%v are left after %s", left, s.now)
+		}
+	})
+}
+
+// The control: when each looks at its own grant only, two grants of one at a time make two.
+func TestGrantsBesideEachOtherControl(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		s := newSim(seed, 6)
+		s.grants(1, 1)
+		s.narrow = true
+		s.run(10 * time.Minute)
+		if s.crowd != "" {
+			return
+		}
+	}
+	t.Error("two grants of one each never made two: the simulation shows nothing")
 }
 
 // Controls: without the wait after a claim too many go at once, and without a budget all that can fail do.

@@ -8,11 +8,16 @@
 // many. (Lamport's bakery, doi:10.1145/361082.361093, with the grant's order for the numbers, and with a bound on delays
 // in place of waiting for answers: a node that is switched off must not hold up the others.)
 //
-// Where the LAN is split, each half sees itself alone: at most MaxUnavailable start in each of them. The cap is that of
-// one grant; who is at another bundle counts from when it has started.
+// A site may hold several grants, each with a cap of its own, and nodes that follow none. Whoever is at it counts, whatever
+// it installs; a node starts only if they are then no more than its own grant allows, and no more than the grant of anybody
+// who is at it allows. Of claims under different grants the one for the lower checksum has the place. The budget is that
+// of one revision, and so of one grant.
+//
+// Where the LAN is split, each half sees itself alone: at most MaxUnavailable start in each of them.
 package turn
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,7 +41,8 @@ const (
 type Said struct {
 	Phase    status.Phase
 	Reason   string
-	Checksum manifest.Digest // what it is to have
+	Checksum manifest.Digest // what it is to have; while it installs, what it installs
+	Claims   manifest.Digest // what it has claimed its turn for, under whatever grant; zero: nothing
 	For      time.Duration   // for how long it has been saying that, as far as we heard
 	Next     time.Time       // its next attempt, by its own account; zero: none
 	Silent   bool            // there is no session with it
@@ -47,12 +53,13 @@ type Said struct {
 // View is what a node knows when it asks whether it is its turn.
 type View struct {
 	Self     string
-	Now      time.Time       // by the clock of the site
-	Fresh    time.Duration   // how old the grant may be; 0: as old as its window
-	Others   map[string]Said // by name; those of the grant that are missing are silent for ever
-	Claimed  bool            // we have claimed our turn,
-	ClaimFor time.Duration   // for so long
-	Settling bool            // this daemon was started just now: who has not spoken may be about to
+	Now      time.Time               // by the clock of the site
+	Fresh    time.Duration           // how old the grant may be; 0: as old as its window
+	Others   map[string]Said         // of the site, by name; those of the grant that are missing are silent for ever
+	Caps     map[manifest.Digest]int // MaxUnavailable of the other grants of the site, by checksum
+	Claimed  bool                    // we have claimed our turn,
+	ClaimFor time.Duration           // for so long
+	Settling bool                    // this daemon was started just now: who has not spoken may be about to
 }
 
 // Step is what a node is to do.
@@ -103,20 +110,23 @@ func Decide(g *grant.Grant, v View) Verdict {
 		}
 	}
 	// Who is at it keeps its place; who waits for its turn and is named before us has the next one.
-	if before := s.of(func(o Said, i int) bool { return s.atIt(o, i) || i < me && s.ready(o, i) }, len(g.Starts)); len(before) >= g.MaxUnavailable {
-		return wait(grant.BatchNotReached, before, "place %d, %d at a time: waits for", me+1, g.MaxUnavailable)
+	before := s.anywhere(func(o Said, name string, i int) bool {
+		return s.atIt(o) || i >= 0 && i < me && s.ready(o, i) || s.claims(o) && s.yields(o, name, i)
+	})
+	if most := s.most(); len(before) >= most {
+		return wait(grant.BatchNotReached, before, "place %d, %d at a time: waits for", me+1, most)
 	}
-	if len(g.Starts) == 1 {
+	if len(g.Starts) == 1 && len(v.Others) == 0 {
 		return Verdict{Step: Go}
 	}
-	rivals := s.of(func(o Said, i int) bool { return s.atIt(o, i) || s.claims(o, i) }, len(g.Starts))
-	if !v.Claimed || v.ClaimFor < Settle || len(rivals) >= g.MaxUnavailable {
+	rivals := s.anywhere(func(o Said, _ string, _ int) bool { return s.atIt(o) || s.claims(o) })
+	if !v.Claimed || v.ClaimFor < Settle || len(rivals) >= s.most() {
 		return Verdict{Step: Claim}
 	}
 	return Verdict{Step: Go}
 }
 
-// site is what is known of the nodes of a grant.
+// site is what is known of the nodes of a site and of a grant.
 type site struct {
 	g *grant.Grant
 	v View
@@ -139,6 +149,38 @@ func (s site) of(holds func(o Said, i int) bool, n int) (names []string) {
 	return names
 }
 
+// anywhere are the others of whom something holds, whether the grant names them or not; i is their place, -1 if it does not.
+func (s site) anywhere(holds func(o Said, name string, i int) bool) (names []string) {
+	names = s.of(func(o Said, i int) bool { return holds(o, s.g.Starts[i].Node, i) }, len(s.g.Starts))
+	for name, o := range s.v.Others {
+		if _, named := s.g.Place(name); !named && holds(o, name, -1) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// most is how many may be at it: what the grant says, and the grants of those who are at it or claim to be.
+func (s site) most() int {
+	most := s.g.MaxUnavailable
+	for _, o := range s.v.Others {
+		for _, c := range []manifest.Digest{o.Checksum, o.Claims} {
+			if cap, ok := s.v.Caps[c]; ok && (s.atIt(o) || s.claims(o)) {
+				most = min(most, cap)
+			}
+		}
+	}
+	return most
+}
+
+// yields: we give way to a claim. Within the grant its order says so (ready); between grants the lower checksum has it.
+func (s site) yields(o Said, name string, i int) bool {
+	if c := bytes.Compare(o.Claims[:], s.g.Checksum[:]); c != 0 {
+		return c < 0
+	}
+	return i < 0 && name < s.v.Self
+}
+
 func (s site) deadline() time.Duration { return time.Duration(s.g.Deadline) * time.Second }
 
 func (s site) failed(o Said, _ int) bool {
@@ -151,19 +193,17 @@ func (s site) failed(o Said, _ int) bool {
 
 // atIt: the node has started, whatever it installs, and may still be out of service. One that fell silent meanwhile
 // starts its machine again, or will not come back: its place is kept for as long as that of the others.
-func (s site) atIt(o Said, _ int) bool {
+func (s site) atIt(o Said) bool {
 	return !o.Unheard && (o.Phase == status.Installing || o.Silent && claimed(o)) && o.For < s.deadline()
 }
 
-func claimed(o Said) bool { return o.Reason == Starting }
+func claimed(o Said) bool { return o.Claims != manifest.Digest{} }
 
-func (s site) claims(o Said, _ int) bool {
-	return !o.Unheard && claimed(o) && o.Checksum == s.g.Checksum && o.For < s.deadline()
-}
+func (s site) claims(o Said) bool { return !o.Unheard && claimed(o) && o.For < s.deadline() }
 
 // ready: the node could go, and says that it waits for its turn only.
 func (s site) ready(o Said, i int) bool {
-	return !o.Silent && !o.Unheard && o.Checksum == s.g.Checksum && (claimed(o) || o.Reason == grant.BatchNotReached && s.reached(i)) && o.For < s.deadline()
+	return !o.Silent && !o.Unheard && o.Checksum == s.g.Checksum && (o.Claims == s.g.Checksum || o.Reason == grant.BatchNotReached && s.reached(i)) && o.For < s.deadline()
 }
 
 func (s site) reached(i int) bool { return !s.v.Now.Before(grant.Time(s.g.Starts[i].After)) }

@@ -33,6 +33,7 @@ func TestDecide(t *testing.T) {
 	}
 	done, waits, begins := said(status.Installed, "Installed", time.Minute), said(status.Scheduled, grant.BatchNotReached, time.Minute), said(status.Scheduled, turn.Starting, time.Second)
 	works := said(status.Installing, "InstallerRunning", time.Minute)
+	begins.Claims = two
 	silent := func(o turn.Said, ago time.Duration) turn.Said {
 		o.Silent, o.Quiet = true, ago
 		return o
@@ -87,6 +88,16 @@ func TestDecide(t *testing.T) {
 		{name: "none may fail", a: failed, b: done, d: waits, change: func(g *grant.Grant, _ *turn.View) { g.MaxFailures = 0 }, says: "used up by a"},
 		{name: "halted", a: done, b: done, d: done, change: func(g *grant.Grant, _ *turn.View) { g.Halted = "paused by alice" }, says: "paused by alice"},
 		{name: "expired", a: done, b: done, d: done, change: func(_ *grant.Grant, v *turn.View) { v.Now = opens.Add(2 * time.Hour) }, says: "was until"},
+		{name: "one of another grant is at it", a: done, b: done, d: done, change: beside(elsewhere(works, 1)), says: "1 at a time: waits for x"},
+		{name: "one of another grant claims it and goes first", a: done, b: done, d: done, change: beside(elsewhere(begins, 0)), says: "waits for x"},
+		{name: "one of another grant claims it and we go first", a: done, b: done, d: done, change: beside(elsewhere(begins, 255)), step: turn.Claim},
+		{name: "one of another grant waits", a: done, b: done, d: done, change: beside(elsewhere(waits, 0)), step: turn.Go},
+		{name: "two places, and the other grant has one", a: done, b: done, d: done, change: func(g *grant.Grant, v *turn.View) {
+			g.MaxUnavailable, v.Others["x"], v.Caps = 2, elsewhere(works, 1), map[manifest.Digest]int{{1}: 1}
+		}, says: "1 at a time: waits for x"},
+		{name: "two places, and nobody is at the other grant's", a: done, b: works, d: done, change: func(g *grant.Grant, v *turn.View) {
+			g.MaxUnavailable, v.Others["x"], v.Caps = 2, elsewhere(waits, 1), map[manifest.Digest]int{{1}: 1}
+		}, step: turn.Claim},
 		{name: "alone", change: func(g *grant.Grant, v *turn.View) { g.Starts, g.First, v.Others = g.Starts[2:3], 0, nil }, step: turn.Go},
 	} {
 		g := grantOf("a", "b", "c", "d")
@@ -101,6 +112,26 @@ func TestDecide(t *testing.T) {
 	}
 	if v := turn.Decide(nil, turn.View{Self: "c", Now: opens}); v.Step != turn.Wait || v.Reason != grant.LeaseMissing {
 		t.Errorf("without a grant: %+v", v)
+	}
+}
+
+// elsewhere is what a node says of a bundle whose checksum begins with this byte.
+func elsewhere(o turn.Said, first byte) turn.Said {
+	o.Checksum = manifest.Digest{first}
+	if o.Claims != (manifest.Digest{}) {
+		o.Claims = o.Checksum
+		if first == 0 {
+			o.Claims[1] = 1 // none would be no claim
+		}
+	}
+	return o
+}
+
+// beside adds a node that the grant does not name, to one that has claimed for long enough.
+func beside(o turn.Said) func(*grant.Grant, *turn.View) {
+	return func(g *grant.Grant, v *turn.View) {
+		claimed(turn.Settle)(g, v)
+		v.Others["x"] = o
 	}
 }
 
