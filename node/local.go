@@ -54,6 +54,7 @@ func (n *Node) localAPI() http.Handler {
 		out.Explain(out.At)
 		api.WriteJSON(w, out)
 	})
+	mux.HandleFunc("GET "+api.PathLocalPolicies, n.localPolicies)
 	mux.HandleFunc("POST "+api.PathLocalImport, func(w http.ResponseWriter, r *http.Request) {
 		out, err := n.importStick(r.Context(), api.Body(w, r, manifest.MaxTotalBytes))
 		if err != nil {

@@ -57,3 +57,11 @@ func (o *output) structured(w io.Writer, document any, each func(emit func(any) 
 	}
 	return cli.JSON(w, document)
 }
+
+// screen prints a document: as a screen, or in one of the forms for programs.
+func (o *output) screen(w io.Writer, document any, draw func(io.Writer) error) error {
+	if o.forPeople() {
+		return draw(w)
+	}
+	return o.structured(w, document, nil)
+}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -95,21 +94,15 @@ type reply struct {
 type asker func(context.Context) (reply, error)
 
 func (s *statusFlags) source(site string) (asker, error) {
-	access, found, err := s.access.Resolve(s.env.Getenv)
+	who, err := s.speaker(s.socket)
 	if err != nil {
 		return nil, err
 	}
-	if s.socket != "" || !found {
-		return s.local(site)
-	}
-	client, err := api.NewClient(access)
-	if err != nil {
-		return nil, err
-	}
+	client, seeder := who.(*api.Client)
 	switch {
-	case site != "":
+	case !seeder || site != "":
 		return func(ctx context.Context) (reply, error) {
-			x, err := client.Site(ctx, site)
+			x, err := who.Site(ctx, site)
 			return reply{site: &x}, err
 		}, nil
 	case s.out.format == "table" || s.out.format == "wide" || s.out.format == "name":
@@ -121,28 +114,6 @@ func (s *statusFlags) source(site string) (asker, error) {
 	return func(ctx context.Context) (reply, error) {
 		f, err := client.Status(ctx)
 		return reply{fleet: &f}, err
-	}, nil
-}
-
-func (s *statusFlags) local(site string) (asker, error) {
-	socket := s.socket
-	if socket == "" {
-		socket = nodeSocket
-	}
-	client, err := api.NewNodeClient(socket)
-	if err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context) (reply, error) {
-		x, err := client.Status(ctx)
-		var p *problem.Error
-		if s.socket == "" && errors.As(err, &p) && p.Code == problem.DaemonUnreachable {
-			p.WithNext("on a node, check that meshd runs; elsewhere name the seeder: --server, MESHCTL_SERVER or ~/.config/meshctl/config.yaml")
-		}
-		if err == nil && site != "" && x.Site != site {
-			err = problem.New(problem.NotFound, "this node is of site %s and knows no site %s", x.Site, site).WithNext("ask the seeder: --server")
-		}
-		return reply{site: &x}, err
 	}, nil
 }
 

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -21,23 +21,31 @@ import (
 // whyFlags of "meshctl why".
 type whyFlags struct {
 	server
-	out output
+	out    output
+	socket string
 }
 
 func newWhy(env cli.Env) *cobra.Command {
 	f := &whyFlags{server: server{env: env}}
 	c := &cobra.Command{
-		Use:   "why SITE/NODE",
-		Short: "say why a node is in the state it is in, and what comes next",
-		Long: `Why puts together what the seeder knows of a node: what the policy asks for and
-when it may be installed, how much of it is there, what came of the last try, and
-when the next one is.`,
-		Example: `  meshctl why store-0417/pos-03`,
-		Args:    cli.Args(1, 1, "SITE/NODE"),
-		RunE:    f.run,
+		Use:   "why SITE/NODE | SITE",
+		Short: "say why a node, or a site, is in the state it is in, and what comes next",
+		Long: `Why puts together what is known of a node, in at most six lines: the phase and its
+reason, the policy that won and by what, when it may be installed, its batch and the
+grant it waits for or holds, how much of the bundle is there, and when it tries next.
+-o wide adds what is in force and what came of the last try.
+
+Of a site it says who is heard, who waits for what, and what happens without the seeder.
+
+On a node, with no seeder configured, it asks the local daemon, and works with the WAN down.`,
+		Example: `  meshctl why store-0417/pos-03
+  meshctl why store-0417`,
+		Args: cli.Args(1, 1, "SITE/NODE or SITE"),
+		RunE: f.run,
 	}
 	f.addFlags(c, callTimeout)
-	f.out.addFlags(c, "text", "json")
+	f.out.addFlags(c, "text", "wide", "json", "yaml")
+	c.Flags().StringVar(&f.socket, "socket", "", "ask the daemon at this `path` (default "+nodeSocket+" when no seeder is named)")
 	return c
 }
 
@@ -50,9 +58,11 @@ type answerWhy struct {
 	Headline   string              `json:"headline"`
 	Node       status.Seen         `json:"node"`
 	Policy     *api.PolicyInfo     `json:"policy,omitempty"`
+	Priority   int                 `json:"priority"`
 	MatchedBy  map[string]string   `json:"matchedBy,omitempty"`
 	AlsoMatch  []string            `json:"alsoMatched"` // other policies for the same bundle
 	Window     string              `json:"window,omitempty"`
+	Next       string              `json:"next"`           // what comes next, and when
 	Last       *api.RecordedReport `json:"last,omitempty"` // outcome
 }
 
@@ -61,50 +71,41 @@ func (f *whyFlags) run(c *cobra.Command, args []string) error {
 		return err
 	}
 	site, node, err := place(c, args)
-	if err == nil && node == "" {
-		err = cli.Usage(c, "%q: want SITE/NODE", args[0])
-	}
 	if err != nil {
 		return err
 	}
-	client, err := f.client()
+	who, err := f.server.speaker(f.socket)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := f.within(c.Context())
 	defer cancel()
-	a, err := whyOf(ctx, client, site, node)
+	s, err := who.Site(ctx, site)
 	if err != nil {
 		return err
 	}
-	if f.out.json {
-		return cli.JSON(f.env.Stdout, a)
+	policies, err := who.Policies(ctx)
+	if err != nil {
+		return err
 	}
-	return a.write(f.env.Stdout)
+	if node == "" {
+		a := siteReasons(s, policies)
+		return f.out.screen(f.env.Stdout, a, a.write)
+	}
+	n, err := nodeOf(s, node)
+	if err != nil {
+		return err
+	}
+	page, err := who.Reports(ctx, api.ReportQuery{Site: site, Node: node, Newest: true, Limit: lastReports})
+	if err != nil {
+		return err
+	}
+	a := reasonsOf(s, n, policies, page.Reports)
+	return f.out.screen(f.env.Stdout, a, func(w io.Writer) error { return a.write(w, f.out.wide()) })
 }
 
 // lastReports is how far back the last outcome is looked for: between two outcomes a node says six things at most.
 const lastReports = 20
-
-func whyOf(ctx context.Context, client *api.Client, site, node string) (*answerWhy, error) {
-	s, err := client.Site(ctx, site)
-	if err != nil {
-		return nil, err
-	}
-	n, err := nodeOf(s, node)
-	if err != nil {
-		return nil, err
-	}
-	policies, err := client.Policies(ctx)
-	if err != nil {
-		return nil, err
-	}
-	page, err := client.Reports(ctx, api.ReportQuery{Site: site, Node: node, Newest: true, Limit: lastReports})
-	if err != nil {
-		return nil, err
-	}
-	return reasonsOf(s, n, policies, page.Reports), nil
-}
 
 // reasonsOf puts the answer together. Pure.
 func reasonsOf(s status.Site, n status.Seen, policies []api.PolicyInfo, reports []api.RecordedReport) *answerWhy {
@@ -114,10 +115,10 @@ func reasonsOf(s status.Site, n status.Seen, policies []api.PolicyInfo, reports 
 		switch {
 		case p == nil:
 		case n.Desired != nil && policies[i].Name == n.Desired.Policy:
-			a.Policy, a.MatchedBy = &policies[i], p.Selector.Labels
+			a.Policy, a.MatchedBy, a.Priority = &policies[i], p.Selector.Labels, p.Priority
 			a.Window = windowLine(p, s.Timezone, s.AsOf)
 		case n.Desired != nil && p.Bundle.Name == n.Desired.Bundle && p.Matches(n.Labels):
-			a.AlsoMatch = append(a.AlsoMatch, p.Name)
+			a.AlsoMatch = append(a.AlsoMatch, fmt.Sprintf("%s (priority %d)", p.Name, p.Priority))
 		}
 	}
 	for i := len(reports) - 1; i >= 0; i-- {
@@ -126,6 +127,7 @@ func reasonsOf(s status.Site, n status.Seen, policies []api.PolicyInfo, reports 
 			break
 		}
 	}
+	a.Next = nextLine(n, s)
 	return a
 }
 
@@ -237,54 +239,137 @@ func headline(n status.Seen) string {
 	return cli.Printable(n.Node.Node + " " + line)
 }
 
-func (a *answerWhy) write(w io.Writer) error {
+// nextLine says when the node tries again by itself, or what a person can do where it does not.
+func nextLine(n status.Seen, s status.Site) string {
+	place := s.Site + "/" + n.Node.Node
+	switch {
+	case n.LastSeen.IsZero():
+		return "when it is heard of: does meshd run there?"
+	case n.Quarantine != "" || n.Phase == status.Quarantined:
+		return "none until it verifies again, or: meshctl quarantine release " + place
+	case n.Phase == status.Installed:
+		return "none: it is done"
+	case status.Final(n.Phase) && n.Desired != nil:
+		return "none until the policy asks for another release, or: meshctl retry " + n.Desired.Bundle + " --site " + s.Site + " --node " + n.Node.Node
+	case status.Final(n.Phase), n.NextAttempt == nil:
+		return "none until a policy asks for a release"
+	case n.NextAttempt.After(s.AsOf):
+		return fmt.Sprintf("%s (in %s)", date(s.Timezone, *n.NextAttempt), cli.Age(n.NextAttempt.Sub(s.AsOf)))
+	case n.Silent:
+		return "by itself, in its window, without being seen here"
+	}
+	return "now: it is at it"
+}
+
+// write is the answer in at most six lines; wide, in as many as there is to say.
+func (a *answerWhy) write(w io.Writer, wide bool) error {
 	n := a.Node
 	var t cli.Table
+	t.Row("  phase", a.phase())
 	if p := a.Policy; p != nil {
-		line := fmt.Sprintf("%s, matched by %s", policyOf(n.Node), cli.Printable(pairs(a.MatchedBy)))
+		line := fmt.Sprintf("%s, matched by %s (priority %d; also matched: %s)", policyOf(n.Node), cli.Printable(pairs(a.MatchedBy)), a.Priority, cmp.Or(cli.Printable(strings.Join(a.AlsoMatch, ", ")), "none"))
 		if p.Revision != n.Desired.Revision {
 			line += fmt.Sprintf("; revision %d is in force and has not reached it", p.Revision)
-		}
-		if len(a.AlsoMatch) > 0 {
-			line += "; also matched: " + cli.Printable(strings.Join(a.AlsoMatch, ", "))
 		}
 		t.Row("  policy", line)
 		t.Row("  window", a.Window)
 	} else if n.Desired != nil {
 		t.Row("  policy", policyOf(n.Node)+", which is not in force any more or cannot be read here")
+	} else if !n.LastSeen.IsZero() {
+		t.Row("  policy", "none is in force there; its labels: "+cmp.Or(cli.Printable(pairs(n.Labels)), "none"))
 	}
-	if x := n.Transfer; x.Chunks > 0 {
-		t.Row("  content", fmt.Sprintf("%d of %d chunks verified", x.ChunksHave, x.Chunks))
+	if line := a.batchLine(); line != "" {
+		t.Row("  batch", line)
 	}
-	for _, i := range n.Installed {
-		t.Row("  in force", fmt.Sprintf("%s %s since %s", cli.Printable(i.Bundle), cli.Printable(i.Version), date(a.Timezone, i.Since)))
-	}
-	if n.Snapshot != "" {
-		t.Row("  snapshot", cli.Printable(n.Snapshot)+" of the state before")
-	}
-	if n.Reboot != "" {
-		t.Row("  reboot", "needed: "+cli.Printable(n.Reboot))
-	}
-	if n.Order != "" {
-		t.Row("  order", cli.Printable(n.Order))
-	}
-	if n.NextAttempt != nil {
-		t.Row("  next try", date(a.Timezone, *n.NextAttempt))
-	}
-	if a.Last != nil {
-		t.Row("  last", fmt.Sprintf("%s, %s: %s", date(a.Timezone, a.Last.Body.Occurred), outcome(a.Last.Body), eventLine(*a.Last)))
-		for _, line := range eventDetails(a.Last.Body, false) {
-			t.Row("", line)
-		}
-		for _, line := range lines(a.Last.Body.Log) {
-			t.Row("", "| "+line)
-		}
+	t.Row("  next try", cli.Printable(a.Next))
+	if wide {
+		a.more(&t)
 	}
 	if _, err := fmt.Fprintln(w, a.Headline+"."); err != nil {
 		return err
 	}
 	_, err := t.WriteTo(w)
 	return err
+}
+
+// phase says the phase, its reason and code, and what else a person has to know of the node.
+func (a *answerWhy) phase() string {
+	n := a.Node
+	out := []string{dash(string(n.Phase))}
+	if n.Reason != "" && n.Reason != string(n.Phase) {
+		out[0] += ", " + cli.Printable(n.Reason)
+	}
+	if n.Code != "" {
+		out[0] += fmt.Sprintf(" (meshctl explain %s)", cli.Printable(n.Code))
+	}
+	if a.Last != nil && a.Last.Body.Phase == n.Phase && status.Final(n.Phase) {
+		out[0] += " since " + date(a.Timezone, a.Last.Body.Occurred)
+	}
+	if n.Silent && !n.LastSeen.IsZero() {
+		out = append(out, "not heard for "+cli.Age(a.AsOf.Sub(n.LastSeen)))
+	}
+	if n.Missed > 0 {
+		out = append(out, cli.Count(n.Missed, "window")+" missed")
+	}
+	if n.Quarantine != "" {
+		out = append(out, "under quarantine: "+cli.Printable(n.Quarantine))
+	}
+	if n.Reboot != "" {
+		out = append(out, "reboot needed: "+cli.Printable(n.Reboot))
+	}
+	if n.Order != "" {
+		out = append(out, cli.Printable(n.Order))
+	}
+	return strings.Join(out, "; ")
+}
+
+// batchLine says which batch, by which grant, and how much of the bundle is there.
+func (a *answerWhy) batchLine() string {
+	n, ordered := a.Node, true
+	if a.Policy != nil {
+		p := parsed(*a.Policy)
+		ordered = p != nil && p.Rollout != nil
+	}
+	var out []string
+	switch {
+	case n.Batch > 0:
+		out = append(out, fmt.Sprintf("%d, by grant %d", n.Batch, n.Grant))
+	case n.Grant > 0:
+		out = append(out, fmt.Sprintf("none yet; its site holds grant %d", n.Grant))
+	case n.Desired == nil || n.Phase == status.Installed:
+	case ordered:
+		out = append(out, "none yet; its site has no grant for it")
+	default:
+		out = append(out, "the policy has none")
+	}
+	if x := n.Transfer; x.Chunks > 0 {
+		out = append(out, fmt.Sprintf("content %d of %d chunks verified", x.ChunksHave, x.Chunks))
+	}
+	return strings.Join(out, "; ")
+}
+
+// more is what there is to say beyond six lines.
+func (a *answerWhy) more(t *cli.Table) {
+	n := a.Node
+	for _, i := range n.Installed {
+		t.Row("  in force", fmt.Sprintf("%s %s since %s", cli.Printable(i.Bundle), cli.Printable(i.Version), date(a.Timezone, i.Since)))
+	}
+	for _, b := range n.Beside {
+		t.Row("  beside", fmt.Sprintf("%s: %s, %s, next try %s", cli.Printable(b.Bundle), dash(string(b.Phase)), cli.Printable(b.Reason), nextTry(b.NextAttempt)))
+	}
+	if n.Snapshot != "" {
+		t.Row("  snapshot", cli.Printable(n.Snapshot)+" of the state before")
+	}
+	if a.Last == nil {
+		return
+	}
+	t.Row("  last", fmt.Sprintf("%s, %s: %s", date(a.Timezone, a.Last.Body.Occurred), outcome(a.Last.Body), eventLine(*a.Last)))
+	for _, line := range eventDetails(a.Last.Body, false) {
+		t.Row("", line)
+	}
+	for _, line := range lines(a.Last.Body.Log) {
+		t.Row("", "| "+line)
+	}
 }
 
 func pairs(m map[string]string) string {

@@ -75,11 +75,58 @@ func TestWhyScreen(t *testing.T) {
 		if i == 5 {
 			reports = nil
 		}
+		a := reasonsOf(s, n, policies, reports)
+		for form, wide := range map[string]bool{"": false, "-wide": true} {
+			var b strings.Builder
+			if err := a.write(&b, wide); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+form, b.String())
+			if lines := strings.Count(b.String(), "\n"); !wide && lines > 6 {
+				t.Errorf("%s: %d lines", name, lines)
+			}
+		}
+	}
+}
+
+// Whatever a node is in, why says it in six lines, with a reason and what comes next.
+func TestWhyEveryPhase(t *testing.T) {
+	s := sample()
+	policies := []api.PolicyInfo{policyInfo(t, "retail", 4, "pos-rhel9", "  schedule: {maintenanceWindow: \"Tue 02:00-04:00\", timezone: America/Chicago}\n")}
+	for _, p := range append(status.Order(), "OfANewerNode") {
+		for _, n := range s.Nodes {
+			for _, n.Silent = range []bool{false, true} {
+				n.Phase = p
+				n.Explain(asOf)
+				var b strings.Builder
+				a := reasonsOf(s, n, policies, nil)
+				if err := a.write(&b, false); err != nil {
+					t.Fatal(err)
+				}
+				if lines := strings.Count(b.String(), "\n"); lines > 6 || a.Next == "" || !strings.Contains(b.String(), "\n  next try  ") {
+					t.Errorf("%s, silent %v:\n%s", p, n.Silent, b.String())
+				}
+			}
+		}
+	}
+}
+
+func TestWhySiteScreen(t *testing.T) {
+	mixed, silent, none := sample(), sample(), sample()
+	for i := range silent.Nodes {
+		silent.Nodes[i].Silent = true
+	}
+	none.Nodes, none.Bundles = nil, nil
+	for name, s := range map[string]status.Site{"why-site": mixed, "why-site-silent": silent, "why-site-empty": none} {
 		var b strings.Builder
-		if err := reasonsOf(s, n, policies, reports).write(&b); err != nil {
+		a := siteReasons(s, []api.PolicyInfo{policyInfo(t, "retail", 3, "pos-rhel9", "  schedule: {maintenanceWindow: \"Tue 02:00-04:00\", timezone: site}\n")})
+		if err := a.write(&b); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, name, b.String())
+		if lines := strings.Count(b.String(), "\n"); lines > 6 {
+			t.Errorf("%s: %d lines", name, lines)
+		}
 	}
 }
 

@@ -39,6 +39,14 @@ func (c *NodeClient) Node(ctx context.Context) (status.Node, error) {
 	return ask[status.Node](ctx, &c.caller, call{method: http.MethodGet, path: PathLocalNode}, nil)
 }
 
+// PathLocalPolicies lists the policies that a node holds, those among them that do not select it.
+const PathLocalPolicies = "/v1/policies"
+
+// Policies returns the policies that the node holds, each verified by it.
+func (c *NodeClient) Policies(ctx context.Context) ([]PolicyInfo, error) {
+	return ask[[]PolicyInfo](ctx, &c.caller, call{method: http.MethodGet, path: PathLocalPolicies}, nil)
+}
+
 // Import streams a stick file to the node and waits until it is verified and stored. It is not retried: the reader may
 // be consumed.
 func (c *NodeClient) Import(ctx context.Context, stick io.Reader) (ImportResult, error) {
