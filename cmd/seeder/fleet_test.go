@@ -39,21 +39,42 @@ func BenchmarkFleet(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	bin := b.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin, ".", "../meshctl").CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
-	}
+	bin := programs(b)
 	b.Run("SQLite", func(b *testing.B) {
 		for b.Loop() {
-			benchFleet(b, bin, nodes, "")
+			lifeOfFleet(b, fleetSize{bin: bin, nodes: nodes, rest: 20 * time.Second, runs: 5, watchers: 50})
 		}
 	})
 	b.Run("PostgreSQL", func(b *testing.B) {
 		server := postgres.Start(b)
 		for b.Loop() {
-			benchFleet(b, bin, nodes, server.Fresh())
+			lifeOfFleet(b, fleetSize{bin: bin, database: server.Fresh(), nodes: nodes, rest: 20 * time.Second, runs: 5, watchers: 50})
 		}
 	})
+}
+
+// The same with a small fleet: every row is there, and nothing takes its time.
+func TestFleet(t *testing.T) {
+	lifeOfFleet(t, fleetSize{bin: programs(t), nodes: 60, runs: 1, watchers: 3})
+}
+
+// fleetSize is how much of it there is.
+type fleetSize struct {
+	bin, database string // the programs; empty: SQLite
+	nodes         int
+	rest          time.Duration // how long the fleet at rest is looked at
+	runs          int           // of each command
+	watchers      int
+}
+
+// programs builds seeder and meshctl.
+func programs(b testing.TB) string {
+	b.Helper()
+	bin := b.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin, ".", "../meshctl").CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	return bin
 }
 
 // profile writes a CPU profile of each ten seconds, and what is on the heap after them.
@@ -82,7 +103,7 @@ func profile(dir string) {
 
 // figures is a table of what was measured.
 type figures struct {
-	b     *testing.B
+	b     testing.TB
 	lines []string
 }
 
@@ -97,7 +118,11 @@ func (f *figures) print() {
 		fmt.Fprintln(t, l)
 	}
 	t.Flush()
-	fmt.Printf("\n%s\n%s\n", f.b.Name(), out.String()) // a benchmark's log is cut after ten lines
+	if _, ok := f.b.(*testing.T); ok {
+		f.b.Logf("\n%s", out.String())
+	} else {
+		fmt.Printf("\n%s\n%s\n", f.b.Name(), out.String()) // a benchmark's log is cut after ten lines
+	}
 }
 
 // screens are the commands that an operator waits for.
@@ -113,8 +138,23 @@ func screens(dir string) [][]string {
 	}
 }
 
-func benchFleet(b *testing.B, bin string, nodes int, database string) {
-	dir := b.TempDir()
+// rowsOf is how many lines a command prints of such a fleet; 0: not said.
+func rowsOf(command string, nodes, sites int) int {
+	switch command {
+	case "node list":
+		return nodes + 1
+	case "site list":
+		return sites + 1
+	case "compliance -o csv", "compliance --as-of YESTERDAY -o csv":
+		return 3*nodes + 1 // each has receipts of three bundles
+	case "version":
+		return 1
+	}
+	return 0
+}
+
+func lifeOfFleet(b testing.TB, z fleetSize) {
+	dir, bin, nodes, database := b.TempDir(), z.bin, z.nodes, z.database
 	state := filepath.Join(dir, "st")
 	flags, release := keys(b, dir)
 	if database != "" {
@@ -141,7 +181,7 @@ func benchFleet(b *testing.B, bin string, nodes int, database string) {
 	m := meshctl{exe: filepath.Join(bin, "meshctl"), config: filepath.Join(state, "admin.json")}
 	empty := map[string]run{}
 	for _, s := range screens(dir) {
-		empty[strings.Join(s, " ")] = m.median(b, 3, true, s...)
+		empty[strings.Join(s, " ")] = m.median(b, z.runs, true, s...)
 	}
 	p.signal(b, os.Interrupt)
 
@@ -197,18 +237,21 @@ func benchFleet(b *testing.B, bin string, nodes int, database string) {
 	rest, stop := context.WithCancel(ctx)
 	beats := make(chan error, 1)
 	go func() { beats <- heartbeat(rest, voices) }()
-	time.Sleep(5 * time.Second)
+	time.Sleep(z.rest / 4)
 	before, began = usage(b, p), time.Now()
-	time.Sleep(20 * time.Second)
+	time.Sleep(z.rest)
 	f.add("at rest, with a rollout over all nodes", "%.3f CPU s in a second", (usage(b, p).cpu-before.cpu)/time.Since(began).Seconds())
 	f.add("resident, at rest", "%.0f MB", usage(b, p).rss)
 
 	f.add("", "")
-	f.add("meshctl as a process, median of 5", "ms\tfleet without nodes\tratio\tbytes")
+	f.add(fmt.Sprintf("meshctl as a process, median of %d", z.runs), "ms\tfleet without nodes\tratio\tbytes")
 	for _, s := range screens(dir) {
 		line := strings.Join(s, " ")
-		r := m.median(b, 5, false, s...)
+		r := m.median(b, z.runs, false, s...)
 		e := empty[line]
+		if n, want := strings.Count(r.stdout, "\n"), rowsOf(line, nodes, len(voices)); want > 0 && n != want {
+			b.Errorf("meshctl %s: %d lines, want %d", line, n, want)
+		}
 		f.add(strings.ReplaceAll(line, dir+"/", ""), "%.0f\t%.0f\t%.1f\t%d", r.ms, e.ms, r.ms/e.ms, r.bytes)
 	}
 	for _, lines := range []bool{false, true} {
@@ -228,7 +271,7 @@ func benchFleet(b *testing.B, bin string, nodes int, database string) {
 	if err := <-beats; err != nil {
 		b.Fatal(err)
 	}
-	fanOut(b, f, p, voices, func(v *voice) { v.state(x.Manifest, x.Digest, status.Installing) })
+	fanOut(b, f, p, z.watchers, voices, func(v *voice) { v.state(x.Manifest, x.Digest, status.Installing) })
 	lost := 0
 	for _, v := range voices {
 		lost += v.lost
@@ -241,7 +284,7 @@ func benchFleet(b *testing.B, bin string, nodes int, database string) {
 }
 
 // settle waits until the seeder has heard all of it.
-func settle(b *testing.B, p *process, nodes int, phase status.Phase) {
+func settle(b testing.TB, p *process, nodes int, phase status.Phase) {
 	b.Helper()
 	for end := time.Now().Add(time.Minute); ; {
 		s, err := p.admin.Fleet(b.Context(), false)
@@ -279,12 +322,8 @@ func heartbeat(ctx context.Context, voices []*voice) error {
 }
 
 // fanOut lets every node say something new while many watch.
-func fanOut(b *testing.B, f *figures, p *process, voices []*voice, news func(*voice)) {
-	const watchers = 50
-	nodes := 0
-	for _, v := range voices {
-		nodes += len(v.names)
-	}
+func fanOut(b testing.TB, f *figures, p *process, watchers int, voices []*voice, news func(*voice)) {
+	b.Helper()
 	voices = voices[:min(len(voices), 400)] // of more events at once than are kept a slow reader misses some
 	want := 0
 	for _, v := range voices {
@@ -336,6 +375,9 @@ func fanOut(b *testing.B, f *figures, p *process, voices []*voice, news func(*vo
 	}
 	lost := 0
 	missed.Range(func(any, any) bool { lost++; return true })
+	if full+lost < watchers {
+		b.Errorf("%d of %d watchers have all %d events, %d were told that they missed some", full, watchers, want, lost)
+	}
 	f.add(fmt.Sprintf("%d events to %d watchers", want, watchers), "%d have all after %.1f s, %d were told that they missed some, seeder's CPU %.1f s", full, took, lost, after.cpu-before.cpu)
 }
 
@@ -343,14 +385,15 @@ func fanOut(b *testing.B, f *figures, p *process, voices []*voice, news func(*vo
 type meshctl struct{ exe, config string }
 
 type run struct {
-	ms    float64
-	bytes int
+	ms     float64
+	bytes  int
+	stdout string
 }
 
-func (m meshctl) run(b *testing.B, args ...string) (run, string, error) {
+func (m meshctl) run(b testing.TB, args ...string) (run, string, error) {
 	b.Helper()
 	for i, a := range args {
-		a = strings.Replace(a, "SITE", "site-0007", 1)
+		a = strings.Replace(a, "SITE", "site-0003", 1)
 		args[i] = strings.Replace(a, "YESTERDAY", time.Now().Add(-12*time.Hour).UTC().Format(time.RFC3339), 1)
 	}
 	c := exec.CommandContext(b.Context(), m.exe, args...)
@@ -359,10 +402,10 @@ func (m meshctl) run(b *testing.B, args ...string) (run, string, error) {
 	c.Stdout, c.Stderr = &out, &errs
 	began := time.Now()
 	err := c.Run()
-	return run{float64(time.Since(began).Microseconds()) / 1e3, out.Len()}, errs.String(), err
+	return run{float64(time.Since(began).Microseconds()) / 1e3, out.Len(), out.String()}, errs.String(), err
 }
 
-func (m meshctl) must(b *testing.B, args ...string) {
+func (m meshctl) must(b testing.TB, args ...string) {
 	b.Helper()
 	if _, errs, err := m.run(b, args...); err != nil {
 		b.Fatalf("meshctl %v: %v\n%s", args, err, errs)
@@ -371,7 +414,7 @@ func (m meshctl) must(b *testing.B, args ...string) {
 
 // median runs a command so many times. 1 says that there are changes, 3 that a node needs attention, 10 that there is no
 // such site, where there is none.
-func (m meshctl) median(b *testing.B, times int, none bool, args ...string) run {
+func (m meshctl) median(b testing.TB, times int, none bool, args ...string) run {
 	b.Helper()
 	var all []run
 	for range times {
@@ -386,7 +429,7 @@ func (m meshctl) median(b *testing.B, times int, none bool, args ...string) run 
 	return all[len(all)/2]
 }
 
-func write(b *testing.B, dir, name, text string) string {
+func write(b testing.TB, dir, name, text string) string {
 	b.Helper()
 	name = filepath.Join(dir, name)
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {

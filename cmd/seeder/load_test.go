@@ -83,7 +83,7 @@ func benchUplinks(b *testing.B, sites int) {
 }
 
 // publish sends a bundle to a seeder, as "meshctl bundle push" does.
-func publish(b *testing.B, p *process, bundle *chunker.Bundle) *manifest.Catalog {
+func publish(b testing.TB, p *process, bundle *chunker.Bundle) *manifest.Catalog {
 	b.Helper()
 	sums, err := bundle.SignedSums()
 	if err != nil {
@@ -299,7 +299,7 @@ func noiseBundle(t testing.TB, dir string, size int, release *signer.KeyFile) *c
 // cost is what a process has used: CPU in seconds, memory in megabytes.
 type cost struct{ cpu, rss, peak float64 }
 
-func usage(b *testing.B, p *process) (c cost) {
+func usage(b testing.TB, p *process) (c cost) {
 	b.Helper()
 	proc := filepath.Join("/proc", strconv.Itoa(p.Process.Pid))
 	stat, err := os.ReadFile(filepath.Join(proc, "stat"))

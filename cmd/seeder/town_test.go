@@ -72,7 +72,7 @@ func (v *voice) Chunk(context.Context, *xfer.Session, chunk.ID) (xfer.Served, er
 func (v *voice) peer(i int) string { return api.PeerID(v.keys[i].Public().(ed25519.PublicKey)) }
 
 // enrolFleet writes sites and their nodes into the database of a seeder that does not run.
-func enrolFleet(b *testing.B, state, database string, nodes int) []*voice {
+func enrolFleet(b testing.TB, state, database string, nodes int) []*voice {
 	b.Helper()
 	key, err := os.ReadFile(filepath.Join(state, "roster.key"))
 	if err != nil {
@@ -209,7 +209,7 @@ func (v *voice) state(m *manifest.Manifest, d manifest.Digest, phase status.Phas
 func (v *voice) alive() { v.s.Send(&wire.SiteState{Nodes: []status.Node{}, Alive: v.names}) }
 
 // outbox is what the nodes of the site have not sent yet: the reports of a day.
-func (v *voice) outbox(b *testing.B) (out []*wire.Report) {
+func (v *voice) outbox(b testing.TB) (out []*wire.Report) {
 	b.Helper()
 	day := time.Now().Add(-24 * time.Hour).UTC().Truncate(time.Second)
 	for i, name := range v.names {
@@ -277,7 +277,7 @@ func (v *voice) drain(ctx context.Context, list []*wire.Report) error {
 }
 
 // all calls fn for every site, so many at a time.
-func all(b *testing.B, voices []*voice, parallel int, fn func(*voice) error) {
+func all(b testing.TB, voices []*voice, parallel int, fn func(*voice) error) {
 	b.Helper()
 	var g errgroup.Group
 	g.SetLimit(parallel)
