@@ -8,14 +8,21 @@ import (
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/node/swarm"
 )
 
 // Bytes that came and were spoilt are wasted; they do not make anything look as if it had been here before.
 func TestSpoiltBytesAreNotReused(t *testing.T) {
 	n := &Node{rec: &record{Transfer: map[string]count{}}, bundles: map[manifest.Digest]*heldBundle{}}
 	w := want{bundle: manifest.Digest{1}, ref: manifest.ChunkRef{Size: 1000}}
-	n.spoilt(w, 900)
+	n.spoilt(w, 900, false, swarm.WhyLocal)
 	if got, want := n.transfer(w.bundle), (status.Transfer{Wasted: 900}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	n.spoilt(w, 100, false, swarm.WhyCorrupt)
+	n.spoilt(w, 10, true, swarm.WhyCorrupt)
+	n.badDisk.Add(1)
+	if got, want := n.moved(), (status.Traffic{Spoilt: 1010, BadLAN: 1, BadWAN: 1, BadDisk: 1}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }

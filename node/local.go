@@ -55,6 +55,7 @@ func (n *Node) localAPI() http.Handler {
 		api.WriteJSON(w, out)
 	})
 	mux.HandleFunc("GET "+api.PathLocalPolicies, n.localPolicies)
+	mux.Handle("GET "+api.PathMetrics, n.metricsHandler())
 	mux.HandleFunc("POST "+api.PathLocalImport, func(w http.ResponseWriter, r *http.Request) {
 		out, err := n.importStick(r.Context(), api.Body(w, r, manifest.MaxTotalBytes))
 		if err != nil {

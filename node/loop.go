@@ -29,6 +29,7 @@ func (n *Node) loop(ctx context.Context) error {
 	defer t.Stop()
 	fast := true
 	n.began = time.Now()
+	n.traffic.Since = n.cfg.now().UTC()
 	n.calm, n.showed = time.Now(), reading{n.cfg.now().Round(0), time.Now()}
 	n.expect()
 	n.retarget()

@@ -62,6 +62,7 @@ type Node struct {
 	inForce atomic.Pointer[rosterInForce]         // the roster, for gossip
 	seeds   atomic.Pointer[[]string]              // addresses to call, for gossip
 	servedB atomic.Int64                          // chunk bytes served to neighbours
+	badDisk atomic.Int64                          // chunks that were found damaged on disk
 	leaving departure
 
 	// Owned by the loop.
@@ -118,6 +119,8 @@ type Node struct {
 	saves      trouble // of state.json
 	storing    trouble // of chunks
 	wanSaid    wanWord
+	traffic    status.Traffic
+	skewSaid   time.Duration // in our last statement
 	mine       status.Node
 	told       time.Time // when mine was last sent to neighbours
 	urgent     bool      // they have to hear at once
@@ -484,6 +487,7 @@ func (n *Node) allowDial(a netip.AddrPort) bool {
 // damaged is called by the store, from any goroutine, for a chunk that went bad on disk.
 func (n *Node) damaged(id chunk.ID) {
 	n.log.Warn("chunk damaged on disk: dropped, to be fetched again", "chunk", id.String())
+	n.badDisk.Add(1)
 	if n.done == nil {
 		return
 	}

@@ -214,7 +214,7 @@ func (n *Node) data(s *xfer.Session, m *wire.Data) error {
 		case err == nil:
 			n.arrived(w, m.Req, wan, added, size)
 		default:
-			n.spoilt(w, size)
+			n.spoilt(w, size, wan, why)
 			if why == swarm.WhyLocal {
 				n.storing.failed(n, err, "a chunk could not be stored")
 			}
@@ -234,11 +234,18 @@ func (n *Node) arrived(w want, req uint32, wan, added bool, payload int64) {
 	case wan:
 		c.FromWAN += w.ref.Size
 		c.WANPayload += payload
+		n.traffic.FromWAN += w.ref.Size
+		n.traffic.WANPayload += payload
 	default:
 		c.FromLAN += w.ref.Size
+		n.traffic.FromLAN += w.ref.Size
 	}
-	if !added {
+	switch {
+	case !added:
 		c.Wasted += w.ref.Size
+		n.traffic.Twice += w.ref.Size
+	case !wan:
+		n.traffic.Avoided += w.ref.Size
 	}
 	n.rec.Transfer[w.bundle.String()], n.dirty = c, true
 	n.storing.worked(n)
@@ -251,8 +258,16 @@ func (n *Node) arrived(w want, req uint32, wan, added bool, payload int64) {
 	n.step(swarm.Gained{Bundle: w.bundle, Number: w.number})
 }
 
-// spoilt accounts bytes that came for a chunk and could not be kept.
-func (n *Node) spoilt(w want, bytes int64) {
+// spoilt accounts bytes that came for a chunk and could not be kept, and why.
+func (n *Node) spoilt(w want, bytes int64, wan bool, why swarm.Why) {
+	n.traffic.Spoilt += bytes
+	switch {
+	case why != swarm.WhyCorrupt:
+	case wan:
+		n.traffic.BadWAN++
+	default:
+		n.traffic.BadLAN++
+	}
 	c := n.rec.Transfer[w.bundle.String()]
 	c.Spoilt += bytes
 	n.rec.Transfer[w.bundle.String()], n.dirty = c, true

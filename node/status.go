@@ -64,6 +64,9 @@ func (n *Node) describe() status.Node {
 			}
 		}
 		st.Transfer = n.transfer(show.Target.Checksum)
+		if st.Uplink {
+			st.Transfer.Rarest = n.sw.Rarest(show.Target.Checksum)
+		}
 		n.wanSaid.explain(&st, !n.sw.Paused().IsZero(), time.Now())
 		wait(&st, n.byName[n.nameOf(decodePeer(n.sw.Uplink()))])
 	}
@@ -78,6 +81,8 @@ func (n *Node) describe() status.Node {
 	st.Order = n.standing()
 	st.Transfer.Peers = len(n.nb)
 	st.Transfer.ToLAN = n.servedB.Load()
+	st.Traffic = n.moved()
+	st.SkewSeconds = n.skewWord()
 	for _, code := range slices.Sorted(maps.Keys(n.alarms)) {
 		st.Alarms = append(st.Alarms, n.alarms[code].Alarm)
 	}

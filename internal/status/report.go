@@ -49,7 +49,7 @@ type ReportBody struct {
 	// Of an install: all left out where there is nothing to say.
 	Packages []packages.Change `json:"packages,omitempty"` // what changed, at most MaxReportPackages
 	More     int               `json:"more,omitempty"`     // how many more changed
-	Seconds  int64             `json:"seconds,omitempty"`  // how long the install took
+	Seconds  int64             `json:"seconds,omitempty"`  // how long the install took; of Staged, from when the bundle was asked for until it was here
 	Snapshot string            `json:"snapshot,omitempty"` // of the state before, in the provider's words
 	Reboot   []string          `json:"reboot,omitempty"`   // why the machine has to be started again
 	Next     *time.Time        `json:"next,omitempty"`     // of a deferral: the next try

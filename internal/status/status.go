@@ -57,8 +57,10 @@ type Node struct {
 	Installed   []InstalledItem `json:"installed"`
 	Transfer    Transfer        `json:"transfer"`
 	Alarms      []Alarm         `json:"alarms"`
-	Outbox      int             `json:"outbox"`          // reports not yet acknowledged by the seeder
-	Noted       []Strike        `json:"noted,omitempty"` // what it has seen its neighbours do wrong, at most MaxNoted
+	Traffic     Traffic         `json:"traffic,omitzero"`
+	SkewSeconds int64           `json:"skewSeconds,omitempty"` // how far the site's clocks are ahead of its own
+	Outbox      int             `json:"outbox"`                // reports not yet acknowledged by the seeder
+	Noted       []Strike        `json:"noted,omitempty"`       // what it has seen its neighbours do wrong, at most MaxNoted
 }
 
 // Desired is what the policies in force ask of the node.
@@ -104,6 +106,7 @@ type Transfer struct {
 	ToLAN      int64 `json:"toLan"`
 	Wasted     int64 `json:"wasted"` // received and dropped: corrupt or duplicate
 	Peers      int   `json:"peers"`
+	Rarest     int   `json:"rarest,omitempty"` // nodes of the site, as the uplink sees it, that hold the chunk that fewest hold
 }
 
 // Alarm is something an operator should look at; it never blocks a forward step by itself.

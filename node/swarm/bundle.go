@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -105,6 +106,23 @@ func (s *Swarm) bundleDrop(id Bundle) {
 func (s *Swarm) Holds(id Bundle, n int) bool {
 	b := s.bundles[id]
 	return b != nil && n < len(b.mine) && b.mine[n]
+}
+
+// Rarest is how many nodes of the site, ourselves among them, hold the chunk of a bundle that fewest hold, as far as
+// they have told us; 0 also if the bundle is not known.
+func (s *Swarm) Rarest(id Bundle) int {
+	b := s.bundles[id]
+	if b == nil || len(b.holders) == 0 {
+		return 0
+	}
+	least := math.MaxInt
+	for i, h := range b.holders {
+		if b.mine[i] {
+			h++
+		}
+		least = min(least, int(h))
+	}
+	return least
 }
 
 // enter puts a missing, unasked chunk into its bucket.
