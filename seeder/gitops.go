@@ -56,6 +56,7 @@ type syncRecord struct {
 	Time   time.Time `json:"time"`   // of the commit in force
 	Keys   []string  `json:"keys"`   // fingerprints in its keys/
 	Accept string    `json:"accept"` // the held commit that a person lets in
+	Synced time.Time `json:"synced"` // when what the repository has was last found to be in force; zero: never
 }
 
 // follower follows the Git repository. One goroutine looks at it, whoever asks.
@@ -197,6 +198,7 @@ func (f *follower) turn(ctx context.Context) {
 	}
 	words, code := "", ""
 	if err != nil {
+		f.s.metrics.syncs.Inc()
 		words, code = err.Error(), string(problem.CodeOf(err))
 		var p *problem.Error
 		if !errors.As(err, &p) { // not about the repository
@@ -208,6 +210,7 @@ func (f *follower) turn(ctx context.Context) {
 		rec.Problem, rec.Code = words, code
 		rec.Failures++
 		if words == "" {
+			rec.Synced = f.s.now().UTC()
 			rec.Failures, rec.Refused, rec.Held = 0, "", nil
 		}
 	}); err != nil {

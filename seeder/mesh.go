@@ -107,6 +107,7 @@ func (m mesh) statement(from, about fleet.Node, n status.Node) {
 		return
 	}
 	if was, newer := m.presence.said(about.PeerID, n, m.now()); newer {
+		m.metrics.traffic.add(about.Site, n.Traffic.Beyond(was.Traffic))
 		if e, ok := nodeEvent(was, n); ok {
 			m.events.publish(e)
 		}

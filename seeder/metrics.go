@@ -12,6 +12,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/seeder/fleet"
+	"github.com/patchmesh/patchmesh/seeder/rollout"
 )
 
 // metrics is what Prometheus may ask of the whole fleet. Labels are sites, policies and words of closed lists: what a node
@@ -24,21 +25,30 @@ type metrics struct {
 	outcomes  *prometheus.CounterVec
 	deferrals *prometheus.CounterVec
 	lag       prometheus.Histogram
+	stages    prometheus.Histogram
 	installs  prometheus.Histogram
+	rollbacks prometheus.Histogram
+	syncs     prometheus.Counter // of the Git repository that failed
+	traffic   *traffic
 }
 
 func newMetrics(s *Seeder) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), policies: s.policyNames,
+	m := &metrics{registry: prometheus.NewRegistry(), policies: s.policyNames, traffic: newTraffic(),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "patchmesh_outcomes_total", Help: "Outcomes that nodes reported since this seeder began."}, []string{"policy", "outcome"}),
 		deferrals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "patchmesh_deferrals_total",
 			Help: "Deferred installs that nodes reported since this seeder began."}, []string{"policy", "reason"}),
 		lag: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "patchmesh_report_lag_seconds", Help: "From when something happened to when its report was recorded.",
 			Buckets: []float64{1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600}}),
+		stages: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "patchmesh_stage_duration_seconds", Help: "From when a bundle was asked for to when it was whole on the node.",
+			Buckets: []float64{10, 30, 60, 300, 900, 3600, 3 * 3600, 8 * 3600, 24 * 3600, 7 * 24 * 3600}}),
 		installs: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "patchmesh_install_duration_seconds", Help: "How long installs took.",
-			Buckets: []float64{5, 15, 30, 60, 120, 300, 600, 1200, 2400, 3600}})}
+			Buckets: []float64{5, 15, 30, 60, 120, 300, 600, 1200, 2400, 3600}}),
+		rollbacks: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "patchmesh_rollback_duration_seconds", Help: "Of installs and orders that ended with the state before in force again: how long all of it took.",
+			Buckets: []float64{5, 15, 30, 60, 120, 300, 600, 1200, 2400, 3600}}),
+		syncs: prometheus.NewCounter(prometheus.CounterOpts{Name: "patchmesh_git_sync_failures_total", Help: "Looks at the Git repository that brought nothing in force: it was not reached, or refused."})}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "patchmesh_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"software": Software()}})
 	build.Set(1)
-	m.registry.MustRegister(build, m.outcomes, m.deferrals, m.lag, m.installs, &census{s})
+	m.registry.MustRegister(build, m.outcomes, m.deferrals, m.lag, m.stages, m.installs, m.rollbacks, m.syncs, &census{s})
 	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 30 * time.Second})
 	return m
 }
@@ -46,6 +56,9 @@ func newMetrics(s *Seeder) *metrics {
 // heard counts a report that was recorded.
 func (m *metrics) heard(r fleet.Report, b status.ReportBody) {
 	m.lag.Observe(max(0, r.Recorded.Sub(b.Occurred).Seconds()))
+	if b.Phase == status.Staged && b.Seconds > 0 {
+		m.stages.Observe(float64(b.Seconds))
+	}
 	if b.Outcome == "" {
 		return
 	}
@@ -59,6 +72,9 @@ func (m *metrics) heard(r fleet.Report, b status.ReportBody) {
 	}
 	if b.Seconds > 0 {
 		m.installs.Observe(float64(b.Seconds))
+	}
+	if c := b.Receipt; b.Outcome == "rolled_back" && c != nil && c.Ended.After(c.Started) {
+		m.rollbacks.Observe(c.Ended.Sub(c.Started).Seconds())
 	}
 }
 
@@ -89,16 +105,26 @@ func descs() map[string]*prometheus.Desc {
 		labels     []string
 	}{
 		{"nodes", "Nodes by the policy that they follow and their phase.", []string{"policy", "phase"}},
+		{"site_nodes", "Nodes on the roster of the site.", []string{"site"}},
 		{"nodes_silent", "Nodes of which nothing was heard for too long.", []string{"site"}},
 		{"site_ready_ratio", "Share of the nodes that want a bundle and hold it whole.", []string{"site", "bundle"}},
+		{"site_rarest_chunk_holders", "Nodes of the site that hold the chunk of the wanted bundle that fewest hold, as its uplink sees it; absent: unknown.", []string{"site"}},
 		{"wan_received_bytes_total", "Bytes of chunks sent to the site over its WAN, as encoded.", []string{"site"}},
 		{"wan_limit_bytes_per_second", "What the site may use of its WAN now; absent: no limit.", []string{"site"}},
-		{"lan_received_bytes", "Bytes that the nodes of a site have of their present bundle from each other.", []string{"site"}},
-		{"lan_sent_bytes", "Bytes that the nodes of a site have given each other of their present bundle.", []string{"site"}},
-		{"wasted_bytes_total", "Bytes that crossed the WAN more than once.", []string{"site", "reason"}},
+		{"lan_received_bytes_total", "Bytes of chunks that the nodes of a site had from each other, as they say, since this seeder began.", []string{"site"}},
+		{"lan_sent_bytes_total", "Bytes of chunks that the nodes of a site sent each other, as they say, since this seeder began.", []string{"site"}},
+		{"wan_avoided_bytes_total", "Of the bytes received over the LAN, what would have had to come over the WAN had each node fetched for itself.", []string{"site"}},
+		{"wasted_bytes_total", "Bytes that crossed the WAN more than once (sent_again), and bytes that nodes received and had (twice) or could not keep (spoilt).", []string{"site", "reason"}},
+		{"chunk_verify_failures_total", "Chunks that failed their verification on a node, by where they came from: wan, lan, disk.", []string{"site", "source"}},
+		{"clock_skew_seconds", "Furthest that a clock in the site is from the others, either way.", []string{"site"}},
 		{"outbox_reports", "Reports that nodes hold and the seeder has not acknowledged.", []string{"site"}},
 		{"quarantined", "Quarantines in force.", []string{"scope"}},
 		{"sessions", "Nodes that are connected with the seeder.", nil},
+		{"failure_budget_used_ratio", "Failed nodes by failures that are allowed now, of the policy's newest rollout; above 1 it pauses.", []string{"policy"}},
+		{"rollout_paused", "1 while the policy's newest rollout starts nobody because it is paused, by its budget or by a person.", []string{"policy"}},
+		{"rollout_window_closes_timestamp_seconds", "When the window that is open now closes; absent: none is.", []string{"policy"}},
+		{"policy_sync_timestamp_seconds", "When what the Git repository has was last found to be in force; absent: never, or none is followed.", nil},
+		{"certificate_expiry_timestamp_seconds", "When the first of the trusted keys of a role ends; absent: none does.", []string{"role"}},
 		{"webhook_letters", "Events that wait for a webhook, or were given up.", []string{"webhook", "state"}},
 	} {
 		out[d.name] = prometheus.NewDesc("patchmesh_"+d.name, d.help, d.labels, nil)
@@ -134,7 +160,8 @@ func (c *census) Collect(ch chan<- prometheus.Metric) {
 	sessions := 0
 	for _, x := range sites {
 		nodes := make([]status.Seen, 0, s.members.count(x.Name))
-		silent, outbox, in, out := 0, 0, int64(0), int64(0)
+		silent, outbox, rarest, skew := 0, 0, 0, int64(0)
+		uplink := s.leases.primary(x.Name)
 		for _, n := range s.members.site(x.Name) {
 			y := s.seen(n, false)
 			nodes = append(nodes, y)
@@ -150,14 +177,28 @@ func (c *census) Collect(ch chan<- prometheus.Metric) {
 				silent++
 			}
 			outbox += y.Outbox
-			in += y.Transfer.FromLAN
-			out += y.Transfer.ToLAN
+			skew = max(skew, y.SkewSeconds, -y.SkewSeconds)
+			if n.PeerID == uplink && !y.Silent {
+				rarest = y.Transfer.Rarest
+			}
 		}
 		sessions += len(s.sessions.of(x.Name))
 		gauge("nodes_silent", float64(silent), x.Name)
 		gauge("outbox_reports", float64(outbox), x.Name)
-		gauge("lan_received_bytes", float64(in), x.Name)
-		gauge("lan_sent_bytes", float64(out), x.Name)
+		gauge("site_nodes", float64(len(nodes)), x.Name)
+		gauge("clock_skew_seconds", float64(skew), x.Name)
+		if rarest > 0 {
+			gauge("site_rarest_chunk_holders", float64(rarest), x.Name)
+		}
+		m := s.metrics.traffic.site(x.Name)
+		total("lan_received_bytes_total", m.FromLAN, x.Name)
+		total("lan_sent_bytes_total", m.ToLAN, x.Name)
+		total("wan_avoided_bytes_total", m.Avoided, x.Name)
+		total("wasted_bytes_total", m.Twice, x.Name, "twice")
+		total("wasted_bytes_total", m.Spoilt, x.Name, "spoilt")
+		total("chunk_verify_failures_total", m.BadWAN, x.Name, "wan")
+		total("chunk_verify_failures_total", m.BadLAN, x.Name, "lan")
+		total("chunk_verify_failures_total", m.BadDisk, x.Name, "disk")
 		ready := map[string][2]int{} // by bundle name: of two versions at once, both count
 		for _, w := range s.wants(x.Name, nodes) {
 			r := ready[w.Bundle]
@@ -185,6 +226,13 @@ func (c *census) Collect(ch chan<- prometheus.Metric) {
 	for scope, n := range s.quarantine.count() {
 		gauge("quarantined", float64(n), string(scope))
 	}
+	c.rollouts(gauge)
+	if at := s.follower.record().Synced; !at.IsZero() {
+		gauge("policy_sync_timestamp_seconds", float64(at.Unix()))
+	}
+	for role, end := range s.set.Ends() {
+		gauge("certificate_expiry_timestamp_seconds", float64(end.Unix()), string(role))
+	}
 	hooks, err := s.db.Webhooks(context.Background())
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(d["webhook_letters"], err)
@@ -193,6 +241,29 @@ func (c *census) Collect(ch chan<- prometheus.Metric) {
 	for _, h := range hooks {
 		gauge("webhook_letters", float64(h.Waiting), h.Name, "waiting")
 		gauge("webhook_letters", float64(h.Dead), h.Name, "dead")
+	}
+}
+
+// rollouts tells of the newest rollout of every policy that is in force.
+func (c *census) rollouts(gauge func(name string, v float64, labels ...string)) {
+	x := c.s.rollouts
+	for _, w := range c.s.desired.all() {
+		k, ok := x.state(w.Name)
+		if !ok || k.Revision != w.Revision || w.policy == nil {
+			continue
+		}
+		v := x.view(k)
+		paused := 0.0
+		if k.Phase == rollout.Paused {
+			paused = 1
+		}
+		gauge("rollout_paused", paused, w.Name)
+		if v.Budget > 0 {
+			gauge("failure_budget_used_ratio", float64(v.Failed)/float64(v.Budget), w.Name)
+		}
+		if v.Open && v.Next != nil && !k.Final() {
+			gauge("rollout_window_closes_timestamp_seconds", float64(v.Next.Unix()), w.Name)
+		}
 	}
 }
 

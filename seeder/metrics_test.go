@@ -37,7 +37,7 @@ func TestMetrics(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	allowed := map[string]bool{"site": true, "policy": true, "phase": true, "bundle": true, "outcome": true, "reason": true, "scope": true, "webhook": true, "state": true, "software": true}
+	allowed := map[string]bool{"site": true, "policy": true, "phase": true, "bundle": true, "outcome": true, "reason": true, "scope": true, "webhook": true, "state": true, "software": true, "source": true, "role": true}
 	for _, f := range families {
 		if !strings.HasPrefix(f.GetName(), "patchmesh_") {
 			t.Errorf("%s has not our prefix", f.GetName())
