@@ -34,18 +34,11 @@ func (s *Seeder) beginFollowing(ctx context.Context) error {
 // follow reads what was recorded, each report once and in order, and lets quarantine and metrics hear of it. How far it
 // has read is on disk: after a kill it goes on there, at worst with a few that it has seen.
 func (s *Seeder) follow(ctx context.Context) error {
-	t := time.NewTicker(followEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return nil
-		}
+	return every(ctx, followEvery, func() {
 		if err := s.followOnce(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("reports not looked at; trying again", "in", followEvery.String(), "err", err)
 		}
-	}
+	})
 }
 
 // followOnce reads to the end.

@@ -111,14 +111,5 @@ func (l *leases) primary(site string) string {
 
 // run lets leases expire of which nothing more is heard.
 func (l *leases) run(ctx context.Context) error {
-	t := time.NewTicker(time.Second)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			l.step(lease.Tick{})
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	return every(ctx, time.Second, func() { l.step(lease.Tick{}) })
 }

@@ -41,10 +41,10 @@ func (b *bed) order(sequence uint64, k *signer.KeyFile, t order.Targets) trust.S
 	return trust.Signed{Doc: doc, Sig: sig}
 }
 
-// ordered are the orders on a site's board.
+// ordered are the orders on a site's board, a person's and the seeder's own.
 func (b *bed) ordered(site string) (out []uint64) {
 	for _, e := range b.boards.site(site).entries {
-		if e.Kind == wire.DocOrder {
+		if e.Kind == wire.DocOrder || e.Kind == wire.DocBack {
 			out = append(out, e.Revision)
 		}
 	}

@@ -228,16 +228,7 @@ func (p *pace) crowded() bool {
 
 // run notices borders of rules, ends of days and totals that are used up.
 func (p *pace) run(ctx context.Context) error {
-	tick := time.NewTicker(paceEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			p.look()
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	return every(ctx, paceEvery, p.look)
 }
 
 func (p *pace) look() {

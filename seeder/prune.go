@@ -21,18 +21,13 @@ const (
 
 // pruneLoop prunes when the seeder begins and every hour.
 func (s *Seeder) pruneLoop(ctx context.Context) error {
-	t := time.NewTicker(pruneEvery)
-	defer t.Stop()
-	for {
+	prune := func() {
 		if err := s.prune(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("old entries not dropped; trying again", "in", pruneEvery.String(), "err", err)
 		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return nil
-		}
 	}
+	prune()
+	return every(ctx, pruneEvery, prune)
 }
 
 // prune drops what is too old or too much.

@@ -93,18 +93,13 @@ func (x *rollouts) state(name string) (kept, bool) {
 }
 
 func (x *rollouts) run(ctx context.Context) error {
-	t := time.NewTicker(stepEvery)
-	defer t.Stop()
-	for {
+	step := func() {
 		if err := x.step(ctx); err != nil && ctx.Err() == nil {
 			x.log.Error("rollouts did not get on; trying again", "in", stepEvery.String(), "err", err)
 		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return nil
-		}
 	}
+	step()
+	return every(ctx, stepEvery, step)
 }
 
 // step brings every rollout up to date. One that cannot be keeps none of the others.

@@ -313,6 +313,7 @@ func (s *Seeder) Run(ctx context.Context) error {
 	g.Go(func() error { return s.flushLoop(ctx) })
 	g.Go(func() error { return s.rollouts.run(ctx) })
 	g.Go(func() error { return s.watchSites(ctx) })
+	g.Go(func() error { return s.watchWindows(ctx) })
 	g.Go(func() error { return s.follow(ctx) })
 	g.Go(func() error { return s.pruneLoop(ctx) })
 	g.Go(func() error { return s.post.run(ctx) })
@@ -345,21 +346,14 @@ func (s *Seeder) serve(g *errgroup.Group, ctx context.Context, l net.Listener, h
 }
 
 func (s *Seeder) flushLoop(ctx context.Context) error {
-	t := time.NewTicker(flushEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			if err := s.presence.flush(ctx, s.now(), false); err != nil && ctx.Err() == nil {
-				s.log.Error("statements not written; trying again", "in", flushEvery.String(), "err", err)
-			}
-			if err := s.tokens.flush(ctx); err != nil && ctx.Err() == nil {
-				s.log.Error("use of tokens not written", "err", err)
-			}
-		case <-ctx.Done():
-			return nil
+	return every(ctx, flushEvery, func() {
+		if err := s.presence.flush(ctx, s.now(), false); err != nil && ctx.Err() == nil {
+			s.log.Error("statements not written; trying again", "in", flushEvery.String(), "err", err)
 		}
-	}
+		if err := s.tokens.flush(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("use of tokens not written", "err", err)
+		}
+	})
 }
 
 // Close closes what New opened, the last first.

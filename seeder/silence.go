@@ -48,21 +48,14 @@ func (s *Seeder) silentNodes() map[string][2]int {
 // begun, it says nothing.
 func (s *Seeder) watchSites(ctx context.Context) error {
 	begun, was := s.now(), map[string]bool{}
-	t := time.NewTicker(lookEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return nil
-		}
+	return every(ctx, lookEvery, func() {
 		if err := s.lookAtAccused(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("accusations not looked at; trying again", "in", lookEvery.String(), "err", err)
 		}
 		if s.now().Sub(begun) > s.cfg.SilentAfter {
 			was = s.lookAtSites(was)
 		}
-	}
+	})
 }
 
 func (s *Seeder) lookAtSites(was map[string]bool) map[string]bool {

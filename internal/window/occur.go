@@ -38,3 +38,15 @@ func (s Set) Occurrences(zone *time.Location, first, last wall.Date) iter.Seq[Oc
 		}
 	}
 }
+
+// Skipped are the occurrences that do not exist (rule W4) and would have opened from one instant to before another, in the
+// order of their dates.
+func (r *Rules) Skipped(from, to time.Time) (out []Occurrence) {
+	first, last := wall.DateOf(from.In(r.Zone)).Add(-1), wall.DateOf(to.In(r.Zone))
+	for o := range r.Windows.Occurrences(r.Zone, first, last) {
+		if !o.Exists() && !o.Opens.Before(from) && o.Opens.Before(to) {
+			out = append(out, o)
+		}
+	}
+	return out
+}
