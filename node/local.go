@@ -54,8 +54,8 @@ func (n *Node) localAPI() http.Handler {
 		out.Explain(out.At)
 		api.WriteJSON(w, out)
 	})
-	mux.HandleFunc("GET "+api.PathLocalPolicies, n.localPolicies)
 	mux.Handle("GET "+api.PathMetrics, n.metricsHandler())
+	mux.HandleFunc("GET "+api.PathLocalPolicies, n.localPolicies)
 	mux.HandleFunc("POST "+api.PathLocalImport, func(w http.ResponseWriter, r *http.Request) {
 		out, err := n.importStick(r.Context(), api.Body(w, r, manifest.MaxTotalBytes))
 		if err != nil {
@@ -66,6 +66,7 @@ func (n *Node) localAPI() http.Handler {
 		api.WriteJSON(w, out)
 	})
 	mux.HandleFunc("POST "+api.PathLocalLeave, n.handleLeave)
+	mux.HandleFunc("POST "+api.PathLocalOrder, n.localOrder)
 	mux.Handle(api.PathGateway, api.Gateway(func(id chunk.ID) ([]byte, error) {
 		b, err := n.store.Get(id, nil)
 		if err != nil {

@@ -34,6 +34,8 @@ func (l *lab) quarantines(want int, args ...string) (list []api.QuarantineEntry)
 // operator's key says so.
 func TestReleaseFromQuarantine(t *testing.T) {
 	l := newLab(t)
+	_, err := l.Lab.Run(l.ctx, "meshctl", "key", "generate", l.Path("stranger"))
+	l.must(err)
 	for i, version := range []string{"1.0", "2.0"} {
 		l.release(version, i+1)
 		l.await(0, status.Installed, version)
@@ -64,6 +66,19 @@ func TestReleaseFromQuarantine(t *testing.T) {
 		}
 	}
 
+	// Killed and started again it holds itself as before.
+	l.site.Nodes[0].Kill()
+	l.must(l.site.Nodes[0].Start())
+	l.must(harness.Await(l.ctx, "the same quarantine", 200*time.Millisecond, func() (bool, string, error) {
+		s, err := l.site.Seen(l.ctx)
+		if err != nil {
+			return false, err.Error(), nil
+		}
+		n := s.Nodes[0]
+		return n.At.After(held.At) && n.Seq > held.Seq+500 && n.Quarantined != nil && n.Quarantined.ID == held.Quarantined.ID, string(n.Phase), nil
+	}))
+	l.inForce(0, "2.0")
+
 	release := []string{"quarantine", "release", "site1/node-1", "--reason", "the disk was replaced"}
 	var exit *harness.ExitError
 	if out, err := l.seeder.Meshctl(l.ctx, release...); !errors.As(err, &exit) || exit.Status != int(problem.ExitVerification) || !strings.Contains(exit.Stderr, "E2114") || !strings.Contains(exit.Stderr, "--key") {
@@ -73,11 +88,21 @@ func TestReleaseFromQuarantine(t *testing.T) {
 		t.Errorf("with another key: %s %v", out, err)
 	}
 	l.quarantines(1)
-	out, err := l.order("operator", release[:3]...)
+	if out, err := l.order("stranger", append(release[:3:3], "--socket", l.site.Nodes[0].Socket)...); !errors.As(err, &exit) || !strings.Contains(exit.Stderr, "E2102") {
+		t.Errorf("a stranger on the node: %s %v", out, err)
+	}
+	// With the seeder gone, by the socket of its neighbour.
+	l.seeder.Kill()
+	out, err := l.order("operator", append(release[:3:3], "--socket", l.site.Nodes[1].Socket)...)
 	l.must(err)
 	if !strings.Contains(out, "it ends quarantine "+held.Quarantined.ID) {
 		t.Errorf("%s", out)
 	}
+	l.must(harness.Await(l.ctx, "3.0 on the node", 200*time.Millisecond, func() (bool, string, error) {
+		b, err := os.ReadFile(filepath.Join(l.site.Nodes[0].Current("app"), "version"))
+		return string(b) == "3.0", string(b), err
+	}))
+	l.must(l.seeder.Start(l.ctx))
 	l.await(0, status.Installed, "3.0")
 	l.quarantines(0)
 	if all := l.quarantines(1, "--all"); !strings.HasPrefix(all[0].ReleasedBy, "order ") || all[0].Why != "tills freeze" {

@@ -21,6 +21,7 @@ import (
 type releaseFlags struct {
 	*server
 	key    keyFlags
+	socket string
 	reason string
 }
 
@@ -34,13 +35,16 @@ its own check, or an operator's order, which names the node and that very quaran
 give the key that signs policies. The order goes to the node as every order does, by
 way of its neighbours if need be; until the node has said that it is over, it stays in
 the list. The release holds for what was found until now: what fails afterwards
-is another quarantine.`,
+is another quarantine. With the WAN down the same order can be given on the node
+itself, or on one of its neighbours: --socket.`,
 		Example: `  meshctl quarantine release store-0417/pos-07 --reason "disk replaced" --key operator.key
+  meshctl quarantine release store-0417/pos-07 --reason "disk replaced" --key operator.key --socket /run/meshd/meshd.sock
   meshctl quarantine release 12 --reason "the accusers were ill"`,
 		Args: cli.Args(1, 1, "ID or SITE/NODE"),
 		RunE: f.run,
 	}
 	f.key.addFlags(c)
+	c.Flags().StringVar(&f.socket, "socket", "", "give the order to the node on this machine by its `socket`, without the seeder")
 	c.Flags().StringVar(&f.reason, "reason", "", "why; it is kept")
 	return c
 }
@@ -56,6 +60,9 @@ func (f *releaseFlags) run(c *cobra.Command, args []string) error {
 			return err
 		}
 	}
+	if f.socket != "" {
+		return f.onNode(c, sign, args[0])
+	}
 	return f.do(c, func(ctx context.Context, client *api.Client) error {
 		list, err := quarantinesOf(ctx, client, args[0], false)
 		site, node := nodeIn(args[0], list)
@@ -70,7 +77,7 @@ func (f *releaseFlags) run(c *cobra.Command, args []string) error {
 			return err
 		}
 		if own != nil {
-			if err := f.order(ctx, client, sign, site, node, *own); err != nil {
+			if err := f.give(ctx, client, sign, site, node, *own); err != nil {
 				return err
 			}
 		}
@@ -113,13 +120,8 @@ func ownQuarantine(ctx context.Context, client *api.Client, site, node string) (
 	return n.Quarantined, nil
 }
 
-// order signs the order that ends a node's own quarantine and submits it.
-func (f *releaseFlags) order(ctx context.Context, client *api.Client, sign signer.Signer, site, node string, q status.Quarantine) error {
-	if sign == nil {
-		return problem.New(problem.NodeQuarantined, "%s/%s holds itself under quarantine %s since %s: %s", site, node, cli.Printable(q.ID), day(&q.Since), cli.Printable(q.String())).
-			WithDone("nothing was released: that takes an order that an operator has signed").
-			WithNext("meshctl quarantine release %s/%s --reason TEXT --key FILE", site, node)
-	}
+// give gives the seeder the order that ends a node's own quarantine.
+func (f *releaseFlags) give(ctx context.Context, client *api.Client, sign signer.Signer, site, node string, q status.Quarantine) error {
 	given, err := client.Orders(ctx)
 	if err != nil {
 		return err
@@ -128,7 +130,52 @@ func (f *releaseFlags) order(ctx context.Context, client *api.Client, sign signe
 	if n := len(given); n > 0 {
 		last = given[n-1].Order.Sequence
 	}
-	doc, err := releaseOrder(order.Next(last, f.env.Now()), f.env.Now(), site, node, f.reason, q).Encode()
+	return f.order(ctx, sign, last, site, node, q, func(d trust.Signed) error {
+		_, err := client.PutOrder(ctx, d)
+		return err
+	})
+}
+
+// onNode gives the order to a node of the site by its socket: to the one that it is for, or to a neighbour, which hands
+// it on.
+func (f *releaseFlags) onNode(c *cobra.Command, sign signer.Signer, what string) error {
+	site, node, ok := strings.Cut(what, "/")
+	if !ok {
+		return cli.Usage(c, "%q: want SITE/NODE: numbers are the seeder's", what)
+	}
+	client, err := api.NewNodeClient(f.socket)
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdle()
+	ctx, cancel := f.within(c.Context())
+	defer cancel()
+	s, err := client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if s.Site != site {
+		return problem.New(problem.NotFound, "the node behind %s is of site %s, not %.80q", f.socket, s.Site, site)
+	}
+	n, err := nodeOf(s, node)
+	if err != nil {
+		return err
+	}
+	if n.Quarantined == nil {
+		return problem.New(problem.NotFound, "%s/%s does not hold itself under quarantine", site, node)
+	}
+	return f.order(ctx, sign, 0, site, node, *n.Quarantined, func(d trust.Signed) error { return client.PutOrder(ctx, d) })
+}
+
+// order signs the order that ends a node's own quarantine, with the sequence after the last one, and has it given.
+func (f *releaseFlags) order(ctx context.Context, sign signer.Signer, last uint64, site, node string, q status.Quarantine, give func(trust.Signed) error) error {
+	if sign == nil {
+		return problem.New(problem.NodeQuarantined, "%s/%s holds itself under quarantine %s since %s: %s", site, node, cli.Printable(q.ID), day(&q.Since), cli.Printable(q.String())).
+			WithDone("nothing was released: that takes an order that an operator has signed").
+			WithNext("meshctl quarantine release %s/%s --reason TEXT --key FILE", site, node)
+	}
+	o := releaseOrder(order.Next(last, f.env.Now()), f.env.Now(), site, node, f.reason, q)
+	doc, err := o.Encode()
 	if err != nil {
 		return err
 	}
@@ -136,12 +183,11 @@ func (f *releaseFlags) order(ctx context.Context, client *api.Client, sign signe
 	if err != nil {
 		return err
 	}
-	info, err := client.PutOrder(ctx, trust.Signed{Doc: doc, Sig: sig})
-	if err != nil {
+	if err := give(trust.Signed{Doc: doc, Sig: sig}); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(f.env.Stdout, "order %d given to %s/%s: it ends quarantine %s (%s)\nuntil the node has said so it is in the list: meshctl quarantine list\n",
-		info.Order.Sequence, site, node, q.ID, cli.Printable(q.String()))
+		o.Sequence, site, node, q.ID, cli.Printable(q.String()))
 	return err
 }
 
