@@ -484,3 +484,20 @@ func TestPackagesRollbackAfterChange(t *testing.T) {
 		want(t, p.apply(three), "rolled_back 4 RolledBack RolledBackByOperator ")
 	})
 }
+
+// A snapshot that is older than the policy allows (14 days by default) is not put back: too much has been written since.
+func TestPackagesOldSnapshot(t *testing.T) {
+	debFirst(t, func(t *testing.T, bed managertest.Bed) {
+		p := newPatchBench(t, bed, pair("1.0-1")...)
+		want(t, p.apply(p.bundle("2", 2, managertest.Spec{Packages: pair("2.0-1")})), done)
+		in := p.installer()
+		in.Now = func() time.Time { return time.Now().AddDate(0, 0, 15) }
+		if r := in.Rollback(t.Context(), "os"); r.Outcome == "success" || !strings.Contains(r.Detail, "the snapshot is older than the policy allows") || p.version("demo") != "2.0-1" {
+			t.Errorf("%+v, demo %s", r, p.version("demo"))
+		}
+		in.Now = func() time.Time { return time.Now().AddDate(0, 0, 13) } // control: it is there, and would do
+		if r := in.Rollback(t.Context(), "os"); r.Outcome != "success" || p.version("demo") != "1.0-1" {
+			t.Errorf("%+v, demo %s", r, p.version("demo"))
+		}
+	})
+}
