@@ -48,11 +48,16 @@ func (x *stepper) grants() {
 		if last.Serial != 0 && last.Hash == h && !old || last.Serial == 0 && g.Halted != "" {
 			continue
 		}
-		x.Serial++
-		g.Serial, g.Created = x.Serial, grant.Timestamp(x.now)
+		g.Serial, g.Created = x.serial(last), grant.Timestamp(x.now)
 		x.Sites[site] = Sent{Serial: g.Serial, Hash: h, At: x.now, Halted: g.Halted != "", Opens: x.w.Sites[site].Opens}
 		x.out = append(x.out, Action{Grant: g})
 	}
+}
+
+// serial numbers the next grant of a site: above its last one and those of earlier revisions, and not below the time of day.
+// So a seeder that came back from a backup is above what it has forgotten, which nodes have not.
+func (x *stepper) serial(last Sent) uint64 {
+	return max(x.Serial, last.Serial, uint64(max(x.now.Unix()-1, 0))) + 1
 }
 
 // over: there is nothing left for the site to do.

@@ -52,7 +52,7 @@ type State struct {
 	Version  string          `json:"version,omitempty"`
 	Since    time.Time       `json:"since"`
 	Frozen   bool            `json:"frozen"` // Nodes are chosen
-	Serial   uint64          `json:"serial"` // of the last grant, of any site and revision of the policy
+	Serial   uint64          `json:"serial"` // the serials of all grants of this revision are above it, and those of the revisions before are not
 	Phase    Phase           `json:"phase"`
 	Reason   string          `json:"reason,omitempty"` // one line
 	Nodes    []Node          `json:"nodes"`            // in their order
@@ -175,6 +175,9 @@ func New(now time.Time, name string, revision uint64, prev *State) State {
 		Nodes: []Node{}, Cohorts: []Cohort{}, Pauses: []Pause{}, Sites: map[string]Sent{}}
 	if prev != nil {
 		s.Serial = max(s.Serial, prev.Serial)
+		for _, sent := range prev.Sites {
+			s.Serial = max(s.Serial, sent.Serial)
+		}
 	}
 	return s
 }

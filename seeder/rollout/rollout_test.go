@@ -55,6 +55,7 @@ func testPolicy(r policy.Rollout) *policy.Policy {
 
 // stage is a world that a test changes.
 type stage struct {
+	grants int // so many were asked for
 	now    time.Time
 	s      State
 	w      World
@@ -281,7 +282,8 @@ func (x *stage) show(out *bytes.Buffer, as []Action) {
 			fmt.Fprintf(out, "  %s %s goes back: %s\n", at, a.Back.Site, strings.Join(a.Back.Nodes, " "))
 		default:
 			g := a.Grant
-			fmt.Fprintf(out, "  %s %s %d:", at, g.Site, g.Serial-uint64(day.Add(time.Hour).Unix()))
+			x.grants++
+			fmt.Fprintf(out, "  %s %s %d:", at, g.Site, x.grants)
 			if g.Halted != "" {
 				fmt.Fprintf(out, " halted: %s\n", g.Halted)
 				continue
