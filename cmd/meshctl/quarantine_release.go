@@ -202,8 +202,10 @@ func quarantineNext(n status.Seen, timezone string, now time.Time) string {
 	place := n.Site + "/" + n.Node.Node
 	q := n.Quarantined
 	switch {
+	case q == nil && n.Desired != nil && n.Phase == status.Quarantined: // the bundle is, and the node goes on
+		return "none until the policy asks for another release, or: meshctl retry " + n.Desired.Bundle + " --site " + n.Site + " --node " + n.Node.Node
 	case q == nil:
-		return "none until it verifies again, or: meshctl quarantine release " + place
+		return "none in a rollout until a person ends it: meshctl quarantine release " + place
 	case q.Next != nil && q.Next.After(now):
 		return fmt.Sprintf("it checks itself %s (in %s), or: meshctl quarantine release %s --key FILE", date(timezone, *q.Next), cli.Age(q.Next.Sub(now)), place)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/policy"
@@ -241,12 +242,13 @@ func headline(n status.Seen) string {
 
 // nextLine says when the node tries again by itself, or what a person can do where it does not.
 func nextLine(n status.Seen, s status.Site) string {
-	place := s.Site + "/" + n.Node.Node
 	switch {
 	case n.LastSeen.IsZero():
 		return "when it is heard of: does meshd run there?"
 	case n.Quarantine != "" || n.Phase == status.Quarantined:
-		return "none until it verifies again, or: meshctl quarantine release " + place
+		return quarantineNext(n, s.Timezone, s.AsOf)
+	case n.Reason == install.ReasonRevoked || n.Phase == status.Installed && revokedRuns(n.Node):
+		return "when a policy names another bundle: meshctl bundle list, meshctl apply -f FILE"
 	case n.Phase == status.Installed:
 		return "none: it is done"
 	case status.Final(n.Phase) && n.Desired != nil:
@@ -310,6 +312,11 @@ func (a *answerWhy) phase() string {
 	}
 	if n.Missed > 0 {
 		out = append(out, cli.Count(n.Missed, "window")+" missed")
+	}
+	for _, i := range n.Installed {
+		if note := revokedNote(i); note != "" {
+			out = append(out, cli.Printable(i.Bundle+" "+i.Version)+note)
+		}
 	}
 	if n.Quarantine != "" {
 		out = append(out, "under quarantine: "+cli.Printable(n.Quarantine))

@@ -149,3 +149,25 @@ func TestWindowLine(t *testing.T) {
 		}
 	}
 }
+
+// What comes next for a node under quarantine: its own check and the order; for one that only the centre holds, a person.
+func TestQuarantineNext(t *testing.T) {
+	now := time.Date(2026, 9, 15, 7, 0, 0, 0, time.UTC)
+	later := now.Add(4 * time.Minute)
+	seen := func(q *status.Quarantine, phase status.Phase) status.Seen {
+		return status.Seen{Node: status.Node{Site: "s1", Node: "pos-07", Phase: phase, Quarantine: "x", Quarantined: q, Desired: &status.Desired{Bundle: "app"}}, LastSeen: now}
+	}
+	for name, c := range map[string]struct {
+		n    status.Seen
+		want string
+	}{
+		"its own":          {seen(&status.Quarantine{Next: &later}, status.Scheduled), "it checks itself Tue 2026-09-15 07:04 UTC (in 4m), or: meshctl quarantine release s1/pos-07 --key FILE"},
+		"it is at it":      {seen(&status.Quarantine{}, status.Scheduled), "it checks itself now, or: meshctl quarantine release s1/pos-07 --key FILE"},
+		"a bundle only":    {seen(nil, status.Quarantined), "none until the policy asks for another release, or: meshctl retry app --site s1 --node pos-07"},
+		"a person's entry": {seen(nil, status.Staged), "none in a rollout until a person ends it: meshctl quarantine release s1/pos-07"},
+	} {
+		if got := nextLine(c.n, status.Site{Site: "s1", Timezone: "UTC", AsOf: now}); got != c.want {
+			t.Errorf("%s:\n got %s\nwant %s", name, got, c.want)
+		}
+	}
+}
