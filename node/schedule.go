@@ -177,7 +177,7 @@ func (l *Life) wait(now time.Time, w *timing) {
 func ours(reason string) bool {
 	switch reason {
 	case string(window.Closed), string(window.Blackout), string(window.TooEarly), string(preflight.ClockUnsure), reasonZoneUnknown,
-		"TargetMismatch", "SequenceTooOld":
+		"TargetMismatch", "SequenceTooOld", install.ReasonRevoked:
 		return true
 	}
 	return false

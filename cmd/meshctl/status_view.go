@@ -193,7 +193,7 @@ func (v view) node(w io.Writer, asOf time.Time, n status.Seen) error {
 	items := slices.Clone(n.Installed)
 	slices.SortFunc(items, func(a, b status.InstalledItem) int { return cmp.Compare(a.Bundle, b.Bundle) })
 	for _, i := range items {
-		t.Row("INSTALLED", fmt.Sprintf("%s %s   %s   since %s", cli.Printable(i.Bundle), cli.Printable(i.Version), i.Checksum, i.Since.UTC().Format(time.RFC3339)))
+		t.Row("INSTALLED", fmt.Sprintf("%s %s   %s   since %s%s", cli.Printable(i.Bundle), cli.Printable(i.Version), i.Checksum, i.Since.UTC().Format(time.RFC3339), revokedNote(i)))
 	}
 	if n.Snapshot != "" {
 		t.Row("SNAPSHOT", cli.Printable(n.Snapshot)+"   of the state before")
