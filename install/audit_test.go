@@ -9,6 +9,7 @@ import (
 	"github.com/patchmesh/patchmesh/chunker/store"
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/install/installtest"
+	"github.com/patchmesh/patchmesh/install/manager/managertest"
 )
 
 const clean = "success 0 Installed Verified "
@@ -92,6 +93,28 @@ func TestAuditOfABundle(t *testing.T) {
 	}
 	want(t, installer(b).Apply(t.Context(), install.NewAuditRequest(good, b.Store)), "deferred 1 Deferred NotStaged E1204")
 	inForce(t, b, nil, one)
+}
+
+// A release of packages is what was signed as long as its repository is; what the machine has of its packages is the
+// package manager's affair.
+func TestAuditOfPackages(t *testing.T) {
+	p := newPatchBench(t, managertest.Deb(), pair("1.0-1")...)
+	for i, version := range []string{"2", "3"} {
+		v := p.bundle(version, uint64(i+2), managertest.Spec{Packages: pair(version + ".0-1")})
+		if r := p.installer().Apply(t.Context(), p.Request(t, v, installtest.Want{})); r.Exit != install.ExitDone {
+			t.Fatalf("%+v", r)
+		}
+	}
+	r := p.installer().Audit(t.Context())
+	want(t, r, clean)
+	list, err := filepath.Glob(filepath.Join(p.Config.Root, "*", "releases", "3-*", "*"))
+	if err != nil || len(list) == 0 {
+		t.Fatalf("%q, %v", list, err)
+	}
+	if err := os.WriteFile(filepath.Join(filepath.Dir(list[0]), "extra"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want(t, p.installer().Audit(t.Context()), badSum)
 }
 
 func TestAuditRequest(t *testing.T) {

@@ -100,7 +100,7 @@ func (q quarantine) fail(now time.Time, f failure) quarantine {
 		since = q.Ended.Add(time.Microsecond)
 	}
 	return quarantine{Schema: quarantineSchema, ID: f.id, Reason: clip(f.reason, maxMessage), Code: f.code, Detail: clip(f.detail, maxMessage),
-		Bundle: f.bundle, Version: clip(f.version, maxMessage), Checksum: f.checksum, Since: since, Next: now.Add(retryFirst)}
+		Bundle: clip(f.bundle, maxMessage), Version: clip(f.version, maxMessage), Checksum: f.checksum, Since: since, Next: now.Add(retryFirst)}
 }
 
 // due reports whether it is time to check. A clock that was set back does not make it wait for longer than it would.

@@ -146,7 +146,7 @@ func (n *Node) endQuarantine(was, over quarantine) {
 
 // obeyRelease looks for a person's order that ends the quarantine.
 func (n *Node) obeyRelease() {
-	if !n.quarantine.held() || n.quarantineWrites > 0 {
+	if !n.quarantine.held() || n.quarantineWrites > 0 || time.Now().Before(n.quarantineRetry) {
 		return
 	}
 	labels := n.labels()

@@ -27,7 +27,7 @@ type quarantined struct {
 	file            string // of the kept release
 }
 
-func newQuarantined(t *testing.T, trusting bool) *quarantined {
+func newQuarantined(t *testing.T, trusting bool, before ...func(state string)) *quarantined {
 	q := &quarantined{site: newSite(t, 2)}
 	q.installer, q.installConfig = q.realInstaller(q.members[0], "")
 	q.trusting = trusting
@@ -46,6 +46,9 @@ func newQuarantined(t *testing.T, trusting bool) *quarantined {
 	}
 	q.file = filepath.Join(dirs[0], "f")
 	q.fine(os.WriteFile(q.file, []byte("9.0\n"), 0o644))
+	for _, f := range before {
+		f(q.members[0].state)
+	}
 	q.connect()
 	tell(q.puppet, q.session, 5, q.order(q.operator, q.two, order.Rollback, 5, nil))
 	q.await(0, "refusing", func(status.Node) bool { return strings.Contains(q.said(0), "verification_failure ChecksumMismatch 5") })
@@ -118,6 +121,33 @@ func TestQuarantineEndsByACheck(t *testing.T) {
 	}
 	if got := q.current(q.members[0], "f"); got != "3.0\n" {
 		t.Errorf("%q in force", got)
+	}
+}
+
+// A disk that refuses the quarantine does not make the node forget it; it is written when the disk takes it, and is as it
+// was after a start.
+func TestQuarantineThatCannotBeWritten(t *testing.T) {
+	var file string
+	q := newQuarantined(t, false, func(state string) {
+		file = filepath.Join(state, "quarantine.json")
+		if err := os.MkdirAll(filepath.Join(file, "in the way"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	})
+	q.give(0, q.three, 3)
+	id := q.held(q.three).Quarantined.ID
+	q.fine(os.RemoveAll(file))
+	q.await(0, "written", func(status.Node) bool {
+		b, err := os.ReadFile(file)
+		return err == nil && strings.Contains(string(b), id) && strings.Contains(string(b), `"told":true`)
+	})
+	q.members[0].stop()
+	// One that cannot be read is one more reason not to trust oneself; what is looked at then is what is there.
+	q.fine(os.WriteFile(file, []byte("decayed"), 0o600))
+	q.start(0)
+	st := q.await(0, "under another quarantine", func(st status.Node) bool { return st.Quarantined != nil && st.Quarantined.Found != "" })
+	if st.Quarantined.ID == id || st.Quarantined.Code != "E4103" || !strings.Contains(st.Quarantined.Found, "is damaged") {
+		t.Errorf("%+v", st.Quarantined)
 	}
 }
 
