@@ -21,8 +21,3 @@ func (c *Client) Fleet(ctx context.Context, sites bool) (status.Summary, error) 
 func (c *Client) Plan(ctx context.Context, r PlanRequest) (Plan, error) {
 	return ask[Plan](ctx, &c.caller, call{method: http.MethodPost, path: PathPlan, repeat: true}, r)
 }
-
-// PolicyHistory lists the revisions of a policy, the newest first.
-func (c *Client) PolicyHistory(ctx context.Context, policy string) ([]PolicyRevision, error) {
-	return ask[[]PolicyRevision](ctx, &c.caller, get(fill(PathPolicyHistory, policy), nil), nil)
-}

@@ -14,6 +14,16 @@ import (
 	"github.com/patchmesh/patchmesh/internal/problem"
 )
 
+// Paths of what describes and what measures the rest.
+const (
+	PathOpenAPI = "/api/v1/openapi.json"
+	PathMetrics = "/metrics"
+)
+
+// HeaderIdempotency carries a key that the caller chose: a change that is asked for again with the same key is answered
+// as the first time and not made twice. Keys are kept for a day.
+const HeaderIdempotency = "Idempotency-Key"
+
 // Timeouts of a server. patience is how long a peer may make no progress while a body is read or an answer is written.
 const (
 	headerTimeout = 5 * time.Second
