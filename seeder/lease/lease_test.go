@@ -1,16 +1,15 @@
 package lease
 
 import (
-	"bufio"
-	"bytes"
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/patchmesh/patchmesh/internal/bed/transcript"
 )
 
 var update = flag.Bool("update", false, "rewrite the transcripts; commit only what you understand")
@@ -18,62 +17,26 @@ var update = flag.Bool("update", false, "rewrite the transcripts; commit only wh
 // TestTranscripts replays testdata/*.txt: a line that begins with "> " is an event, what follows are the actions and
 // the leases after it. "> 5s ask s1 a active" is: five seconds later, peer a of site s1 asks.
 func TestTranscripts(t *testing.T) {
-	files, _ := filepath.Glob("testdata/*.txt")
-	if len(files) == 0 {
-		t.Fatal("no transcripts")
-	}
-	for _, name := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(name)
+	transcript.Run(t, *update, func(t *testing.T) func(io.Writer, string) {
+		now := time.Unix(1000, 0)
+		tab := NewTable(Config{MaxActive: 3}, 0)
+		return func(out io.Writer, said string) {
+			f := strings.Fields(said)
+			d, err := time.ParseDuration(f[0])
 			if err != nil {
-				t.Fatal(err)
+				t.Fatalf("%q: %v", said, err)
 			}
-			got := replay(t, want)
-			if *update {
-				if err := os.WriteFile(name, got, 0o644); err != nil {
-					t.Fatal(err)
+			now = now.Add(d)
+			for _, a := range tab.Step(now, parse(t, f[1:])) {
+				fmt.Fprintln(out, "  "+format(a))
+			}
+			if len(f) > 2 {
+				for _, l := range tab.Leases(f[2]) {
+					fmt.Fprintf(out, "    %s holds %d%s%s for %s\n", l.Peer, l.ID, word(l.Split, " split"), word(l.Active, " active"), l.Expires.Sub(now))
 				}
-			} else if !bytes.Equal(got, want) {
-				t.Errorf("the transcript differs; got:\n%s", got)
-			}
-		})
-	}
-}
-
-func replay(t *testing.T, script []byte) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	now := time.Unix(1000, 0)
-	tab := NewTable(Config{MaxActive: 3}, 0)
-	sc := bufio.NewScanner(bytes.NewReader(script))
-	for sc.Scan() {
-		line := sc.Text()
-		if line == "" || strings.HasPrefix(line, "#") {
-			fmt.Fprintln(&out, line)
-			continue
-		}
-		cmd, ok := strings.CutPrefix(line, "> ")
-		if !ok {
-			continue // output of the run before
-		}
-		fmt.Fprintln(&out, line)
-		f := strings.Fields(cmd)
-		d, err := time.ParseDuration(f[0])
-		if err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		now = now.Add(d)
-		ev := parse(t, f[1:])
-		for _, a := range tab.Step(now, ev) {
-			fmt.Fprintln(&out, "  "+format(a))
-		}
-		if len(f) > 2 {
-			for _, l := range tab.Leases(f[2]) {
-				fmt.Fprintf(&out, "    %s holds %d%s%s for %s\n", l.Peer, l.ID, word(l.Split, " split"), word(l.Active, " active"), l.Expires.Sub(now))
 			}
 		}
-	}
-	return out.Bytes()
+	})
 }
 
 func parse(t *testing.T, f []string) Event {
