@@ -17,7 +17,6 @@ import (
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
 	"github.com/patchmesh/patchmesh/internal/wire"
-	"github.com/patchmesh/patchmesh/internal/xfer"
 )
 
 const sendsBack = "  rolloutStrategy: {type: RollingUpdate, failureBudget: {max: \"2%\", onExceeded: Rollback}}\n"
@@ -31,17 +30,6 @@ func (s *site) back(k *signer.KeyFile, b *chunker.Bundle, sequence, revision uin
 			change(o)
 		}
 	})
-}
-
-// tellDoc has a puppet hand a node a document, which it asks for.
-func tellDoc(p *puppet, se *xfer.Session, kind wire.DocKind, name string, number uint64, d trust.Signed) {
-	p.t.Helper()
-	p.mu.Lock()
-	before := len(heard[*wire.GetDoc](p))
-	p.mu.Unlock()
-	se.Send(&wire.Docs{Entries: []wire.DocEntry{entry(kind, name, number, d)}})
-	p.await("a question", func() bool { return len(heard[*wire.GetDoc](p)) > before })
-	se.Send(&wire.Doc{Kind: kind, Doc: d.Doc, Sig: d.Sig})
 }
 
 // The seeder sends a node back, with the real executor, where the operator's policy lets it; and whatever number its order

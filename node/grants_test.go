@@ -40,12 +40,7 @@ func (s *site) grantWith(b *chunker.Bundle, serial, revision uint64, failures in
 // tellGrant has a neighbour, which had it before the WAN was cut, hand a node a grant.
 func tellGrant(p *puppet, se *xfer.Session, serial uint64, d trust.Signed) {
 	p.t.Helper()
-	p.mu.Lock()
-	before := len(heard[*wire.GetDoc](p))
-	p.mu.Unlock()
-	se.Send(&wire.Docs{Entries: []wire.DocEntry{entry(wire.DocGrant, "all", serial, d)}})
-	p.await("a question", func() bool { return len(heard[*wire.GetDoc](p)) > before })
-	se.Send(&wire.Doc{Kind: wire.DocGrant, Doc: d.Doc, Sig: d.Sig})
+	tellDoc(p, se, wire.DocGrant, "all", serial, d)
 }
 
 // A site without a WAN, with the real executor, patches by a grant that it was given before: its canary, and then one

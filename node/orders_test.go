@@ -32,12 +32,7 @@ func (s *site) order(k *signer.KeyFile, b *chunker.Bundle, kind order.Kind, sequ
 // tell has a puppet hand a node an order.
 func tell(p *puppet, se *xfer.Session, sequence uint64, d trust.Signed) {
 	p.t.Helper()
-	p.mu.Lock()
-	before := len(heard[*wire.GetDoc](p))
-	p.mu.Unlock()
-	se.Send(&wire.Docs{Entries: []wire.DocEntry{entry(wire.DocOrder, "app", sequence, d)}})
-	p.await("a question", func() bool { return len(heard[*wire.GetDoc](p)) > before })
-	se.Send(&wire.Doc{Kind: wire.DocOrder, Doc: d.Doc, Sig: d.Sig})
+	tellDoc(p, se, wire.DocOrder, "app", sequence, d)
 }
 
 // said are the outcomes in a node's outbox: version, phase, outcome, reason, order.
@@ -146,9 +141,7 @@ func TestRollbackWaitsForItsWindow(t *testing.T) {
 	text := fmt.Sprintf("apiVersion: patchmgmt.io/v1\nkind: PatchPolicy\nmetadata: {name: all}\nspec:\n  bundleRef: {name: app, version: \"2.0\", checksum: %q}\n"+
 		"  targets: {selector: {matchLabels: {role: pos}}}\n  schedule: {maintenanceWindow: \"%.3s 02:00-04:00\", timezone: UTC}\n", two.Digest, day.Weekday())
 	shut := s.sign(s.operator, must(must(policy.NewDocument([]byte(text), 3, s.now)).Encode()))
-	se.Send(&wire.Docs{Entries: []wire.DocEntry{entry(wire.DocPolicy, "all", 3, shut)}})
-	p.await("a question", func() bool { return len(heard[*wire.GetDoc](p)) > 0 })
-	se.Send(&wire.Doc{Kind: wire.DocPolicy, Doc: shut.Doc, Sig: shut.Sig})
+	tellDoc(p, se, wire.DocPolicy, "all", 3, shut)
 	s.await(0, "told of the window", func(st status.Node) bool { return desired(st) == 3 })
 
 	tell(p, se, 5, s.order(s.operator, two, order.Rollback, 5, nil))

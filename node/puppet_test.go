@@ -158,6 +158,17 @@ func (p *puppet) dial(id peer.ID, addr netip.AddrPort) *xfer.Session {
 	return p.session
 }
 
+// tellDoc has a puppet hand a node a document, which it asks for.
+func tellDoc(p *puppet, se *xfer.Session, kind wire.DocKind, name string, number uint64, d trust.Signed) {
+	p.t.Helper()
+	p.mu.Lock()
+	before := len(heard[*wire.GetDoc](p))
+	p.mu.Unlock()
+	se.Send(&wire.Docs{Entries: []wire.DocEntry{entry(kind, name, number, d)}})
+	p.await("a question", func() bool { return len(heard[*wire.GetDoc](p)) > before })
+	se.Send(&wire.Doc{Kind: kind, Doc: d.Doc, Sig: d.Sig})
+}
+
 // fence waits until the node has handled everything that was sent before: it answers a question about a document of
 // its own after it.
 func (p *puppet) fence(s *xfer.Session, own trust.Signed) {
