@@ -116,6 +116,11 @@ func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 	if l.Target == nil || Final(l.Phase) {
 		return v
 	}
+	if !l.Begun && l.inForce() { // an order went back to what is asked for, and waited for no window
+		l.Phase, l.Reason, l.Code, l.Detail, l.Outcome, l.Next = status.Installed, install.ReasonInstalled, "", "", "", time.Time{}
+		l.Window, l.Missed, l.waiting, l.claimed = nil, 0, false, time.Time{}
+		return v
+	}
 	if l.watch(w) {
 		v.changed = true
 		return v

@@ -8,6 +8,7 @@ import (
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/install/ledger"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 )
@@ -171,5 +172,25 @@ func TestFound(t *testing.T) {
 	}
 	if l.Previous == nil || *l.Previous != one {
 		t.Errorf("previous: %v", l.Previous)
+	}
+}
+
+// A node that waits for its window to install what an order has put in force meanwhile waits for nothing any more.
+func TestInForceByAnOrder(t *testing.T) {
+	now := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+	shut := timingOf(policy.Schedule{Windows: "Tue 02:00-04:00", Zone: "UTC"}, now, 0, nil)
+	facts := &targetFacts{manifest: &manifest.Manifest{Name: "app", Version: "1", Sequence: 1, Target: manifest.Target{OS: "debian", Release: "12", Arch: "amd64"}},
+		machine: manifest.Facts{OS: "debian", Release: "12", Arch: "amd64"}, staged: true, downgrade: true}
+	l := Life{Installed: &status.InstalledItem{Bundle: "app", Version: "2", Sequence: 2, Checksum: manifest.Digest{2}}}
+	l.aim(&status.Desired{Policy: "p", Revision: 3, Bundle: "app", Version: "1", Checksum: manifest.Digest{1}})
+	for range 3 {
+		l.step(now, facts, shut)
+	}
+	if l.Phase != status.Scheduled {
+		t.Fatalf("it is %s %s, and does not wait for its window", l.Phase, l.Reason)
+	}
+	l.found(install.Result{Bundle: "app", Installed: &ledger.Release{Bundle: "app", Version: "1", Sequence: 1, Checksum: manifest.Digest{1}}})
+	if v := l.step(now, facts, shut); l.Phase != status.Installed || !v.changed || v.install || !l.Next.IsZero() {
+		t.Errorf("it is %s %s, changed %v", l.Phase, l.Reason, v.changed)
 	}
 }

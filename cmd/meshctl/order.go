@@ -198,23 +198,7 @@ func (f *orderFlags) confirm(c *cobra.Command, bundle string) error {
 
 // give signs the order as the next one and submits it.
 func (f *orderFlags) give(ctx context.Context, client *api.Client, sign signer.Signer, p *orderPlan) error {
-	given, err := client.Orders(ctx)
-	if err != nil {
-		return err
-	}
-	var last uint64
-	if n := len(given); n > 0 {
-		last = given[n-1].Order.Sequence
-	}
-	doc, err := p.order(order.Next(last, f.env.Now()), f.env.Now()).Encode()
-	if err != nil {
-		return err
-	}
-	sig, err := sign.Sign(ctx, doc)
-	if err != nil {
-		return err
-	}
-	info, err := client.PutOrder(ctx, trust.Signed{Doc: doc, Sig: sig})
+	info, err := giveOrder(ctx, client, sign, f.env.Now(), p.order())
 	if err != nil {
 		return err
 	}
@@ -227,6 +211,28 @@ func (f *orderFlags) give(ctx context.Context, client *api.Client, sign signer.S
 	}
 	_, err = fmt.Fprintf(f.env.Stdout, "order %d given to %s; what comes of it: meshctl events%s\n", info.Order.Sequence, cli.Count(info.Nodes, "node"), where)
 	return err
+}
+
+// giveOrder signs an order as the next one and submits it.
+func giveOrder(ctx context.Context, client *api.Client, sign signer.Signer, now time.Time, o order.Order) (api.OrderInfo, error) {
+	given, err := client.Orders(ctx)
+	if err != nil {
+		return api.OrderInfo{}, err
+	}
+	var last uint64
+	if n := len(given); n > 0 {
+		last = given[n-1].Order.Sequence
+	}
+	o.Schema, o.Sequence, o.Created = order.Schema, order.Next(last, now), order.Timestamp(now)
+	doc, err := o.Encode()
+	if err != nil {
+		return api.OrderInfo{}, err
+	}
+	sig, err := sign.Sign(ctx, doc)
+	if err != nil {
+		return api.OrderInfo{}, err
+	}
+	return client.PutOrder(ctx, trust.Signed{Doc: doc, Sig: sig})
 }
 
 func newOrder(env cli.Env) *cobra.Command {

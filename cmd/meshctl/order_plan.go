@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/manifest"
@@ -162,9 +161,8 @@ func held(n status.Seen) bool {
 	return n.Phase == status.RolledBack || n.Phase == status.InstallFailed || n.Phase == status.Quarantined
 }
 
-func (p *orderPlan) order(sequence uint64, now time.Time) *order.Order {
-	return &order.Order{Schema: order.Schema, Sequence: sequence, Created: order.Timestamp(now), Kind: p.kind, Bundle: p.bundle, Version: p.version,
-		Checksum: p.checksum, Targets: p.targets, Now: p.now, Reason: p.reason}
+func (p *orderPlan) order() order.Order {
+	return order.Order{Kind: p.kind, Bundle: p.bundle, Version: p.version, Checksum: p.checksum, Targets: p.targets, Now: p.now, Reason: p.reason}
 }
 
 // shownSites is how many sites the plan lists.

@@ -148,11 +148,7 @@ func newPolicyDelete(s *server) *cobra.Command {
 install for it any more; what is installed stays.`,
 		Args: cli.Args(1, 1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			sign, err := key.signer(c)
-			if err != nil {
-				return err
-			}
-			return s.do(c, func(ctx context.Context, client *api.Client) error {
+			return s.signed(c, key, func(ctx context.Context, client *api.Client, sign signer.Signer) error {
 				last, err := policyInForce(ctx, client, args[0])
 				if err != nil {
 					return err

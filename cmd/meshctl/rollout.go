@@ -16,7 +16,6 @@ import (
 	"github.com/patchmesh/patchmesh/internal/order"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/signer"
-	"github.com/patchmesh/patchmesh/internal/trust"
 )
 
 func newRollout(env cli.Env) *cobra.Command {
@@ -128,26 +127,8 @@ func (f *rolloutChange) again(ctx context.Context, client *api.Client, sign sign
 	if len(sites) == 0 {
 		return nil
 	}
-	given, err := client.Orders(ctx)
-	if err != nil {
-		return err
-	}
-	var last uint64
-	if n := len(given); n > 0 {
-		last = given[n-1].Order.Sequence
-	}
-	now := f.env.Now()
-	o := order.Order{Schema: order.Schema, Sequence: order.Next(last, now), Created: order.Timestamp(now), Kind: order.Retry, Bundle: r.Bundle, Version: r.Version,
-		Checksum: r.Checksum, Targets: order.Targets{Sites: sites, Nodes: []string{}, Labels: map[string]string{}}, Reason: f.reason}
-	doc, err := o.Encode()
-	if err != nil {
-		return err
-	}
-	sig, err := sign.Sign(ctx, doc)
-	if err != nil {
-		return err
-	}
-	_, err = client.PutOrder(ctx, trust.Signed{Doc: doc, Sig: sig})
+	_, err := giveOrder(ctx, client, sign, f.env.Now(), order.Order{Kind: order.Retry, Bundle: r.Bundle, Version: r.Version, Checksum: r.Checksum,
+		Targets: order.Targets{Sites: sites, Nodes: []string{}, Labels: map[string]string{}}, Reason: f.reason})
 	return err
 }
 

@@ -18,8 +18,8 @@ import (
 
 // undo is what "meshctl rollout undo" is asked for.
 type undo struct {
-	policy, repo string
-	yes, push    bool
+	policy, repo, reason string
+	yes, push, urgent    bool
 }
 
 func newRolloutUndo(env cli.Env) *cobra.Command {
@@ -35,32 +35,37 @@ clone DIR, whose work tree it does not touch; --push sends the branch to the rem
 "origin". When it is merged the seeder takes it. Without --repo the text of the
 revision before is signed again, as a new revision, and applied at once.
 
-Nodes go back by their snapshot where they have one, in their windows.`,
+Nodes go back by their snapshot where they have one, in their windows.
+
+--emergency does not wait for windows, batches, soaks or a merge: first it signs a rollback
+order with the operator's key, which every node that follows the policy carries out at
+once and which holds the release back; then it makes the revert. Until that is in force
+the nodes are shown as RolledBack: they are not what the policy says. The order, its
+reason and who gave it stand in "meshctl audit" and in the receipts. Of a policy from
+Git it needs no --repo: make the revert when there is time.`,
 		Example: `  meshctl rollout undo retail-pos-prod --repo ~/patches --gpg 0xB5A2F3C1 --push
-  meshctl rollout undo retail-pos-prod --key operator.key`,
+  meshctl rollout undo retail-pos-prod --key operator.key
+  meshctl rollout undo retail-pos-prod --emergency --reason "tills freeze" --key operator.key`,
 		Args: cli.Args(1, 1, "POLICY"),
 		RunE: func(c *cobra.Command, args []string) error {
 			u.policy = args[0]
 			if u.push && u.repo == "" {
 				return cli.Usage(c, "--push needs --repo")
 			}
-			sign, err := key.signer(c)
-			if err != nil {
+			if err := u.checkEmergency(); err != nil {
 				return err
 			}
-			client, err := s.client()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.within(c.Context())
-			defer cancel()
-			return u.run(ctx, env, client, sign)
+			return s.signed(c, key, func(ctx context.Context, client *api.Client, sign signer.Signer) error {
+				return u.run(ctx, env, client, sign)
+			})
 		},
 	}
 	s.addFlags(c, 5*time.Minute)
 	key.addFlags(c)
 	c.Flags().StringVar(&u.repo, "repo", "", "clone of the Git repository, a `directory`")
 	c.Flags().BoolVar(&u.push, "push", false, "push the branch to origin")
+	c.Flags().BoolVar(&u.urgent, "emergency", false, "order every node back at once, before the revert")
+	c.Flags().StringVar(&u.reason, "reason", "", "`why`: the order of an emergency carries it to the nodes")
 	c.Flags().BoolVar(&u.yes, "yes", false, "do not ask")
 	return c
 }
@@ -74,17 +79,49 @@ func (u *undo) run(ctx context.Context, env cli.Env, client *api.Client, sign si
 	switch {
 	case u.repo != "" && now.Commit == "":
 		return problem.New(problem.Usage, "revision %d of policy %s was not given by a commit", now.Revision, u.policy).WithNext("leave --repo away")
-	case u.repo == "" && now.Commit != "":
+	case u.repo == "" && now.Commit != "" && !u.urgent:
 		return problem.New(problem.Usage, "policy %s comes from commit %.12s: what is undone beside Git comes back with the next commit", u.policy, now.Commit).
 			WithNext("give --repo DIR, a clone of the repository")
 	}
 	if err := u.refuseRevoked(ctx, client, revisions); err != nil {
 		return err
 	}
-	if u.repo != "" {
-		return u.byCommit(ctx, env, client, sign, now)
+	r, err := reachOf(ctx, client, u.policy, now)
+	switch {
+	case err != nil:
+		return err
+	case u.repo != "":
+		return u.byCommit(ctx, env, client, sign, now, r)
+	case now.Commit != "":
+		return u.later(ctx, env, client, sign, now, r)
 	}
-	return u.byHand(ctx, env, client, sign, revisions)
+	return u.byHand(ctx, env, client, sign, revisions, r)
+}
+
+// later is an emergency without the clone in which the revert is made.
+func (u *undo) later(ctx context.Context, env cli.Env, client *api.Client, sign signer.Signer, now api.PolicyRevision, r reach) error {
+	if err := u.begin(ctx, env, client, sign, now, r, "This leaves the policy as it is", "emergency"); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(env.Stdout, "next: meshctl rollout undo %s --repo DIR; until then the nodes are not what the policy says\n", u.policy)
+	return err
+}
+
+// begin says what is going to happen, asks, pauses the rollout, and in an emergency orders the nodes back.
+func (u *undo) begin(ctx context.Context, env cli.Env, client *api.Client, sign signer.Signer, now api.PolicyRevision, r reach, what, reason string) error {
+	how := "pauses the rollout now; nodes go back in their windows"
+	if u.urgent {
+		how = "pauses the rollout, and orders every node back NOW, without window, batch or soak"
+	}
+	fmt.Fprintf(env.Stdout, "%s and %s.\n%s.\n", what, how, r)
+	if err := u.confirm(env); err != nil {
+		return err
+	}
+	u.pause(ctx, env, client, reason)
+	if !u.urgent {
+		return nil
+	}
+	return u.emergency(ctx, env, client, sign, now, r)
 }
 
 // refuseRevoked says before anything is paused or committed that the bundle to go back to is revoked.
@@ -107,23 +144,22 @@ func (u *undo) refuseRevoked(ctx context.Context, client *api.Client, revisions 
 }
 
 // byHand signs the text of the revision before again.
-func (u *undo) byHand(ctx context.Context, env cli.Env, client *api.Client, sign signer.Signer, revisions []api.PolicyRevision) error {
+func (u *undo) byHand(ctx context.Context, env cli.Env, client *api.Client, sign signer.Signer, revisions []api.PolicyRevision, r reach) error {
 	now := revisions[0]
 	for _, was := range revisions[1:] {
 		if was.Deleted || was.Text == now.Text {
 			continue
-		}
-		fmt.Fprintf(env.Stdout, "This puts revision %d of %s (%s %s) in force again in the place of %d (%s %s) and pauses the rollout now.\n",
-			was.Revision, u.policy, was.Bundle, was.Version, now.Revision, now.Bundle, now.Version)
-		if err := u.confirm(env); err != nil {
-			return err
 		}
 		d, err := policy.NewDocument([]byte(was.Text), now.Revision+1, env.Now())
 		if err != nil {
 			return err
 		}
 		d.Reverts = now.Revision
-		u.pause(ctx, env, client, fmt.Sprintf("undo: back to revision %d", was.Revision))
+		what := fmt.Sprintf("This puts revision %d of %s (%s %s) in force again in the place of %d (%s %s)",
+			was.Revision, u.policy, was.Bundle, was.Version, now.Revision, now.Bundle, now.Version)
+		if err := u.begin(ctx, env, client, sign, now, r, what, fmt.Sprintf("undo: back to revision %d", was.Revision)); err != nil {
+			return err
+		}
 		info, err := put(ctx, client, sign, d)
 		if err != nil {
 			return err
@@ -135,7 +171,7 @@ func (u *undo) byHand(ctx context.Context, env cli.Env, client *api.Client, sign
 }
 
 // byCommit makes the commit that reverts the one in force.
-func (u *undo) byCommit(ctx context.Context, env cli.Env, client *api.Client, sign signer.Signer, now api.PolicyRevision) error {
+func (u *undo) byCommit(ctx context.Context, env cli.Env, client *api.Client, sign signer.Signer, now api.PolicyRevision, r reach) error {
 	st, err := client.Sync(ctx)
 	if err != nil {
 		return err
@@ -145,12 +181,10 @@ func (u *undo) byCommit(ctx context.Context, env cli.Env, client *api.Client, si
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(env.Stdout, "This makes a revert of %.12s (%s) on branch %s and pauses the rollout now.\nIt changes: %s\n",
-		plan.revert, plan.subject, plan.branch, strings.Join(plan.files, " "))
-	if err := u.confirm(env); err != nil {
+	what := fmt.Sprintf("This makes a revert of %.12s (%s), which changes %s, on branch %s", plan.revert, plan.subject, strings.Join(plan.files, " "), plan.branch)
+	if err := u.begin(ctx, env, client, sign, now, r, what, "undo: revert of "+plan.revert[:12]); err != nil {
 		return err
 	}
-	u.pause(ctx, env, client, "undo: revert of "+plan.revert[:12])
 	id, err := clone.commit(ctx, plan, sign, env.Now())
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/signer"
 )
 
 // server is the seeder that a command talks to.
@@ -53,6 +54,15 @@ func (s *server) do(c *cobra.Command, fn func(context.Context, *api.Client) erro
 	ctx, cancel := s.within(c.Context())
 	defer cancel()
 	return fn(ctx, client)
+}
+
+// signed is do for what an operator signs. The signer comes first: nothing is asked that it could not sign.
+func (s *server) signed(c *cobra.Command, key *keyFlags, fn func(context.Context, *api.Client, signer.Signer) error) error {
+	sign, err := key.signer(c)
+	if err != nil {
+		return err
+	}
+	return s.do(c, func(ctx context.Context, client *api.Client) error { return fn(ctx, client, sign) })
 }
 
 // answer asks the seeder and prints what it says, in the form that is asked for.
