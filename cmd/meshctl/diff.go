@@ -166,7 +166,7 @@ func lateLine(l plan.Late) string {
 	return fmt.Sprintf("%s late by %s (%s%s)", cli.Printable(l.Site), cli.Age(l.Late), rate, cli.Printable(l.Reason))
 }
 
-// scheduleLine says "8 batches a window, 100 in all -> 13 windows -> finishes 2026-11-17".
+// scheduleLine says "100 batches, 8 a window -> 13 windows -> finishes 2026-11-17 at the earliest".
 func scheduleLine(c plan.Change) string {
 	if c.Finish == nil {
 		return "no projected finish: " + cli.Printable(c.Why)
@@ -175,5 +175,5 @@ func scheduleLine(c plan.Change) string {
 	if c.Batches != 1 {
 		batches = fmt.Sprintf("%d batches", c.Batches)
 	}
-	return fmt.Sprintf("%s, %d a window -> %s -> finishes %s", batches, c.PerWindow, cli.Count(c.Count, "window"), c.Finish.UTC().Format(time.DateOnly))
+	return fmt.Sprintf("%s, %d a window -> %s -> finishes %s at the earliest", batches, c.PerWindow, cli.Count(c.Count, "window"), c.Finish.UTC().Format(time.DateOnly))
 }
