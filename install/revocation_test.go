@@ -8,6 +8,7 @@ import (
 
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/install/installtest"
+	"github.com/patchmesh/patchmesh/install/manager/managertest"
 	"github.com/patchmesh/patchmesh/internal/order"
 	"github.com/patchmesh/patchmesh/internal/revocation"
 	"github.com/patchmesh/patchmesh/internal/signer"
@@ -131,4 +132,29 @@ func TestRevocationsInRequest(t *testing.T) {
 			t.Errorf("signature of %d bytes: %v", len(c.sig), err)
 		}
 	}
+}
+
+// Of packages too: the snapshot of a state in which a revoked bundle ran is not put back by anybody's word, nor is that
+// bundle installed as a downgrade.
+func TestRevokedPackagesAreNotGoneBackTo(t *testing.T) {
+	debFirst(t, func(t *testing.T, bed managertest.Bed) {
+		p := newPatchBench(t, bed, pair("1.0-1")...)
+		two, three := p.bundle("2", 2, managertest.Spec{Packages: pair("2.0-1")}), p.bundle("3", 3, managertest.Spec{Packages: pair("3.0-1")})
+		want(t, p.apply(two), done)
+		want(t, p.apply(three), done)
+		again := p.Request(t, three, installtest.Want{Revision: p.rev}).WithRevocations(withdrawn(t, p.Keys.Policy, 2, two))
+		want(t, p.installer().Apply(t.Context(), again), nothing)
+		want(t, p.installer().Rollback(t.Context(), "os"), refusedRevoked)
+		if got := p.version("demo"); got != "3.0-1" {
+			t.Errorf("demo %s", got)
+		}
+		p.clean()
+		if err := os.Remove(filepath.Join(p.Config.State, "revoked.json")); err != nil { // the control
+			t.Fatal(err)
+		}
+		want(t, p.installer().Rollback(t.Context(), "os"), "success 0 Installed RolledBackByOperator ")
+		if got := p.version("demo"); got != "2.0-1" {
+			t.Errorf("demo %s", got)
+		}
+	})
 }
