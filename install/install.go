@@ -88,7 +88,11 @@ func (in *Installer) Apply(ctx context.Context, r Request) Result {
 		if r.notice() {
 			return s.takeNote(r)
 		}
-		return s.apply(ctx, r)
+		answer := s.apply(ctx, r)
+		if left && answer.Reason == ReasonNothingToDo && recovered.Reason == ReasonInstalled && *recovered.Checksum == *answer.Checksum {
+			return recovered // what is asked for was done in this run
+		}
+		return answer
 	})
 }
 

@@ -113,6 +113,12 @@ func (r Request) WithPolicy(s trust.Signed) Request {
 	return r
 }
 
+// Same reports whether two requests of one run of the machine ask for the same, whatever else goes along with them.
+func (r Request) Same(o Request) bool {
+	return r.Boot == o.Boot && r.Audit == o.Audit && r.Store == o.Store &&
+		bytes.Equal(r.Manifest, o.Manifest) && bytes.Equal(r.Policy, o.Policy) && bytes.Equal(r.Order, o.Order)
+}
+
 // Encode writes the request file.
 func (r Request) Encode() ([]byte, error) { return json.Marshal(r) }
 
