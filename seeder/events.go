@@ -9,8 +9,9 @@ import (
 	"github.com/patchmesh/patchmesh/internal/api"
 )
 
-// keepEvents is how many events are kept for those who follow them. Who is further behind is told so.
-const keepEvents = 4096
+// keepEvents is how many events are kept for those who follow them: more than nodes, so that all of a fleet may change at
+// once between two looks of a webhook. Who is further behind is told so.
+const keepEvents = 16 << 10
 
 // events is what happened of late, in one ring: who follows has a place in it and nothing else, so that a slow reader costs
 // nothing. Numbers come from the clock's microseconds, so that those of this run are above those of the last.

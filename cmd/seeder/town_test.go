@@ -42,6 +42,7 @@ type voice struct {
 	keys   []ed25519.PrivateKey
 	said   uint64 // statements
 	lost   int    // sessions
+	why    error  // why the last one ended
 	up     chan *xfer.Session
 	down   chan *xfer.Session
 	acks   chan wire.ReportAck
@@ -49,8 +50,11 @@ type voice struct {
 	s      *xfer.Session
 }
 
-func (v *voice) SessionUp(s *xfer.Session)            { v.up <- s }
-func (v *voice) SessionDown(s *xfer.Session, _ error) { v.down <- s }
+func (v *voice) SessionUp(s *xfer.Session) { v.up <- s }
+func (v *voice) SessionDown(s *xfer.Session, err error) {
+	v.why = err
+	v.down <- s
+}
 func (v *voice) Message(_ *xfer.Session, m wire.Message) error {
 	switch m := m.(type) {
 	case *wire.ReportAck:
@@ -157,14 +161,17 @@ func (v *voice) connect(ctx context.Context) error {
 // lead takes the site's lease, or renews it: without one an uplink speaks for itself only. Where thousands share two cores
 // some sessions are given up as silent: it goes on over a new one, as a node does.
 func (v *voice) lead(ctx context.Context) error {
-	for v.s != nil {
+	for refused := 0; v.s != nil; {
 		v.s.Send(&wire.LeaseAsk{Nonce: 1})
 		select {
 		case n := <-v.lease:
-			if n == 0 {
+			if n != 0 {
+				return nil
+			}
+			if refused++; refused == 20 {
 				return fmt.Errorf("%s has no lease", v.site)
 			}
-			return nil
+			time.Sleep(time.Second) // the session that was lost may have it still
 		case s := <-v.down:
 			if err := v.again(ctx, s); err != nil {
 				return err

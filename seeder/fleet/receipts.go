@@ -34,11 +34,11 @@ type Receipt struct {
 	Recorded time.Time
 }
 
-const insertReceipt = `INSERT INTO receipts (hash, peer, seq, site, node, number, previous, bundle, version, checksum, policy, revision, git,
-	snapshot, outcome, reason, occurred, recorded) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (peer, seq) DO NOTHING`
+const insertReceipts = `INSERT INTO receipts (hash, peer, seq, site, node, number, previous, bundle, version, checksum, policy, revision, git,
+	snapshot, outcome, reason, occurred, recorded) VALUES `
 
-// addReceipt records a report that was just added once more, in columns, if it is a receipt. insert is insertReceipt.
-func addReceipt(ctx context.Context, insert *sql.Stmt, r Report) error {
+// receiptRow is a report once more, in columns, if it is a receipt; nil if it is none.
+func receiptRow(r Report) []any {
 	if !bytes.Contains(r.Body, []byte(`"receipt"`)) { // most are none: they are not decoded
 		return nil
 	}
@@ -62,9 +62,8 @@ func addReceipt(ctx context.Context, insert *sql.Stmt, r Report) error {
 	if occurred.After(r.Recorded) { // by a clock that was ahead
 		occurred = r.Recorded
 	}
-	_, err = insert.ExecContext(ctx, l.Hash[:], r.Peer, int64(r.Seq), r.Site, r.Node, int64(c.Number), previous, b.Bundle, version, checksum,
-		b.Policy, int64(b.Revision), c.Commit, b.Snapshot, b.Outcome, b.Reason, stamp(occurred), stamp(r.Recorded))
-	return err
+	return []any{l.Hash[:], r.Peer, int64(r.Seq), r.Site, r.Node, int64(c.Number), previous, b.Bundle, version, checksum,
+		b.Policy, int64(b.Revision), c.Commit, b.Snapshot, b.Outcome, b.Reason, stamp(occurred), stamp(r.Recorded)}
 }
 
 // Chains returns what was known at a time of the receipts of node keys, each key's in the order of their numbers, by one

@@ -19,50 +19,60 @@ type Report struct {
 	status.Report
 }
 
-// AddReports records reports in one transaction, and those that are receipts as such. Each (peer, sequence) is kept once: the first one stays. When it
-// returns nil every one of them is durable. conflicts lists those whose number is taken by a report that says
-// something else.
+// AddReports records reports in one transaction, and those that are receipts as such. Each (peer, sequence) is kept once: the
+// first one stays. When it returns nil every one of them is durable. conflicts lists those whose number is taken by a report
+// that says something else.
 func (s *Store) AddReports(ctx context.Context, rs []Report) (conflicts []Report, err error) {
+	type number struct {
+		peer string
+		seq  int64
+	}
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		conflicts = nil
-		st, err := tx.PrepareContext(ctx, `INSERT INTO reports (peer, site, node, seq, recorded, body, sig) VALUES (?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT (peer, seq) DO NOTHING`)
-		if err != nil {
+		first := map[number]int{} // of the numbers among them
+		var rows [][]any
+		for i, r := range rs {
+			if n := (number{r.Peer, int64(r.Seq)}); !has(first, n) {
+				first[n] = i
+				rows = append(rows, []any{r.Peer, r.Site, r.Node, n.seq, stamp(r.Recorded), r.Body, r.Sig})
+			}
+		}
+		added := map[number]bool{}
+		if err := insertRows(ctx, tx, `INSERT INTO reports (peer, site, node, seq, recorded, body, sig) VALUES `, ` ON CONFLICT (peer, seq) DO NOTHING RETURNING peer, seq`,
+			rows, func(scan func(...any) error) error {
+				var n number
+				err := scan(&n.peer, &n.seq)
+				added[n] = true
+				return err
+			}); err != nil {
 			return err
 		}
-		defer st.Close()
-		receipts, err := tx.PrepareContext(ctx, insertReceipt)
-		if err != nil {
-			return err
-		}
-		defer receipts.Close()
-		for _, r := range rs {
-			res, err := st.ExecContext(ctx, r.Peer, r.Site, r.Node, int64(r.Seq), stamp(r.Recorded), r.Body, r.Sig)
-			if err != nil {
-				return err
-			}
-			n, err := res.RowsAffected()
-			if err != nil {
-				return err
-			}
-			if n > 0 {
-				if err := addReceipt(ctx, receipts, r); err != nil {
-					return err
+		var receipts [][]any
+		for i, r := range rs {
+			n := number{r.Peer, int64(r.Seq)}
+			if first[n] == i && added[n] {
+				if row := receiptRow(r); row != nil {
+					receipts = append(receipts, row)
 				}
 				continue
 			}
 			var body []byte
-			if err := tx.QueryRowContext(ctx, `SELECT body FROM reports WHERE peer = ? AND seq = ?`, r.Peer, int64(r.Seq)).Scan(&body); err != nil {
+			if err := tx.QueryRowContext(ctx, `SELECT body FROM reports WHERE peer = ? AND seq = ?`, n.peer, n.seq).Scan(&body); err != nil {
 				return err
 			}
 			if !bytes.Equal(body, r.Body) {
 				conflicts = append(conflicts, r)
 			}
 		}
-		return nil
+		return insertRows(ctx, tx, insertReceipts, ` ON CONFLICT (peer, seq) DO NOTHING RETURNING id`, receipts, func(scan func(...any) error) error {
+			var id int64
+			return scan(&id)
+		})
 	})
 	return conflicts, err
 }
+
+func has[K comparable, V any](m map[K]V, k K) bool { _, ok := m[k]; return ok }
 
 // Query selects reports. Empty strings select all sites and nodes.
 type Query struct {
