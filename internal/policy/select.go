@@ -33,41 +33,41 @@ func (c Choice) Err() error {
 // priority wins (O2); two with the highest one are a conflict, even if they agree today: which of them wins must not
 // depend on the order in which they came.
 func Select(policies []*Policy, labels map[string]string) []Choice {
-	byBundle := map[string]*Choice{}
-	best := map[string][]*Policy{} // by bundle name, those with the highest priority so far
+	type said struct {
+		best     []*Policy // those with the highest priority so far
+		excluded []string
+	}
+	byBundle := map[string]said{}
 	for _, p := range policies {
 		if !p.Selector.Matches(labels) {
 			continue
 		}
-		name := p.Bundle.Name
-		c := byBundle[name]
-		if c == nil {
-			c = &Choice{Bundle: name}
-			byBundle[name] = c
-		}
+		x := byBundle[p.Bundle.Name]
 		switch {
 		case p.Exclude.Matches(labels):
-			c.Excluded = append(c.Excluded, p.Name)
-		case len(best[name]) == 0 || p.Priority > best[name][0].Priority:
-			best[name] = []*Policy{p}
-		case p.Priority == best[name][0].Priority:
-			best[name] = append(best[name], p)
+			x.excluded = append(x.excluded, p.Name)
+		case len(x.best) == 0 || p.Priority > x.best[0].Priority:
+			x.best = []*Policy{p}
+		case p.Priority == x.best[0].Priority:
+			x.best = append(x.best, p)
 		}
+		byBundle[p.Bundle.Name] = x
 	}
 	choices := make([]Choice, 0, len(byBundle))
-	for name, c := range byBundle {
-		switch ps := best[name]; {
-		case len(c.Excluded) > 0:
+	for bundle, x := range byBundle {
+		c := Choice{Bundle: bundle, Excluded: x.excluded}
+		switch {
+		case len(x.excluded) > 0:
 			slices.Sort(c.Excluded)
-		case len(ps) == 1:
-			c.Policy = ps[0]
+		case len(x.best) == 1:
+			c.Policy = x.best[0]
 		default:
-			for _, p := range ps {
+			for _, p := range x.best {
 				c.Conflict = append(c.Conflict, p.Name)
 			}
 			slices.Sort(c.Conflict)
 		}
-		choices = append(choices, *c)
+		choices = append(choices, c)
 	}
 	slices.SortFunc(choices, func(a, b Choice) int { return strings.Compare(a.Bundle, b.Bundle) })
 	return choices
