@@ -3,6 +3,7 @@ package node_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -169,12 +170,30 @@ func TestWithdrawnPolicy(t *testing.T) {
 	p := s.puppet(s.members[1].key, "n01")
 	se := p.dial(s.members[0].id, s.members[0].addr)
 	gone := s.sign(s.operator, must(must(policy.NewDeletion("all", 2, s.now)).Encode()))
-	se.Send(&wire.Docs{Entries: []wire.DocEntry{entry(wire.DocPolicy, "all", 2, gone)}})
-	p.await("a question", func() bool { return len(heard[*wire.GetDoc](p)) == 1 })
-	se.Send(&wire.Doc{Kind: wire.DocPolicy, Doc: gone.Doc, Sig: gone.Sig})
+	tellDoc(p, se, wire.DocPolicy, "all", 2, gone)
 	s.await(0, "free", func(st status.Node) bool { return st.Desired == nil && st.Reason == "NoPolicy" })
 	s.give(0, b, 1)
 	if st := must(s.client(0).Node(t.Context())); st.Desired != nil {
 		t.Errorf("back from the dead: %+v", st.Desired)
 	}
+}
+
+// A policy that excludes a node keeps every policy for the bundle from it, whatever their priority; one for another bundle
+// does not.
+func TestExcluded(t *testing.T) {
+	s := newSite(t, 2)
+	s.start(0)
+	b := s.bundle("1.0", 1, map[string][]byte{"f": random(26, 1000)})
+	s.staged(b, 1, 0)
+	p := s.puppet(s.members[1].key, "n01")
+	se := p.dial(s.members[0].id, s.members[0].addr)
+	handsOff := func(bundle string, revision uint64) trust.Signed {
+		text := fmt.Sprintf("apiVersion: patchmgmt.io/v1\nkind: PatchPolicy\nmetadata: {name: hands-off}\nspec:\n  bundleRef: {name: %s, version: \"1.0\", checksum: %q}\n"+
+			"  targets: {selector: {matchLabels: {role: pos}}, exclude: {matchExpressions: [{key: thawed, operator: DoesNotExist}]}}\n  priority: -5\n", bundle, b.Digest)
+		return s.sign(s.operator, must(must(policy.NewDocument([]byte(text), revision, s.now)).Encode()))
+	}
+	tellDoc(p, se, wire.DocPolicy, "hands-off", 1, handsOff("app", 1))
+	s.await(0, "excluded", func(st status.Node) bool { return st.Desired == nil && st.Reason == "NoPolicy" })
+	tellDoc(p, se, wire.DocPolicy, "hands-off", 2, handsOff("other", 2))
+	s.await(0, "back", func(st status.Node) bool { return st.Desired != nil && st.Desired.Policy == "all" })
 }
