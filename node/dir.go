@@ -44,12 +44,9 @@ func (d dir) lock() (*os.File, error) {
 }
 
 func readJSON(name string, v any) error {
-	b, err := os.ReadFile(name)
+	b, err := durable.ReadFile(name, maxStateFile)
 	if err != nil {
 		return err
-	}
-	if len(b) > maxStateFile {
-		return fmt.Errorf("%s has %d bytes: at most %d", name, len(b), maxStateFile)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -136,12 +133,29 @@ type count struct {
 const recordVersion = 1
 
 func (d dir) record() (*record, error) {
-	r := &record{Version: recordVersion}
-	err := readJSON(d.path("state.json"), r)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	b, err := durable.ReadFile(d.path("state.json"), maxStateFile)
+	if errors.Is(err, os.ErrNotExist) { // a fresh node; one whose file is empty is not
+		b, err = []byte("{}"), nil
+	}
+	var r *record
+	if err == nil {
+		r, err = decodeRecord(b)
+	}
+	if err != nil {
 		return nil, problem.New(problem.StoreDamaged, "the daemon's state cannot be read").Because(err).
 			WithDone("nothing was started: treating this as a fresh node would forget what it has accepted").
 			WithNext("restore state.json from a backup, or move it away and accept that floors are rebuilt from the installer's ledger")
+	}
+	// A restart may lose the last few numbers that were only counted: leave a gap rather than use one twice.
+	r.Status += 1000
+	return r, nil
+}
+
+// decodeRecord reads state.json; what is not in it is as in a fresh node's.
+func decodeRecord(b []byte) (*record, error) {
+	r := &record{Version: recordVersion}
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("state.json: %w", err)
 	}
 	if r.Version != recordVersion {
 		return nil, fmt.Errorf("state.json is of version %d: this program reads %d", r.Version, recordVersion)
@@ -174,8 +188,6 @@ func (d dir) record() (*record, error) {
 	if r.Transfer == nil {
 		r.Transfer = map[string]count{}
 	}
-	// A restart may lose the last few numbers that were only counted: leave a gap rather than use one twice.
-	r.Status += 1000
 	return r, nil
 }
 

@@ -47,8 +47,8 @@ func (p place) String() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// maxPlace bounds the text of a place: names have at most 64 bytes.
-const maxPlace = 512
+// maxPlace bounds the text of a place: three names, in base64.
+const maxPlace = 1024
 
 // parsePlace reads what String wrote, and nothing else.
 func parsePlace(s string) (place, error) {

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 
 	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/enrol"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
@@ -27,15 +29,28 @@ type Access struct {
 
 // ReadAccess reads an Access from a JSON file.
 func ReadAccess(name string) (Access, error) {
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return Access{}, problem.New(problem.InvalidFile, "configuration %s", name).Because(err)
+	b, err := durable.ReadFile(name, maxAccessBytes)
+	if err == nil {
+		var a Access
+		if a, err = parseAccess(b); err == nil {
+			return a, nil
+		}
 	}
+	return Access{}, problem.New(problem.InvalidFile, "configuration %s", name).Because(err)
+}
+
+// maxAccessBytes bounds the file.
+const maxAccessBytes = 64 << 10
+
+func parseAccess(b []byte) (Access, error) {
 	var a Access
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&a); err != nil {
-		return Access{}, problem.New(problem.InvalidFile, "configuration %s", name).Because(err)
+		return Access{}, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return Access{}, errors.New("something follows the document")
 	}
 	return a, nil
 }

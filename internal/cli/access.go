@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/problem"
 )
 
@@ -79,7 +80,7 @@ func (a *Access) fromFile(getenv func(string) string, context string) (api.Acces
 		}
 		name, must = filepath.Join(dir, "meshctl", "config.yaml"), context != ""
 	}
-	b, err := os.ReadFile(name)
+	b, err := durable.ReadFile(name, maxConfigBytes)
 	if errors.Is(err, fs.ErrNotExist) && !must {
 		return api.Access{}, nil
 	}
@@ -119,6 +120,12 @@ func parseConfig(name string, b []byte, context string) (api.Access, error) {
 	return out, err
 }
 
+// Limits of what a person's configuration has, in bytes.
+const (
+	maxConfigBytes = 64 << 10
+	maxTokenBytes  = 4 << 10
+)
+
 // readToken refuses a file that others may read: the token is the administrator.
 func readToken(name string) (string, error) {
 	fail := func(err error) (string, error) {
@@ -132,7 +139,7 @@ func readToken(name string) (string, error) {
 		return "", problem.New(problem.InvalidFile, "token file %s can be read by others (mode %04o)", name, info.Mode().Perm()).
 			WithDone("it was not used").WithNext("chmod 600 %s", name)
 	}
-	b, err := os.ReadFile(name)
+	b, err := durable.ReadFile(name, maxTokenBytes)
 	if err != nil {
 		return fail(err)
 	}

@@ -316,8 +316,13 @@ func (m *Mirror) objects(ctx context.Context, kind string, limit int, ids ...str
 	if err != nil {
 		return nil, err
 	}
-	out := make([][]byte, 0, len(ids))
-	for range ids {
+	return split(b, len(ids))
+}
+
+// split takes an answer of cat-file apart: n objects, each with its size before it.
+func split(b []byte, n int) ([][]byte, error) {
+	out := make([][]byte, 0, n)
+	for range n {
 		line, rest, ok := bytes.Cut(b, []byte{'\n'})
 		n, err := strconv.Atoi(string(line))
 		if !ok || err != nil || n < 0 || n >= len(rest) {
@@ -325,6 +330,9 @@ func (m *Mirror) objects(ctx context.Context, kind string, limit int, ids ...str
 		}
 		out = append(out, rest[:n:n])
 		b = rest[n+1:]
+	}
+	if len(b) > 0 {
+		return nil, errors.New("git cat-file: more came than was asked for")
 	}
 	return out, nil
 }
