@@ -240,7 +240,7 @@ func (n *Node) complete(d manifest.Digest) {
 // live moves the phases on.
 func (n *Node) live() {
 	n.markRevoked()
-	for _, name := range slices.Sorted(maps.Keys(n.rec.Lives)) {
+	for _, name := range n.byPriority() {
 		l := n.rec.Lives[name]
 		for range 4 { // Pending, Staging, Staged, Installing in a row at most
 			if l.Target == nil || l.Phase == status.Installing && n.busy || n.forbidden(l) || n.withheld(name, l) {
@@ -339,26 +339,58 @@ func (n *Node) execute(request install.Request, then func(install.Result)) {
 		then(install.Result{Outcome: install.Deferred, Phase: status.Deferred, Reason: install.ReasonInstallerMissing, Detail: "no installer is configured"})
 		return
 	}
-	req, err := request.Encode()
-	if err == nil {
-		err = durable.WriteFile(n.d.path("request.json"), req, 0o644)
+	request = request.Fresh()
+	if id, same := n.askedBefore(request); same {
+		request.ID = id
 	}
 	argv := append(slices.Clone(n.cfg.Installer), "apply", "--json", "--request", n.d.path("request.json"))
 	if n.cfg.InstallConfig != "" {
 		argv = append(argv, "--config", n.cfg.InstallConfig)
 	}
-	n.group.Go(func() error {
-		var r install.Result
-		if err == nil {
-			r, err = runInstaller(argv)
-		}
+	b, err := request.Encode()
+	n.disk.add(func() error {
 		if err != nil {
-			r = install.Cut(err)
+			return err
 		}
-		if !n.post(func() { then(r) }) {
-			n.log.Warn("stopped before the installer's answer could be kept: it is asked again at the next start")
+		return durable.WriteFile(n.d.path("request.json"), b, 0o644)
+	}, func(err error) {
+		n.group.Go(func() error {
+			var r install.Result
+			if err == nil {
+				r, err = runInstaller(argv)
+			}
+			if err != nil {
+				r = install.Cut(err)
+			}
+			if !n.post(func() { n.replied(request.ID, r, then) }) {
+				n.log.Warn("stopped before the installer's answer could be kept: it is asked again at the next start")
+			}
+			return nil
+		})
+	})
+}
+
+// askedBefore reports whether the same was asked before the daemon was killed, and the answer was not kept. The executor is
+// not killed with it: asked by the same ID it says what it did meanwhile, not that there is nothing left to do.
+func (n *Node) askedBefore(request install.Request) (id string, same bool) {
+	var open install.Request
+	if err := readJSON(n.d.path("request.json"), &open); err != nil {
+		return "", false
+	}
+	return open.ID, open.ID != "" && open.Same(request)
+}
+
+// replied takes the executor's answer. The request goes once the answer is on disk; one to which the executor has written down
+// no answer stays: it was killed, or another one is at work.
+func (n *Node) replied(id string, r install.Result, then func(install.Result)) {
+	then(r)
+	if r.ID != id {
+		return
+	}
+	n.disk.add(func() error { return durable.Remove(n.d.path("request.json")) }, func(err error) {
+		if err != nil {
+			n.log.Warn("request cannot be withdrawn", "err", err)
 		}
-		return nil
 	})
 }
 
