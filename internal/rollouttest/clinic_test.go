@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/patchmesh/patchmesh/internal/harness"
@@ -85,12 +86,15 @@ func (c *clinic) answer(w http.ResponseWriter, _ *http.Request) {
 func (c *clinic) log(version string) (nodes []string, most int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.under(version), c.most[version]
+}
+
+// under is for who holds mu.
+func (c *clinic) under(version string) (nodes []string) {
 	for _, key := range c.came {
-		var n, v string
-		fmt.Sscan(key, &n, &v)
-		if v == version {
+		if n, v, _ := strings.Cut(key, " "); v == version {
 			nodes = append(nodes, n)
 		}
 	}
-	return nodes, c.most[version]
+	return nodes
 }

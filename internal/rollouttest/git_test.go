@@ -166,8 +166,12 @@ func gitStory(f *followed) {
 	f.undo(second)
 	f.settled("version 1 is everywhere again", "1", "1", "1")
 	got := f.receipts(3, 3, 3)
-	for node, want := range map[string]string{"node-1": "1:success 2:success 1:success", "node-2": "1:success 2:rolled_back 1:success", "node-3": "1:success 2:success 1:success"} {
-		if s := strings.Join(got[node], " "); s != want {
+	for node, want := range map[string]string{
+		"node-1": "->1 success, 1->2 success, 2->1 success",
+		"node-2": "->1 success, 1->1 rolled_back, 1->1 success",
+		"node-3": "->1 success, 1->2 success, 2->1 success",
+	} {
+		if s := strings.Join(got[node], ", "); s != want {
 			f.Errorf("receipts of %s: %s, want %s", node, s, want)
 		}
 	}

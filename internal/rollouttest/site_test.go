@@ -197,7 +197,7 @@ func installed(n *harness.Node) string {
 	return string(b)
 }
 
-// outcomes are the receipts that the seeder has of each node, in their order, as VERSION:OUTCOME, and they are a chain: none
+// outcomes are the receipts that the seeder has of each node, in their order, as BEFORE->AFTER OUTCOME, and they are a chain: none
 // is missing, none is there twice.
 func (s *site) outcomes() (all map[string][]string, list []api.RecordedReceipt) {
 	s.Helper()
@@ -212,10 +212,17 @@ func (s *site) outcomes() (all map[string][]string, list []api.RecordedReceipt) 
 		if int(rec.Number) != len(all[node])+1 || (rec.Previous == nil) != (last[node] == nil) || rec.Previous != nil && *rec.Previous != *last[node] {
 			s.Errorf("receipt %d of %s does not follow the %d before", rec.Number, node, len(all[node]))
 		}
-		all[node] = append(all[node], r.Body.Version+":"+r.Body.Outcome)
+		all[node] = append(all[node], version(rec.From)+"->"+version(rec.Now)+" "+r.Body.Outcome)
 		last[node] = &r.Hash
 	}
 	return all, page.Receipts
+}
+
+func version(b *status.ReceiptBundle) string {
+	if b == nil {
+		return ""
+	}
+	return b.Version
 }
 
 // receipts waits until the seeder has so many receipts of each node, and says which.
