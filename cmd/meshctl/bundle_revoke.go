@@ -27,7 +27,7 @@ type revoke struct {
 	key                   keyFlags
 	out                   output
 	name, version, reason string
-	dryRun                bool
+	dryRun, yes           bool
 }
 
 func newBundleRevoke(env cli.Env) *cobra.Command {
@@ -47,6 +47,9 @@ another version and a higher sequence.
 A site without WAN gets the list with the next stick: meshctl bundle export takes it
 along with --policy or --revocations.
 
+The list is signed as a whole: if another key has signed the one in force, look at it
+(meshctl bundle revocations) and give --yes.
+
 A bundle that the seeder does not have is named by its checksum, --bundle and
 --version.`,
 		Example: `  meshctl bundle revoke 1.2 --bundle app --reason "tills freeze, H-5021" --key operator.key
@@ -60,6 +63,7 @@ A bundle that the seeder does not have is named by its checksum, --bundle and
 	c.Flags().StringVar(&f.version, "version", "", "the `version` of a bundle that the seeder does not have")
 	c.Flags().StringVar(&f.reason, "reason", "", "`why`, in one line, for the people who find it refused")
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be revoked, and revoke nothing")
+	c.Flags().BoolVar(&f.yes, "yes", false, "sign a list again that another key has signed")
 	f.out.addFlags(c, "text", "json")
 	return c
 }
@@ -95,13 +99,16 @@ func (f *revoke) run(c *cobra.Command, args []string) error {
 			_, err := fmt.Fprintf(f.env.Stdout, "%s %s was revoked on %s: %s\n", was.Bundle, was.Version, was.Revoked, cli.Printable(was.Reason))
 			return err
 		}
-		l := listOf(now).Add(b, f.env.Now())
-		doc, err := l.Encode()
+		if f.dryRun {
+			_, err := fmt.Fprintf(f.env.Stdout, "would revoke %s %s %s\n", b.Bundle, b.Version, b.Checksum)
+			return err
+		}
+		l, err := f.base(now, sign.Public())
 		if err != nil {
 			return err
 		}
-		if f.dryRun {
-			_, err := fmt.Fprintf(f.env.Stdout, "would revoke %s %s %s\n", b.Bundle, b.Version, b.Checksum)
+		doc, err := l.Add(b, f.env.Now()).Encode()
+		if err != nil {
 			return err
 		}
 		sig, err := sign.Sign(ctx, doc)
@@ -141,6 +148,26 @@ func (f *revoke) pick(infos []api.BundleInfo, what string) (revocation.Bundle, e
 	}
 	return out, problem.New(problem.NotFound, "the seeder has no bundle %.80s", what).WithDone("nothing was revoked").
 		WithNext("list them: meshctl bundle list; one that it does not have is named by its checksum, --bundle and --version")
+}
+
+// base is the list in force, which is signed again with one line more. What it holds comes from the seeder, which must not
+// have bundles revoked by us that nobody has revoked: it is what this key has signed before, or what a person has looked at.
+func (f *revoke) base(now api.Revocations, key trust.Key) (*revocation.List, error) {
+	if now.Document == nil {
+		return nil, nil
+	}
+	own, err := trust.NewRoleKeys(1, key)
+	if err != nil {
+		return nil, err
+	}
+	if l, err := revocation.Open(&trust.Set{Policy: own}, *now.Document, f.env.Now()); err == nil {
+		return l, nil
+	}
+	if !f.yes {
+		return nil, problem.New(problem.Usage, "the list in force, of %s, was not signed with this key", cli.Count(len(now.Bundles), "bundle")).
+			WithDone("nothing was revoked").WithNext("look at it: meshctl bundle revocations; if it is right, give --yes to sign all of it")
+	}
+	return revocation.Parse(now.Document.Doc)
 }
 
 // tell says what there is left to do.

@@ -7,7 +7,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/cli"
+	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
+	"github.com/patchmesh/patchmesh/internal/revocation"
+	"github.com/patchmesh/patchmesh/internal/signer"
+	"github.com/patchmesh/patchmesh/internal/trust"
 )
 
 // Revoking a bundle from the command line, against a real seeder: who may, what is refused from then on, with which code,
@@ -70,6 +76,34 @@ func TestBundleRevoke(t *testing.T) {
 		b, err := os.ReadFile(name)
 		if err != nil || strings.Contains(string(b), "revocations.json.asc") != want {
 			t.Errorf("%s carries the list: %v (%v)", name, !want, err)
+		}
+	}
+
+	// What another key has signed is not signed again unseen: not a list that the seeder has made up either.
+	doc, err := (*revocation.List)(nil).Add(revocation.Bundle{Bundle: "app", Version: "9", Checksum: manifest.DigestOf(nil), Revoked: revocation.Timestamp(time.Now()), Reason: "x"}, time.Now()).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := signer.FromKeyFile("stranger.key", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator, err := signer.FromKeyFile("operator.key", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, by := range []*signer.KeyFile{stranger, operator} {
+		sig, err := by.Sign(t.Context(), doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := api.Revocations{Sequence: 1, Document: &trust.Signed{Doc: doc, Sig: sig}}
+		for _, yes := range []bool{false, true} {
+			f := &revoke{yes: yes}
+			f.env = cli.System()
+			if l, err := f.base(now, operator.Public()); (err == nil) != (yes || by == operator) || err == nil && len(l.Bundles) != 1 {
+				t.Errorf("signed by %s, yes %v: %+v, %v", by.Fingerprint(), yes, l, err)
+			}
 		}
 	}
 
