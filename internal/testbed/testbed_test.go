@@ -96,6 +96,17 @@ func stats(t *testing.T, b *testbed.Bed, site int) testbed.SiteStats {
 // ping sends n datagrams from a host to an address in another and says how many arrived.
 func ping(t *testing.T, b *testbed.Bed, from, to, addr string, n int) (arrived int) {
 	t.Helper()
+	return pingFor(t, b, from, to, addr, n, 200*time.Millisecond)
+}
+
+// reach is ping where every packet is to arrive: a machine that is busy may take its time with each.
+func reach(t *testing.T, b *testbed.Bed, from, to, addr string, n int) (arrived int) {
+	t.Helper()
+	return pingFor(t, b, from, to, addr, n, 10*time.Second)
+}
+
+func pingFor(t *testing.T, b *testbed.Bed, from, to, addr string, n int, each time.Duration) (arrived int) {
+	t.Helper()
 	var in *net.UDPConn
 	var out net.Conn
 	err := b.Inside(to, func() (err error) {
@@ -114,7 +125,7 @@ func ping(t *testing.T, b *testbed.Bed, from, to, addr string, n int) (arrived i
 	buf := make([]byte, 16)
 	receive := func(atMost int) {
 		for range atMost {
-			in.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			in.SetReadDeadline(time.Now().Add(each))
 			if _, err := in.Read(buf); err != nil {
 				return
 			}
@@ -199,7 +210,7 @@ func TestLossAndCut(t *testing.T) {
 	if err := b.Loss(1, 0); err != nil {
 		t.Fatal(err)
 	}
-	if got := ping(t, b, testbed.DC, testbed.Node(1, 1), to, n); got != n {
+	if got := reach(t, b, testbed.DC, testbed.Node(1, 1), to, n); got != n {
 		t.Errorf("without loss %d of %d packets arrived", got, n)
 	}
 	if err := b.Cut(1); err != nil {
@@ -218,7 +229,7 @@ func TestLossAndCut(t *testing.T) {
 	if err := b.Heal(1); err != nil {
 		t.Fatal(err)
 	}
-	if got := ping(t, b, testbed.DC, testbed.Node(1, 1), to, n); got != n {
+	if got := reach(t, b, testbed.DC, testbed.Node(1, 1), to, n); got != n {
 		t.Errorf("after the cut %d of %d packets arrived", got, n)
 	}
 }
@@ -328,11 +339,11 @@ func TestMove(t *testing.T) {
 		if err := b.Move(host); err != nil {
 			t.Fatal(err)
 		}
-		if got := ping(t, b, testbed.Bystander(1), host, testbed.DCAddr, 3); got != 3 {
+		if got := reach(t, b, testbed.Bystander(1), host, testbed.DCAddr, 3); got != 3 {
 			t.Errorf("%d of 3 packets reach %s", got, host)
 		}
 	}
-	if got := ping(t, b, testbed.Node(1, 1), testbed.DC2, testbed.DC2Addr, 3); got != 3 {
+	if got := reach(t, b, testbed.Node(1, 1), testbed.DC2, testbed.DC2Addr, 3); got != 3 {
 		t.Errorf("%d of 3 packets reach the second server", got)
 	}
 }
@@ -370,7 +381,7 @@ func TestFlap(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if got := ping(t, b, testbed.DC, testbed.Node(1, 1), testbed.NodeAddr(1, 1), 10); got != 10 {
+	if got := reach(t, b, testbed.DC, testbed.Node(1, 1), testbed.NodeAddr(1, 1), 10); got != 10 {
 		t.Errorf("%d of 10 packets", got)
 	}
 }
@@ -446,11 +457,11 @@ func TestDownLeavesNothing(t *testing.T) {
 	if l := left(a.Name()); len(l) > 0 {
 		t.Errorf("left: %q", l)
 	}
-	if got := ping(t, other, testbed.DC, testbed.Node(1, 1), testbed.NodeAddr(1, 1), 3); got != 3 {
+	if got := reach(t, other, testbed.DC, testbed.Node(1, 1), testbed.NodeAddr(1, 1), 3); got != 3 {
 		t.Errorf("the other bed carried %d of 3 packets", got)
 	}
 	again := testbed.New(t, testbed.Config{Name: a.Name()})
-	if got := ping(t, again, testbed.DC, testbed.Node(1, 1), testbed.NodeAddr(1, 1), 3); got != 3 {
+	if got := reach(t, again, testbed.DC, testbed.Node(1, 1), testbed.NodeAddr(1, 1), 3); got != 3 {
 		t.Errorf("a second bed of the name carried %d of 3 packets", got)
 	}
 }
