@@ -315,12 +315,14 @@ func newBundleSign(env cli.Env) *cobra.Command {
 func newBundleVerify(env cli.Env) *cobra.Command {
 	keys := &publicKeys{}
 	var out output
+	var revocations string
 	c := &cobra.Command{
 		Use:   "verify BUNDLE --key PUBLIC",
 		Short: "check signatures, index and every byte of a bundle",
 		Long: `Verify checks what a node checks: the signatures against the keys you trust, the
 manifest, the index, and every chunk of every file. A file that the index does not
-list is an error too.`,
+list is an error too, and so is a bundle on the list that --revocations gives, which
+"meshctl bundle revocations -o json" has printed.`,
 		Example: `  meshctl bundle verify app-1.2.bundle --key release.gpg
   meshctl bundle verify app-1.2.bundle --key alice.gpg --key bob.gpg --threshold 2`,
 		Args: cli.Args(1, 1, "BUNDLE, a directory"),
@@ -339,6 +341,13 @@ list is an error too.`,
 			if err := b.Verify(c.Context(), set, trust.Floor(env.Now(), build.Time()), progress.For(env.Stderr, out.json)); err != nil {
 				return err
 			}
+			revoked, err := readRevocations(revocations)
+			if err != nil {
+				return err
+			}
+			if err := refuseRevoked(revoked, b.Digest); err != nil {
+				return err
+			}
 			if out.json {
 				l, err := b.Packages()
 				if err != nil {
@@ -352,6 +361,7 @@ list is an error too.`,
 		},
 	}
 	keys.addFlags(c)
+	c.Flags().StringVar(&revocations, "revocations", "", "`file` with the list of revoked bundles")
 	out.addFlags(c, "text", "json")
 	return c
 }

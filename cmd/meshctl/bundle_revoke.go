@@ -14,7 +14,6 @@ import (
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/manifest"
-	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/revocation"
 	"github.com/patchmesh/patchmesh/internal/signer"
@@ -254,9 +253,9 @@ func readRevocations(name string) (*revocation.List, error) {
 	return listOf(l), nil
 }
 
-// refuseRevoked refuses a policy whose bundle is on the list.
-func refuseRevoked(l *revocation.List, p *policy.Policy) error {
-	if no := l.Refuse(p.Bundle.Checksum); no != nil {
+// refuseRevoked refuses a bundle that is on the list.
+func refuseRevoked(l *revocation.List, d manifest.Digest) error {
+	if no := l.Refuse(d); no != nil {
 		return no.WithDone("nothing was changed")
 	}
 	return nil

@@ -119,6 +119,8 @@ func TestBundleRevoke(t *testing.T) {
 		{"lint -f app.yaml --revocations revocations.json", 5, `E2113`},
 		{"lint -f app.yaml --revocations app.yaml", 2, `E1002`},
 		{"lint -f app.yaml --revocations nowhere", 2, `E1002`},
+		{"bundle verify app-1.0.bundle --key release.gpg", 0, ``},
+		{"bundle verify app-1.0.bundle --key release.gpg --revocations revocations.json", 5, `E2113`},
 	} {
 		if exit, out, errs := o.run(c.line); exit != c.exit || !regexp.MustCompile(c.stderr).MatchString(errs) {
 			t.Errorf("meshctl %s: exit status %d, want %d\n%s%s", c.line, exit, c.exit, out, errs)

@@ -67,7 +67,7 @@ Windows in the zone of each site ("timezone: site") are shown for the zones that
 				if err != nil {
 					return err
 				}
-				if err := refuseRevoked(revoked, p); err != nil {
+				if err := refuseRevoked(revoked, p.Bundle.Checksum); err != nil {
 					return err
 				}
 				f, err := lint(p, sites, env.Now())

@@ -138,7 +138,7 @@ func (u *undo) refuseRevoked(ctx context.Context, client *api.Client, revisions 
 		if err != nil {
 			return nil // what takes it says why not
 		}
-		return refuseRevoked(listOf(l), p)
+		return refuseRevoked(listOf(l), p.Bundle.Checksum)
 	}
 	return nil
 }
