@@ -208,6 +208,12 @@ func (b *bed) signed(text string, rev uint64, k *signer.KeyFile) trust.Signed {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	return b.sign(d, k)
+}
+
+// sign writes a document and signs it.
+func (b *bed) sign(d interface{ Encode() ([]byte, error) }, k *signer.KeyFile) trust.Signed {
+	b.t.Helper()
 	doc, err := d.Encode()
 	if err != nil {
 		b.t.Fatal(err)

@@ -30,15 +30,7 @@ func (b *bed) order(sequence uint64, k *signer.KeyFile, t order.Targets) trust.S
 	}
 	o := order.Order{Schema: order.Schema, Sequence: sequence, Created: order.Timestamp(time.Now()), Kind: order.Rollback, Bundle: "app", Version: "2.0",
 		Checksum: manifest.DigestOf([]byte("2.0")), Targets: t, Reason: "tills freeze"}
-	doc, err := o.Encode()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	sig, err := k.Sign(b.t.Context(), doc)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return trust.Signed{Doc: doc, Sig: sig}
+	return b.sign(&o, k)
 }
 
 // ordered are the orders on a site's board, a person's and the seeder's own.

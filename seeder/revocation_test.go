@@ -29,20 +29,7 @@ func (b *bed) list(k *signer.KeyFile, more ...*chunker.Bundle) trust.Signed {
 	for _, x := range more {
 		l = l.Add(lineOf(x), time.Now())
 	}
-	return b.signedList(k, l)
-}
-
-func (b *bed) signedList(k *signer.KeyFile, l *revocation.List) trust.Signed {
-	b.t.Helper()
-	doc, err := l.Encode()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	sig, err := k.Sign(b.t.Context(), doc)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return trust.Signed{Doc: doc, Sig: sig}
+	return b.sign(l, k)
 }
 
 // Which lists are taken; the one in force is on the board of every site, also of one without any policy, and after a
@@ -63,11 +50,11 @@ func TestRevocationsReachEverySite(t *testing.T) {
 	}{
 		{"a stranger's key", b.list(key(t), one), problem.SignatureInvalid},
 		{"the key of releases", b.list(b.release, one), problem.SignatureInvalid},
-		{"made in two days", b.signedList(b.operator, ahead), problem.InvalidRevocation},
+		{"made in two days", b.sign(ahead, b.operator), problem.InvalidRevocation},
 		{"the first", first, ""},
 		{"the same again", first, ""},
-		{"made without knowing it", b.signedList(b.operator, (*revocation.List)(nil).Add(lineOf(two), time.Now().Add(time.Minute))), problem.ChangedMeanwhile},
-		{"no newer", b.signedList(b.operator, (*revocation.List)(nil).Add(lineOf(two), time.Now().Add(-time.Minute))), problem.ChangedMeanwhile},
+		{"made without knowing it", b.sign((*revocation.List)(nil).Add(lineOf(two), time.Now().Add(time.Minute)), b.operator), problem.ChangedMeanwhile},
+		{"no newer", b.sign((*revocation.List)(nil).Add(lineOf(two), time.Now().Add(-time.Minute)), b.operator), problem.ChangedMeanwhile},
 	} {
 		_, err := b.admin.PutRevocations(t.Context(), c.s)
 		if c.code == "" && err != nil {
