@@ -23,7 +23,7 @@ import (
 const (
 	bundle = "default" // what a policy that names none asks for
 	site   = "store"
-	count  = 5
+	count  = 4
 	ill    = "node-3" // is not healthy under version 2
 )
 
@@ -132,13 +132,14 @@ spec:
   schedule:
     maintenanceWindow: "Daily 00:00-24:00"
     timezone: "America/New_York"
-    rolloutStrategy: {type: RollingUpdate, batchSize: 2, batchDelayMinutes: 0, maxUnavailablePerSite: 1, progressDeadlineMinutes: 10}
+    rolloutStrategy: {type: RollingUpdate, batchSize: 2, batchDelayMinutes: 0, maxUnavailablePerSite: %s, progressDeadlineMinutes: 10}
   rollback: {enabled: true, healthCheckUrl: "%s", healthCheckTimeoutSeconds: 3}
 `
 
 func (l *life) apply(ctx context.Context, sequence int) error {
 	name := l.Path(fmt.Sprintf("edge-fleet-%d.yaml", sequence))
-	if err := os.WriteFile(name, fmt.Appendf(nil, text, fmt.Sprint(sequence), l.sums[sequence], l.health), 0o644); err != nil {
+	atOnce := map[int]string{1: `"100%"`, 2: "1"}[sequence]
+	if err := os.WriteFile(name, fmt.Appendf(nil, text, fmt.Sprint(sequence), l.sums[sequence], atOnce, l.health), 0o644); err != nil {
 		return err
 	}
 	_, err := l.seeder.Meshctl(ctx, "apply", "-f", name, "--key", l.Path("operator.key"))
@@ -169,7 +170,7 @@ func (l *life) first(ctx context.Context) error {
 	if err := l.apply(ctx, 1); err != nil {
 		return err
 	}
-	l.Say("version 1: batches of 2, one node at a time")
+	l.Say("version 1: batches of 2")
 	if err := l.await(ctx, "version 1 everywhere", "1", count, ""); err != nil {
 		return err
 	}
@@ -180,7 +181,7 @@ func (l *life) second(ctx context.Context) error {
 	if err := l.apply(ctx, 2); err != nil {
 		return err
 	}
-	l.Say("version 2: %s will not be healthy", ill)
+	l.Say("version 2: one node at a time; %s will not be healthy", ill)
 	if err := l.await(ctx, "version 2 but on one node", "2", count-1, status.RolledBack); err != nil {
 		return err
 	}
