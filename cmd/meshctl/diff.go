@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -16,8 +17,10 @@ import (
 
 func newDiff(env cli.Env) *cobra.Command {
 	s := &server{env: env}
-	var files []string
+	var files policyFlags
 	var prune bool
+	var against []string
+	var save string
 	var out output
 	c := &cobra.Command{
 		Use:   "diff -f FILE",
@@ -27,16 +30,36 @@ nothing: fields, nodes and sites, conflicts, what crosses the WANs, sites that a
 not staged before their window, windows, batches, and when it would be done.
 
 The finish is the earliest: installs that take long and nodes that are away make it
-later. It ends with 1 when there are changes, as diff does.`,
+later. It ends with 1 when there are changes, as diff does.
+
+--offline asks nobody. It takes what is in force from a directory, which is laid out as
+the Git repository is or holds nothing but policies, or from a file that --save-state
+wrote; several add up, and the last one counts. A directory knows no nodes; from a state
+bytes are the most that may cross the WANs.`,
 		Example: `  meshctl diff -f policy.yaml
-  meshctl diff -f policies/ --prune`,
+  meshctl diff -f policies/ --prune
+  meshctl diff --save-state fleet.json
+  meshctl diff -f policies/ --prune --offline fleet.json --offline ../main`,
 		Args: cli.Args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := out.check(c); err != nil {
 				return err
 			}
-			if len(files) == 0 {
-				return cli.Usage(c, "no policy: give -f FILE")
+			if save != "" {
+				return s.do(c, func(ctx context.Context, client *api.Client) error { return saveState(ctx, client, save, env.Stdout) })
+			}
+			if err := files.check(c); err != nil {
+				return err
+			}
+			if len(against) > 0 {
+				p, err := planOffline(env, files, against, prune)
+				if err != nil {
+					return err
+				}
+				if out.forPeople() {
+					offlineNote(env.Stdout, p)
+				}
+				return showPlan(env.Stdout, &out, *p)
 			}
 			p, err := planOf(c, s, files, prune)
 			if err != nil {
@@ -46,7 +69,9 @@ later. It ends with 1 when there are changes, as diff does.`,
 		},
 	}
 	s.addFlags(c, callTimeout)
-	c.Flags().StringArrayVarP(&files, "file", "f", nil, "policy `file`, - for standard input; may be given several times")
+	files.addFlags(c)
+	c.Flags().StringArrayVar(&against, "offline", nil, "compare with what is in force by this `path`, a directory or a saved state, and ask nobody; may be given several times")
+	c.Flags().StringVar(&save, "save-state", "", "write what a plan goes by to this `file`, for --offline")
 	c.Flags().BoolVar(&prune, "prune", false, "policies in force that are not in the files go, as they do from Git")
 	out.addFlags(c, "text", "json", "yaml")
 	return c
@@ -59,7 +84,7 @@ func planOf(c *cobra.Command, s *server, files []string, prune bool) (api.Plan, 
 	}
 	q := api.PlanRequest{Policies: []api.PlanFile{}, Prune: prune}
 	for _, t := range texts {
-		q.Policies = append(q.Policies, api.PlanFile{File: t.name, Text: string(t.text)})
+		q.Policies = append(q.Policies, api.PlanFile{File: t.file, Text: string(t.text)})
 	}
 	client, err := s.client()
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 func newApply(env cli.Env) *cobra.Command {
 	s := &server{env: env}
 	key := &keyFlags{env: env}
-	var files []string
+	var files policyFlags
 	var dryRun bool
 	var out output
 	c := &cobra.Command{
@@ -35,8 +35,8 @@ alone. All files are checked before the first one is sent. Of a directory the
 			if err := out.check(c); err != nil {
 				return err
 			}
-			if len(files) == 0 {
-				return cli.Usage(c, "no policy: give -f FILE")
+			if err := files.check(c); err != nil {
+				return err
 			}
 			if dryRun {
 				p, err := planOf(c, s, files, false)
@@ -61,7 +61,7 @@ alone. All files are checked before the first one is sent. Of a directory the
 	s.addFlags(c, 2*time.Minute) // a smart card waits for its owner
 	key.addFlags(c)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would change, as \"meshctl diff\" does")
-	c.Flags().StringArrayVarP(&files, "file", "f", nil, "policy `file`, directory of them, or - for standard input; may be given several times")
+	files.addFlags(c)
 	out.addFlags(c, "text", "json")
 	return c
 }

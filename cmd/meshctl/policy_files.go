@@ -9,10 +9,26 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 )
+
+// policyFlags are the files that a command reads policies from.
+type policyFlags []string
+
+func (f *policyFlags) addFlags(c *cobra.Command) {
+	c.Flags().StringArrayVarP((*[]string)(f), "file", "f", nil, "policy `file`, directory of them, or - for standard input; may be given several times")
+}
+
+func (f *policyFlags) check(c *cobra.Command) error {
+	if len(*f) == 0 {
+		return cli.Usage(c, "no policy: give -f FILE")
+	}
+	return nil
+}
 
 // policyText is a valid policy as written.
 type policyText struct {

@@ -54,6 +54,9 @@ type World struct {
 	Bundles []Bundle
 	Cap     int64                                           // bytes per second of all sites together; 0: none
 	Missing func(site string, bundle manifest.Digest) int64 // bytes of the bundle that the site was not sent yet, as they cross its link
+
+	// Unpublished: which bundles there are is not known, and none is looked for.
+	Unpublished bool
 }
 
 // Compute plans the files. prune: a policy in force that is not among them goes. Files have different names.
@@ -212,6 +215,9 @@ func (p *Plan) change(w World, before map[string]File, f File, was, is *follower
 
 // bundle finds what the policy names.
 func (p *Plan) bundle(w World, pol *policy.Policy) (Bundle, bool) {
+	if w.Unpublished {
+		return Bundle{}, false
+	}
 	for _, b := range w.Bundles {
 		if !b.Published || b.Name != pol.Bundle.Name || b.Version != pol.Bundle.Version {
 			continue
