@@ -168,7 +168,7 @@ func lifeOfFleet(b testing.TB, z fleetSize) {
 			c.Env = append(c.Env, "SEEDER_TEST_PROFILE="+at)
 			return serve(b, c, state, flags...)
 		}
-		return serve(b, exec.Command(filepath.Join(bin, "seeder")), state, flags...)
+		return serve(b, exec.CommandContext(b.Context(), filepath.Join(bin, "seeder")), state, flags...)
 	}
 	f := &figures{b: b}
 	defer f.print()
@@ -226,12 +226,16 @@ func lifeOfFleet(b testing.TB, z fleetSize) {
 	f.add("reports of a day, all sites at once", "%d in %.1f s: %.0f/s, seeder's CPU %.1f s, resident %.0f MB", total, took, float64(total)/took, after.cpu-before.cpu, after.rss)
 	boxes = nil
 
-	all(b, voices, 64, func(v *voice) error { return v.lead(ctx) })
-	for _, v := range voices {
+	staged := func(v *voice) error {
+		if err := v.lead(ctx); err != nil {
+			return err
+		}
 		v.state(x.Manifest, x.Digest, status.Staged)
+		return nil
 	}
+	all(b, voices, 64, staged)
 	m.must(b, "apply", "-f", write(b, dir, "policy.yaml", rollingPolicy("everywhere", x.Manifest, x.Digest, 100)), "--key", filepath.Join(dir, "policy.key"))
-	settle(b, p, nodes, status.Staged)
+	settle(b, p, nodes, status.Staged, func() { all(b, voices, 64, staged) })
 
 	// The fleet at rest: every uplink renews its lease every 20 s and says who is alive.
 	rest, stop := context.WithCancel(ctx)
@@ -286,10 +290,10 @@ func lifeOfFleet(b testing.TB, z fleetSize) {
 	f.add("the seeder ends in", "%.1f s", time.Since(began).Seconds())
 }
 
-// settle waits until the seeder has heard all of it.
-func settle(b testing.TB, p *process, nodes int, phase status.Phase) {
+// settle waits until the seeder has heard all of it; what was said over a session that was being lost is said again.
+func settle(b testing.TB, p *process, nodes int, phase status.Phase, again func()) {
 	b.Helper()
-	for end := time.Now().Add(time.Minute); ; {
+	for try := 1; ; try++ {
 		s, err := p.admin.Fleet(b.Context(), false)
 		if err != nil {
 			b.Fatal(err)
@@ -299,8 +303,11 @@ func settle(b testing.TB, p *process, nodes int, phase status.Phase) {
 				return
 			}
 		}
-		if time.Now().After(end) {
+		if try == 600 {
 			b.Fatalf("not all of %d nodes are %s: %+v", nodes, phase, s.Phases)
+		}
+		if try%100 == 0 {
+			again()
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
