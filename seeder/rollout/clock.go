@@ -110,10 +110,14 @@ func (x *stepper) canary() {
 		}
 		s.Settled = x.now
 	}
-	if x.now.Before(s.Settled.Add(x.r.Canary.Soak)) || x.r.Canary.Manual && s.Promoted == "" {
-		return
+	if c.Nodes > 0 && x.now.Before(s.Settled.Add(x.r.Canary.Soak)) || x.r.Canary.Manual && s.Promoted == "" {
+		return // a canary of nobody has nothing to soak
 	}
 	s.Passed = true
+	if c.Nodes == 0 {
+		x.tell("promoted", "info", "promoted by %s; the canary has no nodes, the batches begin", s.Promoted)
+		return
+	}
 	x.tell("promoted", "info", "the canary has done well: %d nodes; the batches begin", c.Nodes)
 }
 
