@@ -138,6 +138,7 @@ func TestProject(t *testing.T) {
 		{"a minute of health", batch.Pace{Settle: time.Minute}, batch.Cohort{Rules: rules(tuesday, 0), Batches: 1}, "2026-08-25 02:01", 1, 1},
 		{"a soak of a day", batch.Pace{Delay: quarter, Canary: true, Soak: 24 * time.Hour}, batch.Cohort{Rules: rules(tuesday, 0), Batches: 8, Canary: true}, "2026-09-01 03:45", 2, 8},
 		{"a soak within the window", batch.Pace{Delay: quarter, Canary: true, Soak: time.Hour}, batch.Cohort{Rules: rules(tuesday, 0), Batches: 4, Canary: true}, "2026-08-25 03:45", 1, 4},
+		{"a canary of nobody", batch.Pace{Canary: true, Soak: 48 * time.Hour}, batch.Cohort{Rules: rules(tuesday, 0), Batches: 1}, "2026-08-25 02:00", 1, 1},
 		{"it soaks already", batch.Pace{Delay: quarter, Canary: true, Soak: 48 * time.Hour, Soaking: now.Add(-24 * time.Hour)}, batch.Cohort{Rules: rules(tuesday, 0), Batches: 1}, "2026-08-25 02:00", 1, 1},
 		{"the batch before has begun", batch.Pace{Delay: quarter}, batch.Cohort{Rules: rules(tuesday, 0), Batches: 2, From: now.Add(25 * time.Hour)}, "2026-08-25 03:15", 1, 2},
 		{"a short break is no shorter delay", batch.Pace{Delay: 3 * time.Hour}, batch.Cohort{Rules: rules("Tue 02:00-03:00; Tue 04:00-08:00", 0), Batches: 2}, "2026-08-25 05:00", 2, 1},

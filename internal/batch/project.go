@@ -66,22 +66,21 @@ func Project(now time.Time, p Pace, cohorts []Cohort) Projection {
 	out := Projection{Courses: make([]Course, len(cohorts))}
 	begin := now
 	if p.Canary {
-		passed := p.Soaking
-		if passed.IsZero() { // in the first window of each of its sites
-			passed = now
-			for i, c := range cohorts {
-				if !c.Canary {
-					continue
-				}
-				s, ok := c.next(now)
-				if !ok {
-					return Projection{Why: noWindow, Courses: out.Courses}
-				}
-				out.Courses[i].use(s)
-				passed = later(passed, later(s.Opens, now).Add(p.Settle))
+		passed, some := p.Soaking, !p.Soaking.IsZero()
+		for i, c := range cohorts { // it starts in the first window of each of its sites
+			if !c.Canary || !p.Soaking.IsZero() {
+				continue
 			}
+			s, ok := c.next(now)
+			if !ok {
+				return Projection{Why: noWindow, Courses: out.Courses}
+			}
+			out.Courses[i].use(s)
+			passed, some = later(passed, later(s.Opens, now).Add(p.Settle)), true
 		}
-		begin = later(now, passed.Add(p.Soak))
+		if some { // one of nobody has nothing to soak
+			begin = later(now, passed.Add(p.Soak))
+		}
 	}
 	for i, c := range cohorts {
 		x := &out.Courses[i]
