@@ -3,6 +3,8 @@ package gitops
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
@@ -143,7 +145,7 @@ func (m *Mirror) keys(ctx context.Context, s *Snapshot, tree []byte) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range sorted(files) {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
 		keys, err := trust.ReadKeys(files[name])
 		if err != nil {
 			return refused(s.Commit.ID, "keys/%s.asc is no public key", name).Because(err)

@@ -1,7 +1,6 @@
 package gitops
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -61,5 +60,3 @@ func Older(next *policy.Policy, sequence, inForce uint64) error {
 		WithDone("the policy was not applied").
 		WithNext("revert the commit that brought the newer one (git revert says which in its message), or set allowDowngrade: true")
 }
-
-func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
