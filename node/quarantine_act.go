@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"time"
@@ -20,11 +21,16 @@ import (
 // loadQuarantine reads what the node holds against itself. A file that cannot be read is a reason of its own: a node that
 // has forgotten whether it trusts itself looks first.
 func (n *Node) loadQuarantine() {
-	b, err := os.ReadFile(n.d.path(quarantineName))
+	f, err := os.Open(n.d.path(quarantineName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
+	var b []byte
 	var q quarantine
+	if err == nil {
+		b, err = io.ReadAll(io.LimitReader(f, maxQuarantine+1))
+		f.Close()
+	}
 	if err == nil {
 		q, err = decodeQuarantine(b)
 	}

@@ -223,21 +223,27 @@ func giveOrder(ctx context.Context, client *api.Client, sign signer.Signer, now 
 	if n := len(given); n > 0 {
 		last = given[n-1].Order.Sequence
 	}
+	_, d, err := signOrder(ctx, sign, last, now, o)
+	if err != nil {
+		return api.OrderInfo{}, err
+	}
+	return client.PutOrder(ctx, d)
+}
+
+// signOrder signs an order as the one after the last.
+func signOrder(ctx context.Context, sign signer.Signer, last uint64, now time.Time, o order.Order) (order.Order, trust.Signed, error) {
 	o.Schema, o.Sequence, o.Created = order.Schema, order.Next(last, now), order.Timestamp(now)
 	doc, err := o.Encode()
 	if err != nil {
-		return api.OrderInfo{}, err
+		return o, trust.Signed{}, err
 	}
 	sig, err := sign.Sign(ctx, doc)
-	if err != nil {
-		return api.OrderInfo{}, err
-	}
-	return client.PutOrder(ctx, trust.Signed{Doc: doc, Sig: sig})
+	return o, trust.Signed{Doc: doc, Sig: sig}, err
 }
 
 func newOrder(env cli.Env) *cobra.Command {
 	s := &server{env: env}
-	c := &cobra.Command{Use: "order", Short: "orders given to nodes: rollback and retry"}
+	c := &cobra.Command{Use: "order", Short: "orders given to nodes: rollback, retry, release"}
 	s.addFlags(c, callTimeout)
 	var out output
 	list := &cobra.Command{

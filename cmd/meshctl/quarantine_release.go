@@ -14,7 +14,6 @@ import (
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/signer"
 	"github.com/patchmesh/patchmesh/internal/status"
-	"github.com/patchmesh/patchmesh/internal/trust"
 )
 
 // releaseFlags of "meshctl quarantine release".
@@ -122,18 +121,14 @@ func ownQuarantine(ctx context.Context, client *api.Client, site, node string) (
 
 // give gives the seeder the order that ends a node's own quarantine.
 func (f *releaseFlags) give(ctx context.Context, client *api.Client, sign signer.Signer, site, node string, q status.Quarantine) error {
-	given, err := client.Orders(ctx)
+	if sign == nil {
+		return unsigned(site, node, q)
+	}
+	info, err := giveOrder(ctx, client, sign, f.env.Now(), releaseOrder(site, node, f.reason, q))
 	if err != nil {
 		return err
 	}
-	var last uint64
-	if n := len(given); n > 0 {
-		last = given[n-1].Order.Sequence
-	}
-	return f.order(ctx, sign, last, site, node, q, func(d trust.Signed) error {
-		_, err := client.PutOrder(ctx, d)
-		return err
-	})
+	return f.given(info.Order, site, node, q)
 }
 
 // onNode gives the order to a node of the site by its socket: to the one that it is for, or to a neighbour, which hands
@@ -158,43 +153,41 @@ func (f *releaseFlags) onNode(c *cobra.Command, sign signer.Signer, what string)
 		return problem.New(problem.NotFound, "the node behind %s is of site %s, not %.80q", f.socket, s.Site, site)
 	}
 	n, err := nodeOf(s, node)
+	switch {
+	case err != nil:
+		return err
+	case n.Quarantined == nil:
+		return problem.New(problem.NotFound, "%s/%s does not hold itself under quarantine", site, node)
+	case sign == nil:
+		return unsigned(site, node, *n.Quarantined)
+	}
+	o, d, err := signOrder(ctx, sign, 0, f.env.Now(), releaseOrder(site, node, f.reason, *n.Quarantined))
 	if err != nil {
 		return err
 	}
-	if n.Quarantined == nil {
-		return problem.New(problem.NotFound, "%s/%s does not hold itself under quarantine", site, node)
+	if err := client.PutOrder(ctx, d); err != nil {
+		return err
 	}
-	return f.order(ctx, sign, 0, site, node, *n.Quarantined, func(d trust.Signed) error { return client.PutOrder(ctx, d) })
+	return f.given(o, site, node, *n.Quarantined)
 }
 
-// order signs the order that ends a node's own quarantine, with the sequence after the last one, and has it given.
-func (f *releaseFlags) order(ctx context.Context, sign signer.Signer, last uint64, site, node string, q status.Quarantine, give func(trust.Signed) error) error {
-	if sign == nil {
-		return problem.New(problem.NodeQuarantined, "%s/%s holds itself under quarantine %s since %s: %s", site, node, cli.Printable(q.ID), day(&q.Since), cli.Printable(q.String())).
-			WithDone("nothing was released: that takes an order that an operator has signed").
-			WithNext("meshctl quarantine release %s/%s --reason TEXT --key FILE", site, node)
-	}
-	o := releaseOrder(order.Next(last, f.env.Now()), f.env.Now(), site, node, f.reason, q)
-	doc, err := o.Encode()
-	if err != nil {
-		return err
-	}
-	sig, err := sign.Sign(ctx, doc)
-	if err != nil {
-		return err
-	}
-	if err := give(trust.Signed{Doc: doc, Sig: sig}); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(f.env.Stdout, "order %d given to %s/%s: it ends quarantine %s (%s)\nuntil the node has said so it is in the list: meshctl quarantine list\n",
-		o.Sequence, site, node, q.ID, cli.Printable(q.String()))
+func (f *releaseFlags) given(o order.Order, site, node string, q status.Quarantine) error {
+	_, err := fmt.Fprintf(f.env.Stdout, "order %d given to %s/%s: it ends quarantine %s (%s)\nuntil the node has said so it is in the list: meshctl quarantine list\n",
+		o.Sequence, site, node, cli.Printable(q.ID), cli.Printable(q.String()))
 	return err
 }
 
+// unsigned says what is missing.
+func unsigned(site, node string, q status.Quarantine) error {
+	return problem.New(problem.NodeQuarantined, "%s/%s holds itself under quarantine %s since %s: %s", site, node, cli.Printable(q.ID), day(&q.Since), cli.Printable(q.String())).
+		WithDone("nothing was released: that takes an order that an operator has signed").
+		WithNext("meshctl quarantine release %s/%s --reason TEXT --key FILE", site, node)
+}
+
 // releaseOrder is the order that ends a quarantine, and no other one.
-func releaseOrder(sequence uint64, now time.Time, site, node, reason string, q status.Quarantine) *order.Order {
-	return &order.Order{Schema: order.Schema, Sequence: sequence, Created: order.Timestamp(now), Kind: order.Release, Bundle: q.Bundle, Version: q.Version, Checksum: q.Checksum,
-		Targets: order.Targets{Sites: []string{site}, Nodes: []string{node}, Labels: map[string]string{}}, Reason: reason, Quarantine: q.ID}
+func releaseOrder(site, node, reason string, q status.Quarantine) order.Order {
+	return order.Order{Kind: order.Release, Bundle: q.Bundle, Version: q.Version, Checksum: q.Checksum, Now: true, Reason: reason, Quarantine: q.ID,
+		Targets: order.Targets{Sites: []string{site}, Nodes: []string{node}, Labels: map[string]string{}}}
 }
 
 // quarantineNext says when a node under quarantine checks itself again, and what a person can do.
