@@ -112,8 +112,9 @@ func (s *Seeder) releaseQuarantine(ctx context.Context, id int64, by, why string
 	return out, nil
 }
 
-// What a report says about quarantine where the node says nothing of its own: of a verification failure, or a script's. A node that holds a bundle whole again, every chunk verified, or has installed one,
-// has shown that it can be trusted with bytes: what it said against itself before is over.
+// finding is what a report says about quarantine where the node says nothing of its own: of a verification failure, or a
+// script's. A node that holds a bundle whole again, every chunk verified, or has installed one, has shown that it can be
+// trusted with bytes: what it said against itself before is over.
 func finding(r fleet.Report, b status.ReportBody) (put *fleet.Quarantine, verified bool) {
 	switch {
 	case b.Outcome == "verification_failure" || b.Phase == status.Quarantined:
