@@ -41,19 +41,16 @@ type want struct {
 // others now.
 type earlier struct {
 	selectors []policy.Selector // each once
-	everybody bool              // more than are kept, or one that cannot be read
+	everybody bool              // there are more than are read, or one that cannot be read
 }
 
-// maxEarlier bounds the selectors that are kept of one policy, and the revisions that are read for them.
+// maxEarlier bounds the revisions of one policy that are read for them.
 const maxEarlier = 32
 
+// with adds a revision's selector; nil is one that deleted the policy.
 func (e earlier) with(p *policy.Policy) earlier {
-	switch {
-	case p == nil || e.everybody || slices.ContainsFunc(e.selectors, func(s policy.Selector) bool { return s.String() == p.Selector.String() }):
-	case len(e.selectors) == maxEarlier:
-		e = earlier{everybody: true}
-	default:
-		e.selectors = append(slices.Clone(e.selectors), p.Selector)
+	if p != nil && !slices.ContainsFunc(e.selectors, func(s policy.Selector) bool { return s.String() == p.Selector.String() }) {
+		e.selectors = append(e.selectors, p.Selector)
 	}
 	return e
 }
@@ -83,15 +80,10 @@ func (d *desired) reload(ctx context.Context) error {
 	list := make([]want, 0, len(ps))
 	for _, p := range ps {
 		w := want{Policy: p}
-		switch old, ok := had[p.Name]; {
-		case !ok:
-			if w.earlier, err = d.before(ctx, p); err != nil {
-				return err
-			}
-		case old.Revision != p.Revision:
-			w.earlier = old.earlier.with(old.policy)
-		default:
+		if old, ok := had[p.Name]; ok && old.Revision == p.Revision {
 			w.earlier = old.earlier
+		} else if w.earlier, err = d.before(ctx, p); err != nil {
+			return err
 		}
 		if w.document, err = policy.Read(p.Document); err != nil {
 			return problem.New(problem.StoreDamaged, "policy %s in the seeder's database", p.Name).Because(err)
