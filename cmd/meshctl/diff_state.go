@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/api"
+	"github.com/patchmesh/patchmesh/internal/cli"
 	"github.com/patchmesh/patchmesh/internal/durable"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/plan"
@@ -101,7 +102,7 @@ func saveState(ctx context.Context, client *api.Client, name string, w io.Writer
 	if err := durable.WriteFile(name, append(b, '\n'), 0o644); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "wrote %s: %d sites, %d policies, %d bundles, as of %s\n", name, len(st.Sites), len(st.Policies), len(st.Bundles), st.AsOf.UTC().Format(time.RFC3339))
+	_, err = fmt.Fprintf(w, "wrote %s: %s, policies: %d, %s, as of %s\n", name, cli.Count(len(st.Sites), "site"), len(st.Policies), cli.Count(len(st.Bundles), "bundle"), st.AsOf.UTC().Format(time.RFC3339))
 	return err
 }
 
