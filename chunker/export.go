@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/grant"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
@@ -19,20 +20,25 @@ import (
 
 // A stick file is a tar of the bundle's directory in a fixed order, so that it can be verified as a stream:
 // manifest.json and its signature, SHA256SUMS and its signature, revocations.json and revocations.json.asc if there is a
-// list of revoked bundles, policies/NAME.json and policies/NAME.json.asc, index.json, content/… in the order of the index.
-// NAME is the Short digest of the policy. Unpacked with tar it is the bundle's directory again.
+// list of revoked bundles, policies/NAME.json and policies/NAME.json.asc, grants/NAME.json and grants/NAME.json.asc,
+// index.json, content/… in the order of the index. NAME is the Short digest of the policy, or of the grant. Unpacked with tar it is the bundle's directory again.
 const (
 	policiesName    = "policies/"
+	grantsName      = "grants/"
 	revocationsName = "revocations.json"
 )
 
-// maxPolicies bounds the policies in a stick file.
-const maxPolicies = 64
+// maxPolicies bounds the policies in a stick file, and maxGrants the grants: of several sites.
+const (
+	maxPolicies = 64
+	maxGrants   = 256
+)
 
 // Enclosed are the signed documents that travel with a bundle.
 type Enclosed struct {
 	Policies    []trust.Signed
-	Revocations trust.Signed // the newest list of revoked bundles; zero: none
+	Grants      []trust.Signed // by which the policies' rollouts let the nodes of a site start
+	Revocations trust.Signed   // the newest list of revoked bundles; zero: none
 }
 
 // Export writes the bundle and the signed documents that go with it as a stick file. Every chunk is verified on the way.
@@ -43,6 +49,9 @@ func Export(ctx context.Context, b *Bundle, with Enclosed, w io.Writer, p *progr
 	}
 	if len(with.Policies) > maxPolicies {
 		return problem.New(problem.Usage, "%d policies: at most %d go into a stick file", len(with.Policies), maxPolicies)
+	}
+	if len(with.Grants) > maxGrants {
+		return problem.New(problem.Usage, "%d grants: at most %d go into a stick file", len(with.Grants), maxGrants)
 	}
 	root, err := os.OpenRoot(b.Dir)
 	if err != nil {
@@ -101,8 +110,15 @@ func (e *exporter) head(sums trust.Signed, with Enclosed) error {
 	}
 	for _, s := range with.Policies {
 		name := policyPath(s.Doc)
-		if len(s.Doc) > policy.MaxBytes || len(s.Sig) > trust.MaxSignatureBytes || len(s.Sig) == 0 {
+		if len(s.Doc) > policy.MaxGitBytes || len(s.Sig) > trust.MaxSignatureBytes || len(s.Sig) == 0 {
 			return problem.New(problem.InvalidPolicy, "policy %s is too large or not signed", name)
+		}
+		entries = append(entries, entry{name, s.Doc}, entry{name + SignatureSuffix, s.Sig})
+	}
+	for _, s := range with.Grants {
+		name := grantPath(s.Doc)
+		if len(s.Doc) > grant.MaxBytes || len(s.Sig) > trust.MaxSignatureBytes || len(s.Sig) == 0 {
+			return problem.New(problem.InvalidGrant, "grant %s is too large or not signed", name)
 		}
 		entries = append(entries, entry{name, s.Doc}, entry{name + SignatureSuffix, s.Sig})
 	}
@@ -115,6 +131,8 @@ func (e *exporter) head(sums trust.Signed, with Enclosed) error {
 }
 
 func policyPath(doc []byte) string { return policiesName + manifest.DigestOf(doc).Short() + ".json" }
+
+func grantPath(doc []byte) string { return grantsName + manifest.DigestOf(doc).Short() + ".json" }
 
 func (e *exporter) header(name string, size int64, mode uint32) error {
 	err := e.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: int64(mode), ModTime: e.b.Manifest.Created})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/grant"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
@@ -20,8 +21,8 @@ import (
 	"github.com/patchmesh/patchmesh/internal/trust"
 )
 
-// Sink takes what Import has verified, in this order: the manifest, the revocation list, policies, the index's chunks, the
-// files' chunks. An error from it ends the import.
+// Sink takes what Import has verified, in this order: the manifest, the revocation list, policies, grants, the index's
+// chunks, the files' chunks. An error from it ends the import.
 type Sink interface {
 	// Manifest is called once, first. The signature was verified; whether the bundle is wanted is not known.
 	Manifest(m *manifest.Manifest, signed trust.Signed) error
@@ -29,6 +30,8 @@ type Sink interface {
 	Revocations(signed trust.Signed) error
 	// Policy is called for each policy whose signature is good; its text was not parsed.
 	Policy(signed trust.Signed) error
+	// Grant is called for each grant whose signature is good, whatever site it is for.
+	Grant(g *grant.Grant, signed trust.Signed) error
 	// Chunk is called for each chunk of the index and of every file, as often as it stands there. plain is only
 	// valid during the call.
 	Chunk(ref manifest.ChunkRef, plain []byte) error
@@ -39,7 +42,7 @@ type Sink interface {
 // unverified header asks for. at is the trusted time (see package trust). What the sink took before an error is good.
 func Import(ctx context.Context, r io.Reader, set *trust.Set, at time.Time, sink Sink) (*manifest.Manifest, error) {
 	im := &importer{ctx: ctx, in: r, tar: tar.NewReader(r), set: set, at: at, sink: sink, buf: make([]byte, chunk.MaxSize)}
-	for _, step := range []func() error{im.readManifest, im.readSums, im.readRevocations, im.readPolicies, im.readIndex, im.readContent, im.readEnd} {
+	for _, step := range []func() error{im.readManifest, im.readSums, im.readRevocations, im.readPolicies, im.readGrants, im.readIndex, im.readContent, im.readEnd} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -204,6 +207,36 @@ func (im *importer) readPolicies() error {
 			return err
 		}
 		if err := im.sink.Policy(s); err != nil {
+			return err
+		}
+	}
+}
+
+func (im *importer) readGrants() error {
+	for n := 0; ; n++ {
+		h, err := im.peek()
+		if err != nil {
+			return err
+		}
+		if h == nil || !strings.HasPrefix(h.Name, grantsName) {
+			return nil
+		}
+		if n == maxGrants {
+			return notAStick("more than %d grants", maxGrants)
+		}
+		name := h.Name
+		s, err := im.signed(name, grant.MaxBytes)
+		if err != nil {
+			return err
+		}
+		if name != grantPath(s.Doc) {
+			return notAStick("grant %.200q does not have the name that follows from its content, %s", name, grantPath(s.Doc))
+		}
+		g, err := grant.Open(im.set, s, im.at)
+		if err != nil {
+			return err
+		}
+		if err := im.sink.Grant(g, s); err != nil {
 			return err
 		}
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/patchmesh/patchmesh/chunker/store"
 	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/grant"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -31,6 +32,7 @@ type shelf struct {
 	manifests int
 	revoked   []trust.Signed
 	policies  []trust.Signed
+	grants    []trust.Signed
 	chunks    map[chunk.ID]int64
 	fail      error
 }
@@ -38,6 +40,10 @@ type shelf struct {
 func (s *shelf) Manifest(m *manifest.Manifest, signed trust.Signed) error { s.manifests++; return nil }
 func (s *shelf) Revocations(l trust.Signed) error                         { s.revoked = append(s.revoked, l); return nil }
 func (s *shelf) Policy(p trust.Signed) error                              { s.policies = append(s.policies, p); return nil }
+func (s *shelf) Grant(_ *grant.Grant, g trust.Signed) error {
+	s.grants = append(s.grants, g)
+	return nil
+}
 func (s *shelf) Chunk(ref manifest.ChunkRef, plain []byte) error {
 	if s.manifests != 1 || chunk.Sum(plain) != ref.ID || int64(len(plain)) != ref.Size {
 		s.t.Errorf("chunk %s of %d bytes was handed out and not verified", ref.ID, ref.Size)

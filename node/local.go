@@ -12,6 +12,7 @@ import (
 	"github.com/patchmesh/patchmesh/chunker"
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/chunk"
+	"github.com/patchmesh/patchmesh/internal/grant"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
@@ -130,6 +131,21 @@ func (s *stick) Policy(signed trust.Signed) error {
 	}
 	if ok {
 		s.res.Policies++
+	}
+	return err
+}
+
+// Grant implements chunker.Sink. A stick may hold those of several sites.
+func (s *stick) Grant(g *grant.Grant, signed trust.Signed) error {
+	if g.Site != s.n.e.Site {
+		return nil
+	}
+	var err error
+	if cerr := s.n.call(s.ctx, func() { err = s.n.takeGrant(signed) }); cerr != nil {
+		return cerr
+	}
+	if err == nil {
+		s.res.Grants++
 	}
 	return err
 }

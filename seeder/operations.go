@@ -69,6 +69,8 @@ func operations() map[string]operation {
 		"POST " + api.PathRolloutResume:  {least: operator, summary: "let a rollout go on", in: api.RolloutChange{}, out: api.Rollout{}},
 		"POST " + api.PathRolloutPromote: {least: operator, summary: "end the soak of the canary", in: api.RolloutChange{}, out: api.Rollout{}},
 		"POST " + api.PathRolloutRetry:   {least: operator, summary: "let nodes that failed try again", in: api.RolloutChange{}, out: api.Rollout{}},
+		"GET " + api.PathSiteGrants:      {least: viewer, summary: "a site's newest grants, one for each rollout", out: []api.SiteGrant{}},
+		"POST " + api.PathSiteGrants:     {least: operator, summary: "grants for a site to which bundles are brought by hand", in: api.CarryGrants{}, out: []api.SiteGrant{}},
 		"POST " + api.PathPlan:           {least: viewer, quiet: true, summary: "what policies would change; nothing is changed", in: api.PlanRequest{}, out: api.Plan{}},
 		"GET " + api.PathSync:            {least: viewer, summary: "how the Git repository is followed", out: api.SyncState{}},
 		"POST " + api.PathSync:           {least: operator, summary: "look at the Git repository now", out: api.SyncState{}},

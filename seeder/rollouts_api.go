@@ -38,6 +38,8 @@ func (s *Seeder) rolloutRoutes(handle func(method, path string, fn route)) {
 	})
 	handle("GET", api.PathRollout, func(_ http.ResponseWriter, r *http.Request) (any, error) { return x.one(r) })
 	handle("GET", api.PathRolloutHistory, x.history)
+	handle("GET", api.PathSiteGrants, x.siteGrants)
+	handle("POST", api.PathSiteGrants, x.carry)
 	change := func(path, event string, fn func(rollout.State, time.Time, api.RolloutChange) (rollout.State, error)) {
 		handle("POST", path, func(w http.ResponseWriter, r *http.Request) (any, error) {
 			var c api.RolloutChange

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +22,7 @@ import (
 func newBundleExport(env cli.Env) *cobra.Command {
 	s := &server{env: env}
 	var file string
-	var policies []string
+	var policies, sites []string
 	var revocations bool
 	c := &cobra.Command{
 		Use:   "export BUNDLE --out FILE",
@@ -32,8 +33,13 @@ whole site. Signatures travel along, so the stick needs no trust.
 
 --policy takes the newest signed revision of a policy from the seeder, and with it
 the list of revoked bundles, as --revocations does alone. Without a policy the site
-only stages the bundle.`,
-		Example: `  meshctl bundle export app-1.2.bundle --policy app --out /media/stick/app-1.2.mesh`,
+only stages the bundle.
+
+A policy with a rollout starts nobody without a grant. --site has the seeder make the
+site's grants for its next window, and takes them along: the site then patches in
+that window, in its turn, and keeps to its own budget. The stick has to be there by
+its end; for a later window export again.`,
+		Example: `  meshctl bundle export app-1.2.bundle --policy app --site ship-7 --out /media/stick/app-1.2.mesh`,
 		Args:    cli.Args(1, 1, "BUNDLE, a directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if file == "" {
@@ -49,17 +55,32 @@ only stages the bundle.`,
 			if err != nil {
 				return err
 			}
+			grants, err := s.carry(ctx, sites, policies)
+			if err != nil {
+				return err
+			}
+			for _, g := range grants {
+				with.Grants = append(with.Grants, g.Document)
+			}
 			n, err := writeStick(ctx, file, b, with, progress.For(env.Stderr, false))
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(env.Stdout, "wrote %s   %s %s, %s with %s\n", file, b.Manifest.Name, b.Manifest.Version, cli.Bytes(n), policyCount(len(with.Policies)))
-			return err
+			fmt.Fprintf(env.Stdout, "wrote %s   %s %s, %s with %s\n", file, b.Manifest.Name, b.Manifest.Version, cli.Bytes(n), policyCount(len(with.Policies)))
+			for _, g := range grants {
+				line := fmt.Sprintf("%d nodes may start from %s until %s", g.Nodes, g.Opens.Format(time.RFC3339), g.Expires.Format(time.RFC3339))
+				if g.Halted != "" {
+					line = "nobody may start: " + g.Halted
+				}
+				fmt.Fprintf(env.Stdout, "grant %d of policy %s: %s\n", g.Serial, g.Policy, line)
+			}
+			return nil
 		},
 	}
 	s.addFlags(c, 0)
 	c.Flags().StringVar(&file, "out", "", "`file` to write; it must not exist")
 	c.Flags().StringArrayVar(&policies, "policy", nil, "`name` of a policy to take along; may be given several times")
+	c.Flags().StringArrayVar(&sites, "site", nil, "`name` of a site that the stick goes to: its grants are taken along; may be given several times")
 	c.Flags().BoolVar(&revocations, "revocations", false, "take the seeder's list of revoked bundles along")
 	return c
 }
@@ -89,6 +110,28 @@ func (s *server) enclose(ctx context.Context, names []string, revocations bool) 
 		out.Revocations = *l.Document
 	}
 	return out, err
+}
+
+// carry has the seeder make the grants of the sites that the policies' bundles are brought to, and returns them.
+func (s *server) carry(ctx context.Context, sites, policies []string) (out []api.SiteGrant, err error) {
+	if len(sites) == 0 {
+		return nil, nil
+	}
+	if len(policies) == 0 {
+		return nil, problem.New(problem.Usage, "--site needs --policy: a grant is for a policy").WithDone("nothing was written")
+	}
+	client, err := s.client()
+	if err != nil {
+		return nil, err
+	}
+	for _, site := range sites {
+		grants, err := client.CarryGrants(ctx, site, api.CarryGrants{Policies: policies})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, grants...)
+	}
+	return out, nil
 }
 
 // writeStick writes under a temporary name: a stick pulled out too early has no file that looks whole.

@@ -15,13 +15,13 @@ import (
 
 func newDoctor(env cli.Env) *cobra.Command {
 	s := &server{env: env}
-	var socket string
+	var socket, executor string
 	var out output
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "say on a node what is well with it and what is not",
 		Long: `Doctor asks the daemon of this machine and says what is well and what is not:
-clock, identity, peers, WAN, content, storage, install. It needs no network.
+clock, identity, peers, WAN, content, storage, install, executor. It needs no network.
 
 It ends with 3 when something is not well.`,
 		Args: cli.Args(0, 0, ""),
@@ -44,6 +44,8 @@ It ends with 3 when something is not well.`,
 				return err
 			}
 			d := examine(site, n)
+			d.executor(executor, n)
+			d.conclude(n)
 			if out.format == "text" {
 				err = d.write(env.Stdout)
 			} else {
@@ -56,6 +58,7 @@ It ends with 3 when something is not well.`,
 		},
 	}
 	c.Flags().StringVar(&socket, "socket", nodeSocket, "ask the daemon at this `path`")
+	c.Flags().StringVar(&executor, "install-config", "/etc/meshd/mesh-install.yaml", "the executor's configuration, at this `path`")
 	c.Flags().DurationVar(&s.timeout, "timeout", callTimeout, "give up after this long; 0 waits for ever")
 	out.addFlags(c, "text", "json", "yaml")
 	return c

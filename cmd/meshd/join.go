@@ -49,6 +49,7 @@ command may be repeated.`,
 				return err
 			}
 			fmt.Fprintf(env.Stdout, "joined site %s as %s (peer ID %s, roster version %d)\n", j.Site, j.Node, j.PeerID, j.Roster)
+			fmt.Fprintf(env.Stdout, "next, as root: write \"site: %s\" and \"node: %s\" into /etc/meshd/mesh-install.yaml, so that the executor need not take our word for it\n", j.Site, j.Node)
 			return nil
 		},
 	}

@@ -50,6 +50,7 @@ func TestMeshInstall(t *testing.T) {
 	want := install.DefaultConfig()
 	want.Health.Command = c.Health.Command // marked Example
 	want.Labels = c.Labels
+	want.Site, want.Node = "berlin-7", "pos-01"
 	if d := cmp.Diff(want, c); d != "" {
 		t.Errorf("the sample says that it shows the defaults (-default +sample):\n%s", d)
 	}

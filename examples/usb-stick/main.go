@@ -1,6 +1,6 @@
-// Usb-stick brings a bundle and its policy into a site that has no WAN: head office writes them into one file, somebody
-// carries the file, and one node of the site imports it. The other nodes take it from there, verify everything
-// themselves and install, with no seeder in sight. It runs the real programs on the loopback interface.
+// Usb-stick brings a bundle, its policy and the grant of its rollout into a site that has no WAN: head office writes them
+// into one file, somebody carries the file, and one node of the site imports it. The other nodes take it from there, verify
+// everything themselves and install one after the other, with no seeder in sight. It runs the real programs on the loopback interface.
 package main
 
 import (
@@ -52,7 +52,7 @@ func run(ctx context.Context, s *harness.Story) (try []string, err error) {
 	if err := seeder.Stop(ctx); err != nil {
 		return nil, err
 	}
-	s.Say("head office wrote bundle and policy into %s; the seeder is gone, the ship is at sea", filepath.Base(stick))
+	s.Say("head office wrote bundle, policy and grant into %s; the seeder is gone, the ship is at sea", filepath.Base(stick))
 
 	if err := ship.Start(ctx); err != nil {
 		return nil, err
@@ -109,7 +109,17 @@ func acquaint(ctx context.Context, ship *harness.Site) error {
 	return nil
 }
 
-// write makes the stick file: bundle and policy, as the seeder has them.
+// policyText is a policy with a rollout: without a grant nobody starts.
+const policyText = `apiVersion: patchmgmt.io/v1
+kind: PatchPolicy
+metadata: {name: %s}
+spec:
+  bundleRef: {name: %s, version: %q, checksum: %q}
+  targets: {selector: {matchLabels: {role: node}}}
+  rolloutStrategy: {type: RollingUpdate, maxUnavailablePerSite: 1}
+`
+
+// write makes the stick file: bundle and policy, as the seeder has them, and the ship's grant.
 func write(ctx context.Context, seeder *harness.Seeder, input, stick string) error {
 	dir, sum, err := seeder.Build(ctx, bundle, "1.0", 1, input)
 	if err != nil {
@@ -118,9 +128,9 @@ func write(ctx context.Context, seeder *harness.Seeder, input, stick string) err
 	if err := seeder.Push(ctx, dir); err != nil {
 		return err
 	}
-	if err := seeder.Policy(ctx, bundle, "1.0", sum); err != nil {
+	if err := seeder.PolicyText(ctx, bundle+"-1.0", fmt.Sprintf(policyText, bundle, bundle, "1.0", sum)); err != nil {
 		return err
 	}
-	_, err = seeder.Meshctl(ctx, "bundle", "export", dir, "--policy", bundle, "--out", stick)
+	_, err = seeder.Meshctl(ctx, "bundle", "export", dir, "--policy", bundle, "--site", "ship", "--out", stick)
 	return err
 }

@@ -188,4 +188,5 @@ type ImportResult struct {
 	Added    int             `json:"added"`    // of them new to this node
 	Bytes    int64           `json:"bytes"`    // of the new ones
 	Policies int             `json:"policies"` // accepted from the stick
+	Grants   int             `json:"grants"`   // on the stick for this site
 }

@@ -20,6 +20,16 @@ func (c *Client) RolloutHistory(ctx context.Context, policy string) ([]Rollout, 
 	return ask[[]Rollout](ctx, &c.caller, get(fill(PathRolloutHistory, policy), nil), nil)
 }
 
+// SiteGrants lists the newest grants of a site, one for each rollout that has given it one.
+func (c *Client) SiteGrants(ctx context.Context, site string) ([]SiteGrant, error) {
+	return ask[[]SiteGrant](ctx, &c.caller, get(fill(PathSiteGrants, site), nil), nil)
+}
+
+// CarryGrants has grants made for a site to which the bundles of these policies are brought by hand, and returns them.
+func (c *Client) CarryGrants(ctx context.Context, site string, q CarryGrants) ([]SiteGrant, error) {
+	return ask[[]SiteGrant](ctx, &c.caller, call{method: http.MethodPost, path: fill(PathSiteGrants, site), repeat: true}, q)
+}
+
 // PauseRollout stops new starts; what runs finishes. A reason is required, here and below: it is kept.
 func (c *Client) PauseRollout(ctx context.Context, policy string, q RolloutChange) (Rollout, error) {
 	return c.changeRollout(ctx, PathRolloutPause, policy, q)

@@ -6,6 +6,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/plan"
 	"github.com/patchmesh/patchmesh/internal/status"
+	"github.com/patchmesh/patchmesh/internal/trust"
 )
 
 // Paths of the rollouts, and of the fleet in a few lines.
@@ -19,6 +20,7 @@ const (
 	PathRolloutRetry   = "/api/v1/rollouts/{policy}/retry"
 	PathRolloutHistory = "/api/v1/rollouts/{policy}/history"
 	PathPlan           = "/api/v1/plan"
+	PathSiteGrants     = "/api/v1/sites/{site}/grants"
 )
 
 // RolloutState says where a rollout stands.
@@ -91,6 +93,27 @@ type RolloutChange struct {
 	Reason string `json:"reason"`
 	By     string `json:"by,omitempty"` // who asks, if the caller's token does not say
 }
+
+// SiteGrant is the newest grant that a site has for a policy: see package grant.
+type SiteGrant struct {
+	Policy   string       `json:"policy"`
+	Revision uint64       `json:"revision"`
+	Serial   uint64       `json:"serial"`
+	Opens    time.Time    `json:"opens"`
+	Expires  time.Time    `json:"expires"`
+	Halted   string       `json:"halted,omitempty"` // why nothing may start by it
+	Nodes    int          `json:"nodes"`            // that it lets start
+	Document trust.Signed `json:"document"`
+}
+
+// CarryGrants says that bundles are brought to a site by hand: their policies' grants for the next window are made at
+// once. Policies without a rollout need none.
+type CarryGrants struct {
+	Policies []string `json:"policies"` // at most MaxCarried
+}
+
+// MaxCarried bounds the policies of one CarryGrants.
+const MaxCarried = 64
 
 // PlanRequest asks what policies would change.
 type PlanRequest struct {

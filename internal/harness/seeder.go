@@ -164,8 +164,13 @@ spec:
 
 // Policy applies a policy, named as the bundle, that wants this version on every node of the lab.
 func (s *Seeder) Policy(ctx context.Context, bundle, version string, sum manifest.Digest) error {
-	name := s.lab.Path(bundle + "-" + version + ".yaml")
-	if err := os.WriteFile(name, fmt.Appendf(nil, policyText, bundle, bundle, version, sum), 0o644); err != nil {
+	return s.PolicyText(ctx, bundle+"-"+version, fmt.Sprintf(policyText, bundle, bundle, version, sum))
+}
+
+// PolicyText applies a policy of this text, from a file of this name.
+func (s *Seeder) PolicyText(ctx context.Context, file, text string) error {
+	name := s.lab.Path(file + ".yaml")
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 		return err
 	}
 	_, err := s.Meshctl(ctx, "apply", "-f", name, "--key", s.lab.Path("operator.key"))

@@ -69,7 +69,8 @@ func (s *Seeder) join(ctx context.Context, site, name string, flags []string) (*
 		strings.TrimSpace(string(token))); err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf("root: %s\nstate: %s\ntrust: %s\nmachine: %s\nreserveBytes: 0\n", n.Root, filepath.Join(dir, "install"), filepath.Join(n.State, "trust.json"), filepath.Join(dir, "machine"))
+	config := fmt.Sprintf("root: %s\nstate: %s\ntrust: %s\nmachine: %s\nreserveBytes: 0\nsite: %s\nnode: %s\n",
+		n.Root, filepath.Join(dir, "install"), filepath.Join(n.State, "trust.json"), filepath.Join(dir, "machine"), site, name)
 	return n, os.WriteFile(n.install, []byte(config), 0o644)
 }
 
@@ -123,7 +124,7 @@ func (n *Node) Ended() error {
 // Proc is the daemon's process; nil before Start.
 func (n *Node) Proc() *Proc { return n.proc }
 
-// Kill ends the daemon and its installer as a power cut would.
+// Kill ends the daemon at once. An executor that is at work is in a process group of its own and goes on.
 func (n *Node) Kill() { n.proc.Kill() }
 
 // Stop asks the daemon to end.

@@ -49,7 +49,7 @@ func (x *stepper) grants() {
 			continue
 		}
 		g.Serial, g.Created = x.serial(last), grant.Timestamp(x.now)
-		x.Sites[site] = Sent{Serial: g.Serial, Hash: h, At: x.now, Halted: g.Halted != "", Opens: x.w.Sites[site].Opens}
+		x.Sites[site] = Sent{Serial: g.Serial, Hash: h, At: x.now, Halted: g.Halted != "", Opens: x.w.Sites[site].Opens, Carried: last.Carried}
 		x.out = append(x.out, Action{Grant: g})
 	}
 }
@@ -68,7 +68,7 @@ func over(nodes []*Node) bool {
 // unready: the site was not staged when its window opened, and the policy lets it wait for the next one.
 func (x *stepper) unready(site string, nodes []*Node) bool {
 	w, s := x.w.Sites[site], x.Sites[site]
-	if !x.w.Policy.Staging.RequireBeforeWindow || w.Opens.IsZero() || !w.open(x.now) || s.Serial != 0 && s.Opens.Equal(w.Opens) && !s.Halted {
+	if !x.w.Policy.Staging.RequireBeforeWindow || s.Carried || w.Opens.IsZero() || !w.open(x.now) || s.Serial != 0 && s.Opens.Equal(w.Opens) && !s.Halted {
 		return false
 	}
 	if !s.Late.Equal(w.Opens) && x.staged(nodes) {
@@ -114,7 +114,7 @@ func (x *stepper) grant(site string, nodes []*Node, halted string) *grant.Grant 
 	if !w.Known {
 		return nil
 	}
-	if !w.open(x.now) && (x.r.Strict || x.Sites[site].Serial == 0 && !x.staged(nodes)) {
+	if !w.open(x.now) && (x.r.Strict || x.Sites[site].Serial == 0 && !x.Sites[site].Carried && !x.staged(nodes)) {
 		return nil
 	}
 	g := x.empty(site, "")

@@ -119,12 +119,13 @@ type Tally struct {
 
 // Sent is the newest grant of a site.
 type Sent struct {
-	Serial uint64    `json:"serial"`
-	Hash   uint64    `json:"hash"`
-	At     time.Time `json:"at"`
-	Halted bool      `json:"halted,omitempty"`
-	Opens  time.Time `json:"opens,omitzero"` // of the window that it is for
-	Late   time.Time `json:"late,omitzero"`  // the window that it was not staged for
+	Serial  uint64    `json:"serial"`
+	Hash    uint64    `json:"hash"`
+	At      time.Time `json:"at"`
+	Halted  bool      `json:"halted,omitempty"`
+	Opens   time.Time `json:"opens,omitzero"`    // of the window that it is for
+	Late    time.Time `json:"late,omitzero"`     // the window that it was not staged for
+	Carried bool      `json:"carried,omitempty"` // the bundle is brought by hand: see Carry
 }
 
 // World is what a step sees.

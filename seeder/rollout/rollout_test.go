@@ -238,6 +238,9 @@ func (x *stage) event(f []string) (err error) {
 			c := strings.HasPrefix(n, "c")
 			x.fact(f[1], n).Canary = c
 		}
+	case "carry":
+		x.s, err = x.s.Carry(f[1])
+		return err
 	default: // site/node word...
 		words := 1
 		for words < len(f) && strings.Contains(f[words], "/") {
