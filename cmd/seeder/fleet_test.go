@@ -275,7 +275,7 @@ func lifeOfFleet(b testing.TB, z fleetSize) {
 	if err := <-beats; err != nil {
 		b.Fatal(err)
 	}
-	fanOut(b, f, p, z.watchers, voices, func(v *voice) { v.state(x.Manifest, x.Digest, status.Installing) })
+	fanOut(b, f, p, z.watchers, voices, func(v *voice, phase status.Phase) { v.state(x.Manifest, x.Digest, phase) })
 	lost := 0
 	why := map[string]int{}
 	for _, v := range voices {
@@ -332,7 +332,7 @@ func heartbeat(ctx context.Context, voices []*voice) error {
 }
 
 // fanOut lets every node say something new while many watch.
-func fanOut(b testing.TB, f *figures, p *process, watchers int, voices []*voice, news func(*voice)) {
+func fanOut(b testing.TB, f *figures, p *process, watchers int, voices []*voice, news func(*voice, status.Phase)) {
 	b.Helper()
 	want := 0
 	for _, v := range voices {
@@ -342,11 +342,15 @@ func fanOut(b testing.TB, f *figures, p *process, watchers int, voices []*voice,
 	defer cancel()
 	var missed sync.Map
 	var g errgroup.Group
-	done := make(chan struct{}, watchers)
+	ready, done := make(chan struct{}, watchers), make(chan struct{}, watchers)
 	for i := range watchers {
 		g.Go(func() error {
-			seen := map[string]bool{}
+			seen, heard := map[string]bool{}, false
 			_, err := p.admin.Watch(ctx, 0, func(e api.Event) error {
+				if !heard {
+					heard = true
+					ready <- struct{}{}
+				}
 				if e.Kind == "node" && e.Name == string(status.Installing) {
 					if seen[e.Subject] = true; len(seen) == want {
 						done <- struct{}{}
@@ -360,13 +364,25 @@ func fanOut(b testing.TB, f *figures, p *process, watchers int, voices []*voice,
 			return err
 		})
 	}
-	time.Sleep(time.Second) // until all of them listen
+	for listening, i := 0, 0; listening < watchers; i++ { // one site says something again and again until all have heard it
+		if err := voices[0].lead(ctx); err != nil {
+			b.Fatal(err)
+		}
+		news(voices[0], []status.Phase{status.Scheduled, status.Staged}[i%2])
+		select {
+		case <-ready:
+			for listening++; len(ready) > 0; listening++ {
+				<-ready
+			}
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 	before, began := usage(b, p), time.Now()
 	for _, v := range voices {
 		if err := v.lead(ctx); err != nil {
 			b.Fatal(err)
 		}
-		news(v)
+		news(v, status.Installing)
 	}
 	full := 0
 	for ; full < watchers; full++ {
