@@ -1,19 +1,18 @@
 package rollout
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/patchmesh/patchmesh/internal/bed/transcript"
 	"github.com/patchmesh/patchmesh/internal/grant"
 	"github.com/patchmesh/patchmesh/internal/manifest"
 	"github.com/patchmesh/patchmesh/internal/policy"
@@ -25,26 +24,11 @@ var update = flag.Bool("update", false, "rewrite the transcripts; commit only wh
 // where the rollout stands then. "> 5m s1/n1 installed" is: five minutes later node n1 says so. Windows are of two hours
 // at 02:00 every day, unless "window" says otherwise; time begins at 01:00.
 func TestTranscripts(t *testing.T) {
-	files, _ := filepath.Glob("testdata/*.txt")
-	if len(files) == 0 {
-		t.Fatal("no transcripts")
-	}
-	for _, name := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := replay(t, want)
-			if *update {
-				if err := os.WriteFile(name, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			} else if !bytes.Equal(got, want) {
-				t.Errorf("the transcript differs; got:\n%s", got)
-			}
-		})
-	}
+	transcript.Run(t, *update, func(t *testing.T) func(io.Writer, string) {
+		x := &stage{now: day.Add(time.Hour), w: World{Revision: 1, Sites: map[string]Site{}, Policy: testPolicy(policy.Rollout{})}, shift: map[string]time.Duration{}}
+		x.s = New(x.now, "pos", 1, nil)
+		return func(out io.Writer, said string) { x.say(t, out, said) }
+	})
 }
 
 var day = time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC)
@@ -108,50 +92,34 @@ func (x *stage) fact(site, node string) *Fact {
 	return &x.w.Nodes[i]
 }
 
-func replay(t *testing.T, script []byte) []byte {
+// say is an event of a transcript, with what becomes of it.
+func (x *stage) say(t *testing.T, out io.Writer, said string) {
 	t.Helper()
-	var out bytes.Buffer
-	x := &stage{now: day.Add(time.Hour), w: World{Revision: 1, Sites: map[string]Site{}, Policy: testPolicy(policy.Rollout{})}, shift: map[string]time.Duration{}}
-	x.s = New(x.now, "pos", 1, nil)
-	sc := bufio.NewScanner(bytes.NewReader(script))
-	for sc.Scan() {
-		line := sc.Text()
-		if line == "" || strings.HasPrefix(line, "#") {
-			fmt.Fprintln(&out, line)
-			continue
-		}
-		cmd, ok := strings.CutPrefix(line, "> ")
-		if !ok {
-			continue // output of the run before
-		}
-		fmt.Fprintln(&out, line)
-		f := strings.Fields(cmd)
-		if f[0] == "policy" {
-			x.policy(t, f[1:])
-			continue
-		}
-		if f[0] == "site" || f[0] == "shift" {
-			x.event(f)
-			continue
-		}
-		d, err := time.ParseDuration(f[0])
-		if err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		for to := x.now.Add(d); ; x.now = x.now.Add(time.Minute) {
-			if !x.now.Before(to) {
-				x.now = to
-				break
-			}
-			x.show(&out, x.step(t))
-		}
-		if err := x.event(f[1:]); err != nil {
-			fmt.Fprintf(&out, "  %v\n", err)
-		}
-		x.show(&out, x.step(t))
-		fmt.Fprintf(&out, "  %s %s %s\n", x.now.Format("2 15:04"), x.s.Phase, x.s.Reason)
+	f := strings.Fields(said)
+	switch f[0] {
+	case "policy":
+		x.policy(t, f[1:])
+		return
+	case "site", "shift": // before anything happens
+		x.event(f)
+		return
 	}
-	return out.Bytes()
+	d, err := time.ParseDuration(f[0])
+	if err != nil {
+		t.Fatalf("%q: %v", said, err)
+	}
+	for to := x.now.Add(d); ; x.now = x.now.Add(time.Minute) {
+		if !x.now.Before(to) {
+			x.now = to
+			break
+		}
+		x.show(out, x.step(t))
+	}
+	if err := x.event(f[1:]); err != nil {
+		fmt.Fprintf(out, "  %v\n", err)
+	}
+	x.show(out, x.step(t))
+	fmt.Fprintf(out, "  %s %s %s\n", x.now.Format("2 15:04"), x.s.Phase, x.s.Reason)
 }
 
 func (x *stage) policy(t *testing.T, f []string) {
@@ -275,7 +243,7 @@ func (x *stage) event(f []string) (err error) {
 	return nil
 }
 
-func (x *stage) show(out *bytes.Buffer, as []Action) {
+func (x *stage) show(out io.Writer, as []Action) {
 	for _, a := range as {
 		at := x.now.Format("15:04")
 		switch {
