@@ -11,6 +11,9 @@ import (
 // What is asked again and again, and what the rollouts do every second, costs a few allocations for each node and no more
 // for each of many: of a fleet four times as large, four times as much.
 func TestCostOfANode(t *testing.T) {
+	if testing.Short() { // as under the race detector, which allocates by itself
+		t.Skip("needs half a minute: run without -short")
+	}
 	const site = 20 // nodes
 	cost := map[string]map[int]float64{}
 	for _, nodes := range []int{1000, 4000} {

@@ -163,7 +163,7 @@ func TestNoBlackout(t *testing.T) {
 // site's own midnight gives a new one.
 func TestDaysTotal(t *testing.T) {
 	b, clk, cat, a := chicago(t, wanprofile.Document{PerDay: "4MiB"})
-	b.budget.sends = 1000 // one small bundle fills the day
+	b.budget.allow(1000) // one small bundle fills the day
 	const limit = 4 << 20
 	a.ask(wire.LeaseAsk{Nonce: 1, Active: true})
 	var told *wire.LeaseGrant
@@ -199,7 +199,7 @@ func TestDaysTotal(t *testing.T) {
 	b.stop()
 	a.wentDown()
 	b.run()
-	b.budget.sends = 1000
+	b.budget.allow(1000)
 	a.dial(b)
 	a.ask(wire.LeaseAsk{Nonce: 1, Active: true})
 	if w := b.wanOf("s1"); w.Today != used {
@@ -237,7 +237,7 @@ func TestDaysTotal(t *testing.T) {
 // The day on which clocks are set back has 25 hours and one total; what a rule forbids at 01:30 it forbids once.
 func TestProfileOnClockChange(t *testing.T) {
 	b, clk, cat, a := chicago(t, wanprofile.Document{PerDay: "1GB", Rules: []string{"Sun 01:15-01:45 blackout"}})
-	b.budget.sends = 1000 // the same chunk again and again
+	b.budget.allow(1000) // the same chunk again and again
 	a.ask(wire.LeaseAsk{Nonce: 1, Active: true})
 	midnight := local(t, "2026-11-01 00:00") // 05:00 UTC; clocks go back at 07:00 UTC
 	for _, c := range []struct {

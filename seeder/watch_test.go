@@ -101,6 +101,9 @@ func TestNodeEvents(t *testing.T) {
 // listen opens a stream against a real server and returns its lines.
 func (b *bed) listen(last string) (lines func() []string, end func()) {
 	b.t.Helper()
+	if _, err := b.admin.Sites(b.t.Context()); err != nil { // an answer: the seeder runs
+		b.t.Fatal(err)
+	}
 	srv := httptest.NewUnstartedServer(nil)
 	srv.Config = api.NewServer(trusted(b.routes()), b.log)
 	srv.Config.WriteTimeout = 20 * time.Millisecond // as short as a test wants it: a stream must not end by it
