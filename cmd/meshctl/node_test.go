@@ -37,6 +37,10 @@ func TestFilter(t *testing.T) {
 			t.Errorf("%s: %s, want %s", text, got, want)
 		}
 	}
+	s.Nodes[1].Quarantine = "was opened by a stranger"
+	if got := pick([]status.Site{s}, nil, []condition{{key: "attention", value: "true"}}); len(got[0].Nodes) != 4 {
+		t.Errorf("under quarantine: %+v", got)
+	}
 	if got := pick([]status.Site{s}, map[string]string{"role": "pos"}, nil); len(got) != 1 || len(got[0].Nodes) != 1 {
 		t.Errorf("by label: %+v", got)
 	}

@@ -25,6 +25,8 @@ func needsAttention(n status.Seen) string {
 	switch {
 	case status.Failed(n.Phase):
 		return string(n.Phase)
+	case n.Quarantine != "":
+		return string(status.Quarantined)
 	case n.Silent:
 		return "silent"
 	}
@@ -132,6 +134,9 @@ func remark(s status.Site, n status.Seen) string {
 	out := []string{reason(n)}
 	if (n.Phase == status.Deferred || n.Phase == status.Scheduled) && n.NextAttempt != nil && !n.Silent {
 		out[0] += ", next try " + clock(s.Timezone, *n.NextAttempt)
+	}
+	if n.Quarantine != "" && n.Phase != status.Quarantined {
+		out = append(out, "under quarantine: "+cli.Printable(n.Quarantine))
 	}
 	if n.Reboot != "" {
 		out = append(out, "reboot needed")

@@ -88,7 +88,12 @@ func prepare(c *cobra.Command) {
 		c.Args = cobra.ArbitraryArgs
 		c.RunE = func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return Usage(c, "unknown command %q for %q", args[0], c.CommandPath())
+				c.SuggestionsMinimumDistance = 2
+				p := Usage(c, "unknown command %q for %q", args[0], c.CommandPath())
+				if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+					p.WithNext("%s %s, or %s --help", c.CommandPath(), like[0], c.CommandPath())
+				}
+				return p
 			}
 			return c.Help()
 		}

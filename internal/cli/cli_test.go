@@ -42,8 +42,9 @@ func TestRun(t *testing.T) {
 		{"missing argument", "noun verb", nil, 2, "error[E1001]: missing argument: want ARG\n  next: tool noun verb --help\n"},
 		{"too many", "noun verb x y", nil, 2, "error[E1001]: unexpected argument \"y\": want ARG\n  next: tool noun verb --help\n"},
 		{"unknown flag", "noun verb x --fast", nil, 2, "error[E1001]: unknown flag: --fast\n  next: tool noun verb --help\n"},
-		{"unknown verb", "noun vreb", nil, 2, "error[E1001]: unknown command \"vreb\" for \"tool noun\"\n  next: tool noun --help\n"},
-		{"unknown noun", "nuon", nil, 2, "error[E1001]: unknown command \"nuon\" for \"tool\"\n  next: tool --help\n"},
+		{"unknown verb", "noun vreb", nil, 2, "error[E1001]: unknown command \"vreb\" for \"tool noun\"\n  next: tool noun verb, or tool noun --help\n"},
+		{"unknown verb, like none", "noun jump", nil, 2, "error[E1001]: unknown command \"jump\" for \"tool noun\"\n  next: tool noun --help\n"},
+		{"unknown noun", "nuon", nil, 2, "error[E1001]: unknown command \"nuon\" for \"tool\"\n  next: tool noun, or tool --help\n"},
 		{"problem", "noun verb x", corrupt, 5, "ran\nerror[E2103]: chunk 7 of app 1.2\n  done: it was dropped\n  next: meshctl bundle verify app\n"},
 		{"problem as JSON", "noun verb x --json", corrupt, 5, `ran
 {"apiVersion":"meshctl.io/v1","kind":"Error","code":"E2103","exit":5,"message":"chunk 7 of app 1.2","done":"it was dropped","hint":"meshctl bundle verify app"}
