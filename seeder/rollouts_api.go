@@ -2,18 +2,13 @@ package seeder
 
 import (
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/api"
-	"github.com/patchmesh/patchmesh/internal/batch"
-	"github.com/patchmesh/patchmesh/internal/order"
-	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
-	"github.com/patchmesh/patchmesh/internal/window"
 	"github.com/patchmesh/patchmesh/seeder/rollout"
 )
 
@@ -125,144 +120,5 @@ func (x *rollouts) lines() []status.RolloutLine {
 			out = append(out, x.view(k).RolloutLine)
 		}
 	}
-	return out
-}
-
-// view is a rollout as people see it.
-func (x *rollouts) view(k kept) api.Rollout {
-	s, now := &k.State, x.now().UTC()
-	out := api.Rollout{Since: s.Since, Phases: map[string]int{}, Pauses: []api.RolloutPause{}, Sites: []api.RolloutSite{}, Cohorts: []api.RolloutCohort{}}
-	out.Policy, out.Revision, out.State, out.Reason, out.Nodes = s.Policy, s.Revision, string(s.Phase), s.Reason, len(s.Nodes)
-	out.Bundle, out.Version = s.Bundle, s.Version
-	var p *policy.Policy
-	for _, w := range x.desired.all() {
-		if w.Name == s.Policy && w.Revision == s.Revision && w.policy != nil {
-			p = w.policy
-			out.Checksum = p.Bundle.Checksum
-		}
-	}
-	per := 0
-	if p != nil && p.Rollout != nil {
-		per = p.Rollout.Budget.MaxPerSite
-	}
-	bySite := map[string]*api.RolloutSite{}
-	cohorts := make([]api.RolloutCohort, len(s.Cohorts))
-	seen := map[string]bool{}
-	for i := range s.Nodes {
-		n := &s.Nodes[i]
-		word := n.Word()
-		out.Phases[word]++
-		if !n.Settled.IsZero() {
-			out.Settled++
-		}
-		cohorts[n.Cohort].Nodes++
-		site := bySite[n.Site]
-		if site == nil {
-			site = &api.RolloutSite{Site: n.Site}
-			bySite[n.Site] = site
-		}
-		if !seen[n.Site] {
-			seen[n.Site] = true
-			cohorts[n.Cohort].Sites++
-		}
-		site.Nodes++
-		if n.Result.Failed() {
-			site.Failed++
-		}
-		if site.Reason == "" && n.Result == "" && !n.Settled.IsZero() {
-			site.Reason = n.Reason
-		}
-	}
-	for _, name := range sortedKeys(bySite) {
-		site := bySite[name]
-		if p != nil && site.Failed > per {
-			out.SitesOver++
-			site.Reason = "over its own budget"
-		}
-		// Every site with a failure, up to what an order can name: who lets them try again needs them.
-		if site.Failed > 0 && len(out.Sites) < order.MaxSites || site.Reason != "" && len(out.Sites) < maxStanding {
-			out.Sites = append(out.Sites, *site)
-		}
-	}
-	t := s.Tally()
-	out.Failed = t.Failed
-	if c := s.CanaryTally(); c.Nodes > 0 {
-		out.Canary = &api.CanaryState{Nodes: c.Nodes, Settled: c.Settled, Failed: c.Failed}
-		if p != nil && p.Rollout != nil && p.Rollout.Canary != nil && !s.Canary.Settled.IsZero() {
-			until := s.Canary.Settled.Add(p.Rollout.Canary.Soak)
-			out.Canary.Until = &until
-		}
-	}
-	for i, c := range s.Cohorts {
-		cohorts[i].Opens, cohorts[i].Batch, cohorts[i].Batches = c.Opens, c.Batch, c.Batches
-		if c.Batches > out.Batches || c.Batches == out.Batches && c.Batch < out.Batch {
-			out.Batch, out.Batches = c.Batch, c.Batches
-		}
-	}
-	for _, pause := range s.Pauses {
-		q := api.RolloutPause{At: pause.At, By: pause.By, Reason: pause.Reason, Who: pause.Who, Why: pause.Why}
-		if !pause.Resumed.IsZero() {
-			q.Resumed = &pause.Resumed
-		}
-		out.Pauses = append(out.Pauses, q)
-	}
-	if p != nil && p.Rollout != nil {
-		out.Budget, _ = rollout.Allowed(p.Rollout.Budget, t.Of)
-		x.ahead(&out, s, p, cohorts, now)
-	}
-	out.Cohorts = append(out.Cohorts, cohorts...)
-	return out
-}
-
-// ahead adds the windows, and when it will be done.
-func (x *rollouts) ahead(out *api.Rollout, s *rollout.State, p *policy.Policy, cohorts []api.RolloutCohort, now time.Time) {
-	if p.Schedule.Windows != "" {
-		out.Window = strings.TrimSpace(p.Schedule.Windows + " " + p.Schedule.Zone)
-	}
-	x.mu.RLock()
-	zones := x.zones
-	x.mu.RUnlock()
-	rules := func(site string) *window.Rules {
-		r, err := p.Schedule.Rules(zones[site])
-		if err != nil {
-			return nil
-		}
-		return r
-	}
-	ahead := s.Ahead(rules)
-	for i, a := range ahead {
-		w := windowOf(a.Rules, now)
-		if !w.Known {
-			continue
-		}
-		cohorts[i].Opens, cohorts[i].Closes = w.Opens, w.Closes
-		open := !w.Opens.After(now)
-		at := w.Opens
-		if open {
-			at = w.Closes
-		}
-		if !at.IsZero() && (out.Next == nil || open && !out.Open || open == out.Open && at.Before(*out.Next)) {
-			out.Next = &at
-		}
-		out.Open = out.Open || open
-	}
-	switch {
-	case s.Final(), s.Phase == rollout.Done, s.Phase == rollout.Paused, s.Phase == rollout.Suspended, s.Phase == rollout.RollingBack:
-		return
-	case p.CanaryFirst() && p.Rollout.Canary.Manual && !s.Canary.Passed && s.Canary.Promoted == "":
-		return // a person promotes the canary: nobody knows when
-	}
-	if f := batch.Project(now, s.Pace(batch.PaceOf(p)), ahead); !f.Finish.IsZero() {
-		at := f.Finish.UTC()
-		out.Finish = &at
-	}
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
 	return out
 }
