@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/node/swarm"
@@ -48,5 +49,31 @@ func TestAlarms(t *testing.T) {
 	n.storing.worked(n)
 	if len(n.alarms) != 0 {
 		t.Errorf("%v", n.alarms)
+	}
+}
+
+// How long a bundle took to come is known once, however often it becomes whole again.
+func TestStagingTime(t *testing.T) {
+	now := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+	var l Life
+	l.aim(&status.Desired{Policy: "p", Revision: 1, Bundle: "app", Version: "1", Checksum: manifest.Digest{1}})
+	f := &targetFacts{manifest: &manifest.Manifest{Name: "app", Version: "1", Sequence: 1, Target: manifest.Target{OS: "debian", Release: "12", Arch: "amd64"}},
+		machine: manifest.Facts{OS: "debian", Release: "12", Arch: "amd64"}}
+	step := func(after time.Duration, staged bool) {
+		now, f.staged = now.Add(after), staged
+		l.step(now, f, timingOf(policy.Schedule{Windows: "Tue 02:00-04:00", Zone: "UTC"}, now, 0, nil))
+	}
+	for range 3 {
+		step(0, false)
+	}
+	step(90*time.Second, true)
+	if l.Phase != status.Staged || l.took != 90*time.Second {
+		t.Fatalf("%s, it took %v", l.Phase, l.took)
+	}
+	l.took = 0 // it was reported
+	step(time.Minute, false)
+	step(time.Minute, true)
+	if l.took != 0 {
+		t.Errorf("whole again: it took %v", l.took)
 	}
 }

@@ -42,6 +42,8 @@ type Life struct {
 	waiting bool      // Next is the schedule's, and the schedule says when it is over
 	claimed time.Time // since when we hold that it is our turn; zero: it is not
 
+	took time.Duration // from Asked to Ready, until it is reported
+
 	answer *install.Result // what the executor said, until it is reported
 }
 
@@ -164,6 +166,9 @@ func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 		}
 		if w != nil && l.Ready.IsZero() {
 			l.Ready = w.now
+			if !l.Asked.IsZero() {
+				l.took = max(0, l.Ready.Sub(l.Asked))
+			}
 		}
 		v.changed = true
 		return v

@@ -31,8 +31,8 @@ func (n *Node) report(name string, l *Life) {
 	if t := l.Target; t != nil {
 		body.Policy, body.Revision, body.Version, body.Checksum = t.Policy, t.Revision, t.Version, t.Checksum
 	}
-	if l.Phase == status.Staged && !l.Asked.IsZero() && l.Ready.After(l.Asked) {
-		body.Seconds = int64(l.Ready.Sub(l.Asked) / time.Second)
+	if l.Phase == status.Staged {
+		body.Seconds, l.took = int64(l.took/time.Second), 0
 	}
 	if (l.Phase == status.Deferred || l.Phase == status.Scheduled) && !l.Next.IsZero() {
 		at := l.Next.UTC().Truncate(time.Second)
