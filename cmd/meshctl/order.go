@@ -232,6 +232,9 @@ func giveOrder(ctx context.Context, client *api.Client, sign signer.Signer, now 
 
 // signOrder signs an order as the one after the last.
 func signOrder(ctx context.Context, sign signer.Signer, last uint64, now time.Time, o order.Order) (order.Order, trust.Signed, error) {
+	if err := order.CheckLast(last, now); err != nil {
+		return o, trust.Signed{}, err
+	}
 	o.Schema, o.Sequence, o.Created = order.Schema, order.Next(last, now), order.Timestamp(now)
 	doc, err := o.Encode()
 	if err != nil {

@@ -115,6 +115,20 @@ func Next(last uint64, now time.Time) uint64 {
 	return max(last+1, uint64(max(now.Unix(), 1)))
 }
 
+// maxAhead is how far the last order's sequence may be ahead of the clock: further than honest clocks differ.
+const maxAhead = 400 * 24 * time.Hour
+
+// CheckLast refuses to number an order after one that nobody can have given. Who signs has the last sequence from the
+// seeder, and the nodes do nothing below the highest that a person has signed: it must not choose that number.
+func CheckLast(last uint64, now time.Time) error {
+	if last <= uint64(max(now.Add(maxAhead).Unix(), 0)) {
+		return nil
+	}
+	return problem.New(problem.InvalidOrder, "the seeder says that the last order is %d, which is years ahead of this machine's clock", last).
+		WithDone("nothing was signed: nodes would never again do an order with a lower number").
+		WithNext("see that the clock of this machine is right; if it is, ask who gave that order: meshctl order list")
+}
+
 // Timestamp is how Created is written.
 func Timestamp(t time.Time) string { return t.UTC().Truncate(time.Second).Format(time.RFC3339) }
 

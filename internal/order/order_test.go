@@ -210,6 +210,113 @@ func TestNext(t *testing.T) {
 	}
 }
 
+func TestCheckLast(t *testing.T) {
+	now := uint64(epoch.Unix())
+	for last, ok := range map[uint64]bool{0: true, now: true, now + 5000: true, now + 399*86400: true, now + 401*86400: false, math.MaxInt64: false, math.MaxUint64: false} {
+		if err := CheckLast(last, epoch); (err == nil) != ok {
+			t.Errorf("%d: %v", last, err)
+		}
+	}
+	if err := CheckLast(5, time.Time{}); err == nil { // a clock that was never set
+		t.Error("the year 1 passes")
+	}
+}
+
+// delegated is an order of the seeder that is valid.
+func delegated() *Order {
+	o := sample()
+	o.Targets.Nodes, o.Under = []string{"n1"}, &Under{Policy: "pos", Revision: 3}
+	return o
+}
+
+// An order of the seeder names the policy that lets it be given, and an operator's names none.
+func TestOpenDelegated(t *testing.T) {
+	operator, seeder := key(t, "operator"), key(t, "seeder")
+	set := &trust.Set{Policy: role(t, operator), Release: role(t, operator), Roster: role(t, seeder)}
+	doc := encoded(t, delegated())
+	got, err := OpenDelegated(set, sign(t, seeder, doc), epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(delegated(), got); d != "" {
+		t.Error(d)
+	}
+	if _, err := Open(set, sign(t, operator, doc), epoch); problem.CodeOf(err) != problem.InvalidOrder {
+		t.Errorf("signed by the operator: %v", err)
+	}
+	for name, change := range map[string]func(*Order){
+		"under nothing": func(o *Order) { o.Under = nil },
+		"for everybody": func(o *Order) { o.Targets.Nodes = []string{} },
+		"at once":       func(o *Order) { o.Now = true },
+		"a retry":       func(o *Order) { o.Kind = Retry },
+	} {
+		o := delegated()
+		change(o)
+		if _, err := OpenDelegated(set, sign(t, seeder, encoded(t, o)), epoch); problem.CodeOf(err) != problem.Denied {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, change := range map[string]func(*Order){
+		"a path":      func(o *Order) { o.Under.Policy = "../x" },
+		"no revision": func(o *Order) { o.Under.Revision = 0 },
+		"a huge one":  func(o *Order) { o.Under.Revision = math.MaxInt64 + 1 },
+	} {
+		o := delegated()
+		change(o)
+		if b, err := o.Encode(); problem.CodeOf(err) != problem.InvalidOrder {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+}
+
+// An order of the seeder counts within the revision that it is under, and gives way to an operator's newer one.
+func TestAdmitDelegated(t *testing.T) {
+	for _, c := range []struct {
+		done policy.Mark
+		last uint64
+		ok   bool
+	}{
+		{policy.Mark{}, 0, true},
+		{policy.Mark{Revision: 3, Number: 6}, 6, true},
+		{policy.Mark{Revision: 3, Number: 7}, 0, false},
+		{policy.Mark{Revision: 2, Number: math.MaxInt64}, 0, true},
+		{policy.Mark{Revision: 4, Number: 1}, 0, false},
+		{policy.Mark{}, 7, false},
+	} {
+		if err := AdmitDelegated(c.done, c.last, delegated()); (err == nil) != c.ok || err != nil && problem.CodeOf(err) != problem.OrderTooOld {
+			t.Errorf("order 7 under revision 3, after %+v and an operator's %d: %v", c.done, c.last, err)
+		}
+	}
+}
+
+func TestDelegated(t *testing.T) {
+	may := func(change func(*policy.Policy)) *policy.Policy {
+		o := delegated()
+		p := &policy.Policy{Name: "pos", Bundle: policy.BundleRef{Name: o.Bundle, Checksum: o.Checksum}, Rollout: &policy.Rollout{Budget: policy.Budget{Rollback: true}}}
+		if change != nil {
+			change(p)
+		}
+		return p
+	}
+	for name, c := range map[string]struct {
+		revision uint64
+		p        *policy.Policy
+		ok       bool
+	}{
+		"it may":            {3, may(nil), true},
+		"no policy":         {3, nil, false},
+		"another revision":  {4, may(nil), false},
+		"another policy":    {3, may(func(p *policy.Policy) { p.Name = "till" }), false},
+		"another release":   {3, may(func(p *policy.Policy) { p.Bundle.Checksum = manifest.Digest{1} }), false},
+		"no rollout":        {3, may(func(p *policy.Policy) { p.Rollout = nil }), false},
+		"onExceeded: Pause": {3, may(func(p *policy.Policy) { p.Rollout.Budget.Rollback = false }), false},
+	} {
+		if err := Delegated(delegated(), c.revision, c.p); (err == nil) != c.ok || err != nil && problem.CodeOf(err) != problem.Denied {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestAdmit(t *testing.T) {
 	for last, ok := range map[uint64]bool{0: true, 6: true, 7: false, 8: false} {
 		if err := Admit(last, sample()); (err == nil) != ok || err != nil && problem.CodeOf(err) != problem.OrderTooOld {
@@ -240,6 +347,11 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(b)
 	f.Add([]byte(`{}`))
+	d, err := delegated().Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(d)
 	f.Add([]byte(strings.Replace(string(b), "rollback", "retry", 1)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		o, err := Parse(b)
