@@ -115,12 +115,14 @@ func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 	defer func() {
 		v.changed = v.changed || before.Phase != l.Phase || before.Reason != l.Reason || before.Code != l.Code
 	}()
+	claimed := l.claimed
+	l.claimed = time.Time{} // given up, unless we hold on to it below
 	if l.Target == nil || Final(l.Phase) {
 		return v
 	}
 	if !l.Begun && l.inForce() { // an order went back to what is asked for, and waited for no window
 		l.Phase, l.Reason, l.Code, l.Detail, l.Outcome, l.Next = status.Installed, install.ReasonInstalled, "", "", "", time.Time{}
-		l.Window, l.Missed, l.waiting, l.claimed = nil, 0, false, time.Time{}
+		l.Window, l.Missed, l.waiting = nil, 0, false
 		return v
 	}
 	if l.watch(w) {
@@ -179,7 +181,6 @@ func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 			return v
 		}
 		if !l.Begun && !l.may(w) {
-			l.claimed = time.Time{}
 			l.wait(now, w)
 			return v
 		}
@@ -188,7 +189,6 @@ func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 			l.waiting, l.Next = false, time.Time{}
 		}
 		if now.Before(l.Next) {
-			l.claimed = time.Time{}
 			return v
 		}
 		if h := l.heldUp(f, w); h != nil && !l.Begun {
@@ -197,14 +197,13 @@ func (l *Life) step(now time.Time, f *targetFacts, w *timing) (v verdict) {
 				return v
 			}
 			if h.Step == turn.Claim {
-				if l.claimed.IsZero() {
+				if l.claimed = claimed; claimed.IsZero() {
 					l.claimed = now
 				}
 				l.waiting, l.Next = true, l.claimed.Add(turn.Settle)
 				return v
 			}
 		}
-		l.claimed = time.Time{}
 		l.Phase, l.Reason, l.Code, l.Detail, l.Order = status.Installing, "InstallerRunning", "", "", 0
 		l.Tries++
 		l.Next = now.Add(retryMost) // the phase's deadline: should the installer never answer

@@ -194,3 +194,14 @@ func TestInForceByAnOrder(t *testing.T) {
 		t.Errorf("it is %s %s, changed %v", l.Phase, l.Reason, v.changed)
 	}
 }
+
+// A claim that is not held on to is given up, whatever ends it: this node's other bundles wait for it, and its neighbours.
+func TestClaimIsGivenUp(t *testing.T) {
+	for _, phase := range []status.Phase{status.RolledBack, status.Installed, status.Quarantined, status.Pending, status.Staged} {
+		l := &Life{Target: &status.Desired{Bundle: "app"}, Phase: phase, claimed: time.Now()}
+		l.step(time.Now(), nil, nil)
+		if !l.claimed.IsZero() {
+			t.Errorf("%s: the claim stands", phase)
+		}
+	}
+}

@@ -244,6 +244,7 @@ func (n *Node) live() {
 		l := n.rec.Lives[name]
 		for range 4 { // Pending, Staging, Staged, Installing in a row at most
 			if l.Target == nil || l.Phase == status.Installing && n.busy || n.forbidden(l) || n.withheld(name, l) {
+				l.claimed = time.Time{}
 				break
 			}
 			watched, begun, claimed := l.Window, l.Begun, l.claimed
