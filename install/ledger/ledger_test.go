@@ -8,6 +8,7 @@ import (
 
 	"github.com/patchmesh/patchmesh/install/ledger"
 	"github.com/patchmesh/patchmesh/internal/manifest"
+	"github.com/patchmesh/patchmesh/internal/policy"
 )
 
 func rel(sequence uint64, variant byte) ledger.Release {
@@ -58,6 +59,43 @@ func TestNeverFalls(t *testing.T) {
 	})
 }
 
+// The floors of what is numbered never fall, those of the seeder's numbers count within a revision, and none of them moves
+// the operators'.
+func TestFloorsNeverFall(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := ledger.New()
+		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+			name, site := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name"), rapid.SampledFrom([]string{"s1", "s2"}).Draw(t, "site")
+			mark := policy.Mark{Revision: rapid.Uint64Range(1, 3).Draw(t, "revision"), Number: rapid.Uint64Range(1, 9).Draw(t, "number")}
+			grant, back, order := l.Grants[site][name], l.Delegated[name], l.Orders[name]
+			switch rapid.IntRange(0, 2).Draw(t, "what") {
+			case 0:
+				if l.Granted(site, name, mark) != grant.Before(mark) {
+					t.Fatalf("grant %+v after %+v", mark, grant)
+				}
+			case 1:
+				if l.CarryOut(name, mark.Number, name, mark.Revision) != back.Before(mark) || l.Orders[name] != order {
+					t.Fatalf("the seeder's order %+v after %+v moves the operators' %d to %d", mark, back, order, l.Orders[name])
+				}
+			case 2:
+				if l.CarryOut(name, mark.Number, "", 0) != (mark.Number > order) || l.Delegated[name] != back {
+					t.Fatalf("order %d after %d", mark.Number, order)
+				}
+			}
+			if l.Grants[site][name].Before(grant) || l.Delegated[name].Before(back) || l.Orders[name] < order {
+				t.Fatalf("a floor fell: %+v", l)
+			}
+			b, err := l.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l, err = ledger.Parse(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 func TestTrials(t *testing.T) {
 	l := ledger.New()
 	r := rel(1, 0)
@@ -102,6 +140,9 @@ func FuzzParse(f *testing.F) {
 	l := ledger.New()
 	l.Commit(rel(7, 0), 2, time.Unix(1, 0).UTC())
 	l.Hold("pos", manifest.Digest{1}, "x")
+	l.Granted("s1", "pos", policy.Mark{Revision: 3, Number: 9})
+	l.CarryOut("pos", 7, "", 0)
+	l.CarryOut("pos", 8, "pos", 3)
 	b, err := l.Encode()
 	if err != nil {
 		f.Fatal(err)
