@@ -117,7 +117,7 @@ func (s *session) actPackages(ctx context.Context, d *release.Dir, t journal.Tra
 	case journal.Verify:
 		return s.judge(finish, p, t)
 	case journal.Reboot:
-		return t, s.reboot(ctx, t)
+		return t, s.reboot(ctx)
 	case journal.Prune:
 		return t, errors.Join(s.prune(d, t.New.Bundle), s.pruneSnapshots(ctx, t))
 	case journal.Stage, journal.Switch, journal.Check, journal.Commit, journal.Undo, journal.Discard, journal.Close:

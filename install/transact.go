@@ -152,7 +152,7 @@ func once(ps []packages.Installed) (out []packages.Installed) {
 var errRebootPending = errors.New("the machine was asked to start again; the next run goes on")
 
 // reboot asks for a start of the machine. Where that is refused the transaction goes on, and says what it is needed for.
-func (s *session) reboot(ctx context.Context, t journal.Transaction) error {
+func (s *session) reboot(ctx context.Context) error {
 	if err := s.Host.Reboot(ctx); err != nil {
 		s.Log.Warn("the machine cannot be started again", "err", err)
 		s.patch.findings = append(s.patch.findings, "the machine cannot be started again: "+err.Error())

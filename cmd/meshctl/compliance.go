@@ -150,14 +150,14 @@ func showCompliance(w io.Writer, format string, p api.CompliancePage) error {
 
 func complianceCSV(w io.Writer, rows []api.ComplianceRow) error {
 	c := csv.NewWriter(w)
-	c.Write([]string{"node", "bundle", "version", "checksum", "since", "policy", "commit", "signed_by", "snapshot", "receipt", "occurred_at", "recorded_at",
+	_ = c.Write([]string{"node", "bundle", "version", "checksum", "since", "policy", "commit", "signed_by", "snapshot", "receipt", "occurred_at", "recorded_at",
 		"outcome", "last_known", "source", "gap", "revoked"})
 	for _, r := range rows {
-		c.Write([]string{nodeName(r), r.Bundle, r.Version, digestText(r.Checksum), moment(r.Since), r.Policy, r.Commit, r.SignedBy, r.Snapshot, digestText(r.Receipt),
+		_ = c.Write([]string{nodeName(r), r.Bundle, r.Version, digestText(r.Checksum), moment(r.Since), r.Policy, r.Commit, r.SignedBy, r.Snapshot, digestText(r.Receipt),
 			moment(r.Occurred), moment(r.Recorded), r.Outcome, strconv.FormatBool(r.LastKnown), r.Source, strconv.FormatBool(r.Gap), strconv.FormatBool(r.Revoked)})
 	}
 	c.Flush()
-	return c.Error()
+	return c.Error() // of any of the lines
 }
 
 func nodeName(r api.ComplianceRow) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"regexp"
 	"strings"
 	"testing"
@@ -40,7 +41,7 @@ func TestSiteViewWithoutSeeder(t *testing.T) {
 		// Of another site, or another node, it knows nothing and says so.
 		for _, line := range []string{"status site2", "why site1/node-9"} {
 			_, err := n.Meshctl(l.ctx, strings.Fields(line)...)
-			if exit, ok := err.(*harness.ExitError); !ok || exit.Status != int(problem.ExitNotFound) {
+			if exit := (*harness.ExitError)(nil); !errors.As(err, &exit) || exit.Status != int(problem.ExitNotFound) {
 				t.Errorf("meshctl %s: %v", line, err)
 			}
 		}

@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -205,7 +206,7 @@ func (l *life) back(ctx context.Context) error {
 // show runs a command as its reader would, and prints what it says.
 func (l *life) show(ctx context.Context, args ...string) error {
 	out, err := l.seeder.Meshctl(ctx, args...)
-	if exit, ok := err.(*harness.ExitError); ok && exit.Status == 3 { // somebody should look: that is the story
+	if exit := (*harness.ExitError)(nil); errors.As(err, &exit) && exit.Status == 3 { // somebody should look: that is the story
 		err = nil
 	}
 	fmt.Printf("\n$ meshctl %s\n%s\n", strings.Join(args, " "), out)

@@ -32,7 +32,7 @@ type tool struct{ command, deb string }
 // missing names the tools that are not installed, and how to get them.
 func missing(tools []tool) (lines []string) {
 	for _, t := range tools {
-		err := error(nil)
+		var err error
 		if t.command == libtorrent {
 			err = exec.Command(python, "-c", "import libtorrent").Run()
 		} else {

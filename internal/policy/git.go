@@ -241,7 +241,7 @@ func ParseCommit(raw []byte) (*Commit, error) {
 	var payload, signature []string
 	var key string
 	for i, line := range strings.Split(head, "\n") {
-		value := ""
+		var value string
 		if line != "" && line[0] == ' ' {
 			if i == 0 {
 				return nil, errors.New("commit begins with a continuation")

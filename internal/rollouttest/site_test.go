@@ -2,6 +2,7 @@ package rollouttest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -129,7 +130,7 @@ func (s *site) apply(text string) {
 func (s *site) meshctl(args ...string) string {
 	s.Helper()
 	out, err := s.seeder.Meshctl(s.ctx, args...)
-	if exit, ok := err.(*harness.ExitError); ok && exit.Status == 3 {
+	if exit := (*harness.ExitError)(nil); errors.As(err, &exit) && exit.Status == 3 {
 		err = nil
 	}
 	s.must(err)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -206,13 +205,6 @@ func (s *stranger) join(t testing.TB, e *end) (control, data network.Stream, up 
 	hello := frames(t, &wire.Hello{Version: wire.Version, Site: "s1", Name: "stranger"})
 	control, data = s.open(t, e, xfer.ControlProtocol, hello), s.open(t, e, xfer.DataProtocol, hello)
 	return control, data, <-e.up
-}
-
-// drain reads and forgets what the host says on its lanes.
-func (s *stranger) drain() {
-	for range 2 {
-		go io.Copy(io.Discard, <-s.lanes)
-	}
 }
 
 func frames(t testing.TB, ms ...wire.Message) (b []byte) {

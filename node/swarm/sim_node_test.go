@@ -34,8 +34,7 @@ type simNode struct {
 	heard  map[int]map[int]bool // what each neighbour said it holds
 	up     line
 	down   line
-	cpu    time.Time // busy until then
-	inWAN  map[int]bool
+	cpu    time.Time        // busy until then
 	news   map[int][]uint32 // for whom, not said yet
 
 	received int64 // bytes over the LAN

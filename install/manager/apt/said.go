@@ -11,8 +11,6 @@ import (
 
 // signs are the words by which apt and dpkg tell why they failed, the more telling kinds first. Runner sets the
 // language. Nothing depends on them but the kind: whether it failed is known from the exit status and from Judge.
-//
-//nolint:gochecknoglobals // a table
 var signs = []struct {
 	kind  manager.Kind
 	words []string
