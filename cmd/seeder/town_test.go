@@ -53,7 +53,10 @@ type voice struct {
 func (v *voice) SessionUp(s *xfer.Session) { v.up <- s }
 func (v *voice) SessionDown(s *xfer.Session, err error) {
 	v.why = err
-	v.down <- s
+	select {
+	case v.down <- s:
+	default: // so many that nobody looked at: the next one is
+	}
 }
 func (v *voice) Message(_ *xfer.Session, m wire.Message) error {
 	switch m := m.(type) {
@@ -61,12 +64,24 @@ func (v *voice) Message(_ *xfer.Session, m wire.Message) error {
 		v.acks <- *m
 	case *wire.LeaseGrant:
 		if m.Nonce != 0 {
-			v.lease <- m.Lease
+			v.answer(m.Lease)
 		}
 	case *wire.LeaseRefuse:
-		v.lease <- 0
+		v.answer(0)
 	}
 	return nil
+}
+
+// answer keeps the newest answer for who asks: the handler of a session must not wait for anybody.
+func (v *voice) answer(lease uint64) {
+	select {
+	case <-v.lease:
+	default:
+	}
+	select {
+	case v.lease <- lease:
+	default:
+	}
 }
 
 func (v *voice) Chunk(context.Context, *xfer.Session, chunk.ID) (xfer.Served, error) {
@@ -101,7 +116,7 @@ func enrolFleet(b testing.TB, state, database string, nodes int) []*voice {
 	voices := make([]*voice, max(1, nodes*12/100))
 	now := time.Now().Add(-48 * time.Hour) // before what they report
 	for i := range voices {
-		v := &voice{site: fmt.Sprintf("site-%04d", i), up: make(chan *xfer.Session, 16), down: make(chan *xfer.Session, 16), acks: make(chan wire.ReportAck, 1<<12), lease: make(chan uint64, 4)}
+		v := &voice{site: fmt.Sprintf("site-%04d", i), up: make(chan *xfer.Session, 16), down: make(chan *xfer.Session, 16), acks: make(chan wire.ReportAck, 1<<12), lease: make(chan uint64, 1)}
 		voices[i] = v
 		if err := db.CreateSite(b.Context(), fleet.Site{Name: v.site, Timezone: "America/Chicago", GossipKey: make([]byte, enrol.GossipKeyBytes), Created: now}); err != nil {
 			b.Fatal(err)
@@ -162,6 +177,10 @@ func (v *voice) connect(ctx context.Context) error {
 // some sessions are given up as silent: it goes on over a new one, as a node does.
 func (v *voice) lead(ctx context.Context) error {
 	for refused := 0; v.s != nil; {
+		select {
+		case <-v.lease: // to somebody who did not wait for it
+		default:
+		}
 		v.s.Send(&wire.LeaseAsk{Nonce: 1})
 		select {
 		case n := <-v.lease:
