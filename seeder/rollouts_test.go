@@ -187,4 +187,9 @@ func TestRolloutGoesBack(t *testing.T) {
 	if err := order.Delegated(o, b.desired.all()[0].Revision, b.desired.all()[0].policy); err != nil {
 		t.Error(err)
 	}
+	// The next revision puts an end to it: no site hears of it any more.
+	b.rolling(x, 2, `batchSize: 4, maxUnavailablePerSite: 4`)
+	if got := b.ordered("s1"); len(got) != 0 {
+		t.Errorf("on the board are %v", got)
+	}
 }
