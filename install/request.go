@@ -113,9 +113,10 @@ func (r Request) WithPolicy(s trust.Signed) Request {
 	return r
 }
 
-// Same reports whether two requests of one run of the machine ask for the same, whatever else goes along with them.
+// Same reports whether two requests of one run of the machine would change the machine in the same way, whatever else goes along
+// with them. What changes nothing is asked anew: a notice is about what goes along with it, and a check about the moment.
 func (r Request) Same(o Request) bool {
-	return r.Boot == o.Boot && r.Audit == o.Audit && r.Store == o.Store &&
+	return !r.Audit && !o.Audit && !r.notice() && r.Boot == o.Boot && r.Store == o.Store &&
 		bytes.Equal(r.Manifest, o.Manifest) && bytes.Equal(r.Policy, o.Policy) && bytes.Equal(r.Order, o.Order)
 }
 
