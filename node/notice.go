@@ -7,6 +7,7 @@ import (
 
 	"github.com/patchmesh/patchmesh/install"
 	"github.com/patchmesh/patchmesh/internal/policy"
+	"github.com/patchmesh/patchmesh/internal/problem"
 )
 
 // noticeAgain is how long a notice that the executor could not take waits.
@@ -29,7 +30,10 @@ func (n *Node) giveNotice() {
 		n.busy, n.noticeNext = true, now.Add(noticeAgain)
 		n.execute(request, func(r install.Result) {
 			n.busy = false
-			if r.Outcome == install.Deferred {
+			if r.Bundle != "" { // of something that had to be carried on first
+				n.noticed(r)
+			}
+			if !taken(r) {
 				n.log.Warn("the executor was not told that a grant is over; trying again", "policy", name, "reason", r.Reason, "detail", r.Detail)
 				return
 			}
@@ -37,6 +41,12 @@ func (n *Node) giveNotice() {
 		})
 		return
 	}
+}
+
+// taken: the executor has taken a notice, or knows of something newer. Nothing else that it says counts, such as what became
+// of a transaction that it had to end first and could not.
+func taken(r install.Result) bool {
+	return r.Bundle == "" && (r.Reason == install.ReasonNoted || r.Code == problem.SequenceTooOld)
 }
 
 // noticeOf is what the executor has to know of a policy whose grant we hold; due is false if the request to install, or
