@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -263,7 +264,7 @@ func (n *Node) dialNeighbours(now time.Time) {
 		c := n.contact(id)
 		if c.due(now, n.self.String() < id.String()) {
 			c.dialing = true
-			addrs := c.addrs
+			addrs := slices.Clone(c.addrs) // learn changes them in place
 			n.group.Go(func() error {
 				ctx, cancel := context.WithTimeout(n.ctx, 5*time.Second)
 				defer cancel()
