@@ -3,6 +3,7 @@ package xfer
 import (
 	"errors"
 
+	"github.com/libp2p/go-libp2p/core/connmgr"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,4 +24,10 @@ func (s *Session) Congestion() (name string, err error) {
 		name, err = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
 	})
 	return name, errors.Join(e, err)
+}
+
+// Trims reports whether something may close connections because there are many of them.
+func (x *Host) Trims() bool {
+	_, never := x.h.ConnManager().(connmgr.NullConnMgr)
+	return !never
 }

@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -139,6 +140,7 @@ func New(cfg Config) (*Host, error) {
 		libp2p.Muxer(yamux.ID, newMuxer(cfg.Limits)),
 		libp2p.ConnectionGater(newGater(x)),
 		libp2p.ResourceManager(rm),
+		libp2p.ConnectionManager(connmgr.NullConnMgr{}), // the default one cuts all but 160: a seeder has an uplink of each site
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(), libp2p.Ping(false),
 		libp2p.ForceReachabilityPublic(), // or AutoNAT would be looking for somebody to ask
 		libp2p.UserAgent("patchmesh"),
