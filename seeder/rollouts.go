@@ -105,6 +105,11 @@ func (x *rollouts) run(ctx context.Context) error {
 func (x *rollouts) step(ctx context.Context) error {
 	x.stepping.Lock()
 	defer x.stepping.Unlock()
+	return x.stepAll(ctx)
+}
+
+// stepAll is step for who holds stepping.
+func (x *rollouts) stepAll(ctx context.Context) error {
 	wants := x.desired.all()
 	var due []want
 	for _, w := range wants {
@@ -256,6 +261,12 @@ func (x *rollouts) change(ctx context.Context, name, event string, c api.Rollout
 		x.stepping.Lock()
 		defer x.stepping.Unlock()
 		k, ok := x.state(name)
+		if !ok || x.outdated(k) { // what a person stops is the revision in force, put there a moment ago too
+			if err := x.stepAll(ctx); err != nil {
+				return err
+			}
+			k, ok = x.state(name)
+		}
 		if !ok {
 			return noRollout(name)
 		}
@@ -277,6 +288,11 @@ func (x *rollouts) change(ctx context.Context, name, event string, c api.Rollout
 		return err
 	}
 	return x.step(ctx)
+}
+
+// outdated: another revision of the policy is in force.
+func (x *rollouts) outdated(k kept) bool {
+	return slices.ContainsFunc(x.desired.all(), func(w want) bool { return w.Name == k.Policy && w.Revision != k.Revision })
 }
 
 func noRollout(name string) error {

@@ -193,3 +193,22 @@ func TestRolloutGoesBack(t *testing.T) {
 		t.Errorf("on the board are %v", got)
 	}
 }
+
+// Who puts a policy in force and pauses its rollout at once, before the next step, has paused that one.
+func TestPauseAtOnce(t *testing.T) {
+	b := start(t, nil)
+	b.site("s1")
+	b.join("s1", "a", api.TokenSpec{Labels: map[string]string{"role": "pos"}})
+	x := b.bundle("2.0", 2, b.release)
+	b.push(x, -1)
+	text := policyText("pos", x, x.Digest, "  targets: {selector: {matchLabels: {role: pos}}}\n  rolloutStrategy: {type: RollingUpdate, batchSize: 1}\n")
+	for rev := uint64(1); rev <= 3; rev++ {
+		if _, err := b.admin.PutPolicy(t.Context(), b.signed(text, rev, b.operator)); err != nil {
+			t.Fatal(err)
+		}
+		r, err := b.admin.PauseRollout(t.Context(), "pos", api.RolloutChange{Reason: "freeze"})
+		if err != nil || r.Revision != rev || r.State != string(api.RolloutPaused) {
+			t.Fatalf("revision %d: %d %s, %v", rev, r.Revision, r.State, err)
+		}
+	}
+}
