@@ -13,7 +13,7 @@ ROLLOUTS ?= 4
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test race fuzz demo examples site-test bench fleet-bench crash-test install-test vm-test sim rollout-sim lint fmt clean
+.PHONY: help setup build test race fuzz demo examples site-test bench fleet-bench crash-test install-test vm-test alerts-test sim rollout-sim lint fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,12 @@ install-test: setup ## Debian's own updates collected, closed, staged, installed
 vm-test: build ## in an emulated machine: LVM thin, Timeshift, live systemd, reboot, loss of power (root, qemu, quarter of an hour)
 	@scripts/setup vm
 	PATCHMESH_VM=1 $(GO) test -count=1 -v -timeout 60m ./internal/vm
+
+# Out of Debian's package, which is not installed: it would start a server.
+alerts-test: ## the alerts fire, and do not, by Prometheus's own promtool (Debian's package lists)
+	@mkdir -p $(BIN)/prometheus
+	@cd $(BIN)/prometheus && { test -x usr/bin/promtool || { apt-get -qq download prometheus && dpkg-deb -x prometheus_*.deb .; }; }
+	PATH=$(CURDIR)/$(BIN)/prometheus/usr/bin:$$PATH $(GO) test -count=1 -v -run TestAlertsFire ./seeder
 
 sim: ## the site simulation in virtual time, SEEDS runs (default 200)
 	PATCHMESH_SEEDS=$(SEEDS) $(GO) run ./scripts/testsum -run 'Sim' -timeout 40m ./...

@@ -139,7 +139,7 @@ func TestMonitoring(t *testing.T) {
 func TestAlertsFire(t *testing.T) {
 	tool, err := exec.LookPath("promtool")
 	if err != nil {
-		t.Skip("needs promtool: apt-get install prometheus")
+		t.Skip("needs promtool: make alerts-test")
 	}
 	dir := filepath.Join("..", "packaging", "monitoring")
 	for _, args := range [][]string{{"check", "rules", "patchmesh.rules.yml"}, {"test", "rules", "patchmesh.rules.test.yml"}} {
