@@ -368,10 +368,7 @@ func (f *follower) publish(ctx context.Context) error {
 	return nil
 }
 
-// audit writes down what a commit changed. It has changed already: an error is for the log.
+// audit writes down what a commit changed.
 func (f *follower) audit(ctx context.Context, action, subject, detail string) {
-	e := fleet.Audit{At: f.s.now(), Who: "git", Origin: auditWord(f.mirror.Public()), Action: action, Subject: auditWord(subject), Status: 200, Detail: detail}
-	if _, err := f.s.db.AddAudit(ctx, e); err != nil {
-		f.log.Error("change by git not recorded", "subject", subject, "err", err)
-	}
+	f.s.audit.own(ctx, "git", f.mirror.Public(), action, subject, detail)
 }

@@ -297,7 +297,7 @@ func (s *Seeder) postOrder(w http.ResponseWriter, r *http.Request) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	about(r, fmt.Sprintf("order %d", o.Sequence))
+	about(r, o.line())
 	s.log.Info("order given", "sequence", o.Sequence, "kind", o.order.Kind, "bundle", o.order.Bundle, "version", o.order.Version, "reason", o.order.Reason)
 	sites, err := s.db.Sites(r.Context())
 	if err != nil {

@@ -2,6 +2,7 @@ package seeder
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -120,6 +121,11 @@ func (x *orders) next(put func(last uint64) error) error {
 		last = all[len(all)-1].Sequence
 	}
 	return put(last)
+}
+
+// line is an order for the audit log.
+func (s standing) line() string {
+	return fmt.Sprintf("order %d: %s: %s", s.Sequence, s.order, s.order.Reason)
 }
 
 func (s standing) info(members *members) api.OrderInfo {

@@ -3,6 +3,7 @@ package seeder
 import (
 	"crypto/ed25519"
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
 	"github.com/patchmesh/patchmesh/internal/wire"
+	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
 
 // order signs an order to go back from app 2.0.
@@ -73,6 +75,12 @@ func TestOrdersReachTheirSites(t *testing.T) {
 		} else if err != nil || info.Nodes != 1 {
 			t.Errorf("%s: for %d nodes, %v", c.what, info.Nodes, err)
 		}
+	}
+	log, err := b.db.AuditLog(t.Context(), 0, 100, true)
+	if err != nil || !slices.ContainsFunc(log, func(a fleet.Audit) bool {
+		return a.Subject == "order 5: rollback of app 2.0: tills freeze" && a.Status == 200
+	}) {
+		t.Errorf("%+v, %v", log, err)
 	}
 	for what, look := range map[string]func(){"now": func() {}, "after a restart": func() { b.stop(); b.run() }} {
 		look()

@@ -247,7 +247,12 @@ func (x *rollouts) sendBack(ctx context.Context, s rollout.State, p *policy.Poli
 		if err != nil {
 			return err
 		}
-		return x.orders.delegate(ctx, fleet.Order{Sequence: o.Sequence, Document: trust.Signed{Doc: doc, Sig: sig}, Recorded: now})
+		given := standing{fleet.Order{Sequence: o.Sequence, Document: trust.Signed{Doc: doc, Sig: sig}, Recorded: now}, &o}
+		if err := x.orders.delegate(ctx, given.Order); err != nil {
+			return err
+		}
+		x.audit.own(ctx, "rollout", "policy "+s.Policy, "give order", given.line(), "")
+		return nil
 	}
 	if err := x.orders.next(put); err != nil {
 		return err

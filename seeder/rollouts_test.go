@@ -1,6 +1,7 @@
 package seeder
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -186,6 +187,10 @@ func TestRolloutGoesBack(t *testing.T) {
 	}
 	if err := order.Delegated(o, b.desired.all()[0].Revision, b.desired.all()[0].policy); err != nil {
 		t.Error(err)
+	}
+	log, err := b.db.AuditLog(t.Context(), 0, 1, true)
+	if want := fmt.Sprintf("order %d: rollback of app 2.0: rollout of pos: the failure budget is exceeded", o.Sequence); err != nil || log[0].Who != "rollout" || log[0].Subject != want {
+		t.Errorf("%+v, %v", log, err)
 	}
 	// The next revision puts an end to it: no site hears of it any more.
 	b.rolling(x, 2, `batchSize: 4, maxUnavailablePerSite: 4`)
