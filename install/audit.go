@@ -16,7 +16,7 @@ import (
 
 // Audit reads what is installed and kept, and says whether it is what was signed. It changes nothing.
 func (in *Installer) Audit(ctx context.Context) Result {
-	return in.with(func(s *session) Result {
+	return in.with("", func(s *session) Result {
 		s.silent = s.open == nil
 		if r, ok := s.recover(ctx); !ok {
 			return r

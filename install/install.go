@@ -61,7 +61,7 @@ type session struct {
 
 // Apply acts on a request. It may be called twice, or after any crash: a request that was answered is not acted on again.
 func (in *Installer) Apply(ctx context.Context, r Request) Result {
-	return in.with(func(s *session) Result {
+	return in.with(r.ID, func(s *session) Result {
 		left := s.open != nil
 		recovered, ok := s.recover(ctx)
 		if !ok {
@@ -98,7 +98,7 @@ func (in *Installer) Apply(ctx context.Context, r Request) Result {
 
 // Recover carries on or undoes what an earlier run left open.
 func (in *Installer) Recover(ctx context.Context) Result {
-	return in.with(func(s *session) Result {
+	return in.with("", func(s *session) Result {
 		s.silent = s.open == nil
 		r, _ := s.recover(ctx)
 		return r
@@ -108,7 +108,7 @@ func (in *Installer) Recover(ctx context.Context) Result {
 // RecoverEarly is Recover for the time at which the machine starts and runs no service yet: see journal.Early. What has
 // to wait is left to the next run.
 func (in *Installer) RecoverEarly(ctx context.Context) Result {
-	return in.with(func(s *session) Result {
+	return in.with("", func(s *session) Result {
 		if s.silent = s.open == nil || !journal.Early(*s.open, bootID()); s.silent {
 			return newResult(Success, ExitDone, status.Installed, ReasonNothingToDo)
 		}
@@ -120,7 +120,7 @@ func (in *Installer) RecoverEarly(ctx context.Context) Result {
 // Rollback puts the newest kept release with a lower sequence in force, after checking every byte of it, and holds
 // back the one it replaces until Retry.
 func (in *Installer) Rollback(ctx context.Context, name string) Result {
-	return in.with(func(s *session) Result {
+	return in.with("", func(s *session) Result {
 		if r, ok := s.recover(ctx); !ok {
 			return r
 		}
@@ -130,7 +130,7 @@ func (in *Installer) Rollback(ctx context.Context, name string) Result {
 
 // Retry forgets the failures of a bundle name, so that the next Apply tries a release that was held back.
 func (in *Installer) Retry(ctx context.Context, name string) Result {
-	return in.with(func(s *session) Result {
+	return in.with("", func(s *session) Result {
 		if r, ok := s.recover(ctx); !ok {
 			return r
 		}
@@ -150,8 +150,8 @@ func (in *Installer) Retry(ctx context.Context, name string) Result {
 	})
 }
 
-// with runs f under the lock and completes its result.
-func (in *Installer) with(f func(*session) Result) Result {
+// with runs f under the lock and completes its result. id is the request's, for what keeps f from being run at all.
+func (in *Installer) with(id string, f func(*session) Result) Result {
 	r := func() Result {
 		s := &session{Installer: in}
 		if fi, err := os.Stat(in.Config.Root); err == nil {
@@ -166,10 +166,10 @@ func (in *Installer) with(f func(*session) Result) Result {
 		defer st.close()
 		s.state = st
 		if s.open, s.garbled, err = st.readJournal(); err != nil {
-			return s.refuse(err)
+			return s.stuck(id, err)
 		}
 		if s.ledger, err = st.readLedger(in.Config.Root, s.open, in.Now()); err != nil {
-			return s.refuse(err)
+			return s.stuck(id, err)
 		}
 		s.revoked, s.unread = st.readRevoked()
 		s.began, s.before = in.Now(), inForce(s.ledger)
@@ -193,6 +193,15 @@ func (in *Installer) with(f func(*session) Result) Result {
 	}()
 	r.Isolation = in.Isolation
 	in.Log.Info("install ended", "outcome", r.Outcome, "reason", r.Reason, "bundle", r.Bundle, "version", r.Version)
+	return r
+}
+
+// stuck is refuse for what has to be put right before anything can be done. Whoever waits for the answer to a request hears of it.
+func (s *session) stuck(id string, err error) Result {
+	r := s.refuse(err)
+	if r.ID = id; id != "" && s.results().Answer(id) == nil {
+		s.publish(r)
+	}
 	return r
 }
 
@@ -405,6 +414,10 @@ func (s *session) refuse(err error) Result {
 	r := newResult(Deferred, ExitDeferred, status.Deferred, f.Reason)
 	r.Next = s.nextTry()
 	r.Code, r.Detail, r.Chunk = f.Code, f.Detail, f.Chunk
+	var p *problem.Error
+	if errors.As(err, &p) && p.Next != "" {
+		r.Detail = clip(r.Detail + "; " + p.Next)
+	}
 	switch f.Code {
 	case problem.ChecksumMismatch, problem.ChunkCorrupt, problem.IndexInvalid:
 		r.Outcome, r.Exit, r.Phase = VerificationFailure, ExitChecksum, status.Quarantined

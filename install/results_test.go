@@ -171,3 +171,22 @@ func FuzzResults(f *testing.F) {
 		}
 	})
 }
+
+// A daemon that does not wait for the program is told why nothing can be done, too, once: it would otherwise say that nobody has
+// taken the request up.
+func TestDamageIsAnswered(t *testing.T) {
+	b := installtest.New(t, nil)
+	req := b.Request(t, b.Bundle(t, spec("1", 1)), installtest.Want{}).Fresh()
+	if err := os.MkdirAll(b.Config.State, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	installtest.WriteFile(t, filepath.Join(b.Config.State, "installed.json"), []byte("decayed"))
+	for range 2 {
+		want(t, installer(b).Apply(t.Context(), req), "deferred 1 Deferred StateDamaged E4103")
+	}
+	installer(b).Recover(t.Context())
+	rs := kept(t, b)
+	if a := rs.Answer(req.ID); a == nil || a.Reason != install.ReasonStateDamaged || !strings.Contains(a.Detail, "restore the file") || len(rs.Results) != 1 {
+		t.Errorf("%+v", rs)
+	}
+}
