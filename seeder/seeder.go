@@ -19,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/patchmesh/patchmesh/chunker/store"
 	"github.com/patchmesh/patchmesh/chunker/store/encoded"
@@ -79,6 +80,7 @@ type Seeder struct {
 	metrics    *metrics
 	quarantine *quarantine
 	watchers   chan struct{}   // a place for each open stream
+	scripts    *rate.Limiter   // of what comes without a signature
 	ending     <-chan struct{} // closed when Run is to end: streams end
 
 	unixListener, tlsListener, metricsListener net.Listener
@@ -150,6 +152,7 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 		return err
 	}
 	s.events, s.watchers = newEvents(s.now), make(chan struct{}, maxWatchers)
+	s.scripts = rate.NewLimiter(scriptRate, scriptBurst)
 	s.post, s.metrics = newPost(s.db, s.log, s.now, s.events), newMetrics(s)
 	if s.quarantine, err = loadQuarantine(ctx, s.db); err != nil {
 		return err
