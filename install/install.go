@@ -79,6 +79,9 @@ func (in *Installer) Apply(ctx context.Context, r Request) Result {
 		if no := stale(r); no != nil {
 			return *no
 		}
+		if err := s.learn(r); err != nil {
+			return s.refuse(err)
+		}
 		if r.Audit {
 			return s.audit(ctx, r)
 		}
@@ -256,9 +259,6 @@ func (s *session) recover(ctx context.Context) (Result, bool) {
 func (s *session) apply(ctx context.Context, r Request) Result {
 	set, err := readTrust(s.Config.Trust)
 	if err != nil {
-		return s.refuse(err)
-	}
-	if err := s.learn(set, r); err != nil {
 		return s.refuse(err)
 	}
 	facts, err := s.Config.facts()

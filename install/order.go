@@ -20,9 +20,6 @@ func (s *session) ordered(ctx context.Context, r Request) Result {
 	if err != nil {
 		return s.refuse(err)
 	}
-	if err := s.learn(set, r); err != nil {
-		return s.refuse(err)
-	}
 	o, err := s.openOrder(set, r)
 	if err != nil {
 		return s.refuse(err)

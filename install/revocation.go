@@ -40,10 +40,14 @@ func (s *state) readRevoked() (*revocation.List, error) {
 	return l, nil
 }
 
-// learn adds the list of a request to what is known. One that is not genuine is worth as much as none.
-func (s *session) learn(set *trust.Set, r Request) error {
+// learn adds the list of a request, whatever that asks for, to what is known. One that is not genuine is worth as much as none.
+func (s *session) learn(r Request) error {
 	if len(r.Revocations) == 0 {
 		return nil
+	}
+	set, err := readTrust(s.Config.Trust)
+	if err != nil {
+		return err
 	}
 	l, err := revocation.Open(set, trust.Signed{Doc: r.Revocations, Sig: r.RevocationsSignature}, trust.Floor(s.Built, s.ledger.Time))
 	if err != nil {

@@ -158,3 +158,39 @@ func TestRevokedPackagesAreNotGoneBackTo(t *testing.T) {
 		}
 	})
 }
+
+// Whatever the daemon asks for, the list that comes with it is written down: a daemon that is taken over afterwards cannot withhold
+// any more what one in order has handed over while there was nothing to install.
+func TestRevokedIsLearntFromEveryRequest(t *testing.T) {
+	for name, ask := range map[string]func(b *installtest.Bench, two *installtest.Bundle) install.Request{
+		"notice": func(b *installtest.Bench, two *installtest.Bundle) install.Request {
+			return install.NewNotice(b.Policy(t, two, installtest.Want{Revision: 2}), b.Store)
+		},
+		"audit": func(b *installtest.Bench, two *installtest.Bundle) install.Request {
+			return install.NewAuditRequest(install.Request{}, b.Store)
+		},
+		"order of a stranger": func(b *installtest.Bench, two *installtest.Bundle) install.Request {
+			return install.NewOrderRequest(signed(t, bid(two, order.Rollback, 5, nil), b.Keys.Stranger), b.Store)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, told := range []bool{true, false} { // not told: the control
+				b := installtest.New(t, nil)
+				one, two := b.Bundle(t, spec("1", 1)), b.Bundle(t, spec("2", 2))
+				want(t, apply(t, b, one, installtest.Want{}), done)
+				r := ask(b, two)
+				if told {
+					r = r.WithRevocations(withdrawn(t, b.Keys.Policy, 2, two))
+				}
+				installer(b).Apply(t.Context(), r)
+				after := installer(b).Apply(t.Context(), b.Request(t, two, installtest.Want{Revision: 2}))
+				if told {
+					want(t, after, refusedRevoked)
+				} else {
+					want(t, after, done)
+				}
+			}
+		})
+	}
+}
