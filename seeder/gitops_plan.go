@@ -46,7 +46,7 @@ func (f *follower) plan(ctx context.Context, snap *gitops.Snapshot, last string)
 		p, err := f.check(name, text)
 		if err == nil {
 			after = append(after, p)
-			if w.document == nil || w.document.Deleted || w.document.Policy != string(text) {
+			if w.document == nil || w.document.Deleted || w.document.Commit == nil || w.document.Policy != string(text) {
 				var put fleet.Policy
 				if put, err = f.prove(ctx, snap, last, w, name, text); err == nil {
 					out.policies = append(out.policies, put)

@@ -19,6 +19,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/policy"
 	"github.com/patchmesh/patchmesh/internal/problem"
 	"github.com/patchmesh/patchmesh/internal/trust"
+	"github.com/patchmesh/patchmesh/seeder/fleet"
 )
 
 const hookSecret = "a secret of the webhook"
@@ -192,6 +193,33 @@ func TestGitOps(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.refused("repository is gone", merged, problem.GitUnreachable, "")
+}
+
+// What was given by hand becomes the repository's with the first commit that has a file of its name, be it the same text:
+// the policy is withdrawn when the file goes.
+func TestGitTakesOver(t *testing.T) {
+	g := startGit(t)
+	x := g.bundle("1.0", 1, g.release)
+	g.push(x, -1)
+	for _, name := range []string{"pos", "mine"} {
+		if _, err := g.db.PutPolicy(t.Context(), fleet.Policy{Name: name, Revision: 1, Document: g.signed(text(name, x, ""), 1, g.operator), Recorded: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.desired.reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	g.taken("the same text", g.r.Commit(g.key, "begin", map[string]string{"policies/README": "x", "policies/pos.yaml": text("pos", x, "")}))
+	g.taken("without it", g.r.Commit(g.key, "end", map[string]string{"policies/pos.yaml": ""}))
+	var deleted []string
+	for _, w := range g.desired.all() {
+		if w.document.Deleted {
+			deleted = append(deleted, w.Name)
+		}
+	}
+	if len(deleted) != 1 || deleted[0] != "pos" {
+		t.Errorf("deleted: %v", deleted)
+	}
 }
 
 func TestGitHoldsMassRemoval(t *testing.T) {
