@@ -94,9 +94,6 @@ func (n *Node) takeBack(s trust.Signed) error {
 	if err := n.d.saveSigned("orders", key.file(), s); err != nil {
 		return localError{err}
 	}
-	if at, err := o.Time(); err == nil {
-		n.trustedTime(at)
-	}
 	n.backs[key] = &heldOrder{o, s}
 	if held := n.backsOf(key.policy); len(held) > order.MaxKept {
 		n.dropBack(backKey{key.policy, held[0]})

@@ -191,7 +191,8 @@ func (n *Node) takeRoster(s trust.Signed) error {
 // node refuse, for ever, every key that has an end date.
 const maxFloorStep = 400 * 24 * time.Hour
 
-// trustedTime raises the floor of trusted time; see trust.Floor.
+// trustedTime raises the floor of trusted time; see trust.Floor. Of what the seeder signs only a roster does: it signs grants and
+// orders as often as it likes, and a bound for each is none for all of them.
 func (n *Node) trustedTime(at time.Time) {
 	if most := n.rec.Floor.Add(maxFloorStep); at.After(most) {
 		at = most

@@ -87,7 +87,6 @@ func (n *Node) takeGrant(s trust.Signed) error {
 	if err := n.d.saveSigned("grants", g.Policy, s); err != nil {
 		return localError{err}
 	}
-	n.trustedTime(grant.Time(g.Created))
 	n.grants[g.Policy] = &heldGrant{g, s}
 	n.rec.Granted[g.Policy], n.dirty = g.Mark(), true
 	n.log.Info("grant", "policy", g.Policy, "serial", g.Serial, "revision", g.Revision, "expires", g.Expires, "halted", g.Halted)
