@@ -118,6 +118,9 @@ func (r *reader) document(text []byte) (*yaml.Node, error) {
 			return nil, invalid("%s the policy is empty", prefix)
 		}
 		if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
+			if strings.Contains(m[2], "cannot start any token") {
+				m[2] += ": indent with spaces, not tabs, and put a text that begins with @ or ` in quotes"
+			}
 			return nil, invalid("%s%s: %s", prefix, m[1], m[2])
 		}
 		return nil, invalid("%s %s", prefix, strings.TrimPrefix(err.Error(), "yaml: "))

@@ -215,6 +215,7 @@ func TestRefused(t *testing.T) {
 		{"value is a mapping", "name: pos-rhel9", "name: {a: b}", "11:11: spec.bundleRef.name must be a single value"},
 		{"set", "{team: pos}", "!!set {team}", "metadata.labels must be a mapping of fields"},
 		{"broken", "spec:", "spec: [", "did not find expected"},
+		{"tab in front", "spec:\n", "spec:\n\t\n\tx: y\n", "indent with spaces"},
 		{"tab", "  targets:", "\ttargets:", "found a tab character that violates indentation"},
 		{"other encoding", "# No schedule", "\uFEFF# No schedule", "is not plain UTF-8"},
 		{"not UTF-8", "# No schedule", "# \xff", "is not plain UTF-8"},
