@@ -74,14 +74,20 @@ func TestLostLedger(t *testing.T) {
 	}
 	for name, spoil := range map[string]func() error{
 		"lost":    func() error { return os.Remove(p) },
-		"decayed": func() error { return os.WriteFile(p, bytes.Repeat([]byte{7}, 500), 0o644) },
+		"damaged": func() error { return os.WriteFile(p, bytes.Repeat([]byte{7}, 500), 0o644) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := spoil(); err != nil {
 				t.Fatal(err)
 			}
-			want(t, apply(t, b, v2, installtest.Want{}), tooOld)
-			want(t, apply(t, b, v3, installtest.Want{}), nothing)
+			r := apply(t, b, v2, installtest.Want{})
+			if want(t, r, tooOld); !strings.Contains(r.Recovered, "installed.json was "+name) { // once: it is there again then
+				t.Errorf("nobody is told: %q", r.Recovered)
+			}
+			r = apply(t, b, v3, installtest.Want{})
+			if want(t, r, nothing); r.Recovered != "" {
+				t.Error(r.Recovered)
+			}
 			inForce(t, b, v3)
 			want(t, installer(b).Rollback(t.Context(), "pos"), "success 0 Installed RolledBackByOperator ")
 			inForce(t, b, v2)

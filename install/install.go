@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/patchmesh/patchmesh/chunker/store"
@@ -171,14 +172,20 @@ func (in *Installer) with(id string, f func(*session) Result) Result {
 		if s.open, s.garbled, err = st.readJournal(); err != nil {
 			return s.stuck(id, err)
 		}
-		if s.ledger, err = st.readLedger(in.Config.Root, s.open, in.Now()); err != nil {
+		lost := ""
+		if s.ledger, lost, err = st.readLedger(in.Config.Root, s.open, in.Now()); err != nil {
 			return s.stuck(id, err)
+		}
+		if lost != "" {
+			in.Log.Warn("ledger made again", "dir", st.dir, "why", lost)
 		}
 		s.revoked, s.unread = st.readRevoked()
 		s.began, s.before = in.Now(), inForce(s.ledger)
 		r := f(s)
 		s.time(&r)
-		r.Recovered = s.recovered
+		if r.Recovered = s.recovered; lost != "" {
+			r.Recovered = strings.TrimSuffix(lost+"; "+r.Recovered, "; ")
+		}
 		if b := s.ledger.Bundle(r.Bundle); r.Bundle != "" {
 			if b.Current != nil && b.Current.Installed() { // an older executor only laid repositories out
 				r.Installed = b.Current

@@ -83,29 +83,37 @@ func (s *state) path(elem ...string) string {
 
 // readLedger reads what is remembered. A file that is lost or damaged is made again from the evidence, which holds
 // the signed manifest of every release that is kept: so the floor does not fall. A machine on which nothing was ever
-// installed gets its file at once, so that a missing file always means a lost one where there is evidence.
-func (s *state) readLedger(root string, open *journal.Transaction, now time.Time) (*ledger.Ledger, error) {
+// installed gets its file at once, so that a missing file always means a lost one where there is evidence. What is not in the
+// evidence is forgotten then, and lost says so for people.
+func (s *state) readLedger(root string, open *journal.Transaction, now time.Time) (_ *ledger.Ledger, lost string, _ error) {
 	b, err := os.ReadFile(s.path(installedName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, "", err
 	}
 	var damage error
 	if err == nil {
 		l, err := ledger.Parse(b)
 		if err == nil {
-			return l, nil
+			return l, "", nil
 		}
 		damage = err
 	}
 	l, err := s.rebuild(root, open, now)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if damage != nil && len(l.Bundles) == 0 {
-		return nil, problem.New(problem.StoreDamaged, "%s is damaged and there is nothing to make it again from", s.path(installedName)).
+		return nil, "", problem.New(problem.StoreDamaged, "%s is damaged and there is nothing to make it again from", s.path(installedName)).
 			Because(damage).WithDone("nothing was changed").WithNext("restore the file, or remove it if this machine never had anything installed")
 	}
-	return l, s.writeLedger(l)
+	if len(l.Bundles) > 0 {
+		what := "lost"
+		if damage != nil {
+			what = "damaged"
+		}
+		lost = installedName + " was " + what + " and is made again from the releases on the disk; which orders, grants and revisions of policies were seen is forgotten"
+	}
+	return l, lost, s.writeLedger(l)
 }
 
 // rebuild makes the ledger from the evidence and the links. What an open transaction was about to bring is not taken
