@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -96,7 +97,7 @@ func printSync(w io.Writer, s api.SyncState, now time.Time) {
 	if s.Problem == "" {
 		return
 	}
-	fmt.Fprintf(w, "! %s %s\n", s.Code, s.Problem)
+	fmt.Fprintf(w, "! %s: %s\n", s.Code, strings.TrimPrefix(s.Problem, s.Code+": "))
 	if s.Refused != "" {
 		fmt.Fprintf(w, "            commit %.12s is not in force; tried %d times\n", s.Refused, s.Failures)
 	}
