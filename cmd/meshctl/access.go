@@ -33,7 +33,7 @@ func newAccessCreate(s *server) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "create NAME --role ROLE",
 		Short:   "make a token and print it, once",
-		Example: "  meshctl access create grafana --role viewer > grafana.token\n  meshctl access create alice --role operator --ttl 720h",
+		Example: "  (umask 077; meshctl access create grafana --role viewer > grafana.token)\n  meshctl access create alice --role operator --ttl 720h",
 		Args:    cli.Args(1, 1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := out.check(c); err != nil {
