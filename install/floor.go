@@ -27,7 +27,7 @@ func (s *session) admitGrant(v *verified) error {
 
 func (s *session) raise(g *grant.Grant) error {
 	if newest := s.ledger.Grants[g.Site][g.Policy]; g.Mark().Before(newest) {
-		return &deferral{reason: grant.LeaseMissing, detail: fmt.Sprintf("grant %d for revision %d of policy %s is older than grant %d for revision %d, which this machine has seen",
+		return &deferral{reason: grant.LeaseMissing, detail: fmt.Sprintf("grant %d for revision %d of policy %s is older than grant %d for revision %d, which this machine has seen; a newer grant ends that, or a new revision of the policy",
 			g.Serial, g.Revision, g.Policy, newest.Number, newest.Revision)}
 	}
 	return s.change(func(l *ledger.Ledger) bool { return l.Granted(g.Site, g.Policy, g.Mark()) })

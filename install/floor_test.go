@@ -71,7 +71,7 @@ func TestOldGrantIsNotFollowed(t *testing.T) {
 	want(t, b.start(2, b.grant(6, 2, halted)), paused)
 	r := b.start(2, before)
 	want(t, r, missing)
-	if !strings.Contains(r.Detail, "grant 5 for revision 2 of policy pos is older than grant 6") {
+	if !strings.Contains(r.Detail, "grant 5 for revision 2 of policy pos is older than grant 6") || !strings.Contains(r.Detail, "a new revision of the policy") {
 		t.Error(r.Detail)
 	}
 	inForce(t, b.Bench, b.one, b.two)
