@@ -28,10 +28,27 @@ type Document struct {
 // Schema identifies the envelope inside the signed bytes.
 const Schema = "patchmesh.io/policy/v1"
 
+// maxAhead is how far a revision may be ahead of the time, of which those of commits are: further than honest clocks differ.
+const maxAhead = 400 * 24 * time.Hour
+
+// checkNumber refuses to number a revision after one that nobody can have made. Who signs has the last one from the
+// seeder, and the nodes follow nothing below the highest that a person has signed: it must not choose that number.
+func checkNumber(name string, revision uint64, created time.Time) error {
+	if revision <= uint64(max(created.Add(maxAhead).Unix(), 0)) {
+		return nil
+	}
+	return problem.New(problem.InvalidPolicy, "revision %d of policy %s is years ahead of this machine's clock: the seeder says that the last one is just below", revision, name).
+		WithDone("nothing was signed: nodes would never again follow a lower one, or a commit").
+		WithNext("see that the clock of this machine is right; if it is, ask who signed that revision: meshctl policy history %s", name)
+}
+
 // NewDocument puts the text of a policy, which must be valid, into an envelope.
 func NewDocument(text []byte, revision uint64, created time.Time) (*Document, error) {
 	p, err := Parse(text)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkNumber(p.Name, revision, created); err != nil {
 		return nil, err
 	}
 	d := &Document{Schema: Schema, Name: p.Name, Revision: revision, Created: timestamp(created), Policy: string(text)}
@@ -43,6 +60,9 @@ func NewDocument(text []byte, revision uint64, created time.Time) (*Document, er
 
 // NewDeletion makes the envelope that withdraws a policy.
 func NewDeletion(name string, revision uint64, created time.Time) (*Document, error) {
+	if err := checkNumber(name, revision, created); err != nil {
+		return nil, err
+	}
 	d := &Document{Schema: Schema, Name: name, Revision: revision, Created: timestamp(created), Deleted: true}
 	if _, err := d.validate(); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -140,6 +141,15 @@ func TestNewDocumentRefuses(t *testing.T) {
 	}
 	if _, err := NewDocument([]byte("kind: Site"), 1, epoch); problem.CodeOf(err) != problem.InvalidPolicy {
 		t.Errorf("another kind: %v", err)
+	}
+	// A seeder that says that the last revision is at the end of all numbers gets nothing signed; one by the time of day does.
+	far := uint64(epoch.Add(401 * 24 * time.Hour).Unix())
+	for rev, ok := range map[uint64]bool{far - 2*24*3600: true, far: false, math.MaxInt64: false, math.MaxUint64: false} {
+		_, err := NewDocument(text(t), rev, epoch)
+		_, gone := NewDeletion("retail-pos-prod", rev, epoch)
+		if (err == nil) != ok || (gone == nil) != ok {
+			t.Errorf("revision %d: %v, %v", rev, err, gone)
+		}
 	}
 	if _, err := NewDeletion("../etc", 1, epoch); problem.CodeOf(err) != problem.InvalidPolicy {
 		t.Errorf("bad name: %v", err)
