@@ -16,7 +16,7 @@ const RepoKeyName = KeysDir + "/repository.gpg"
 // most wrong clock shows, and with no end. The age of a bundle is a matter of its manifest and of the trusted time;
 // apt, which knows only the machine's clock, must have no say in it.
 // (Verifiers differ in what they say to a key of the future: gpgv is told by apt to ignore it, sqv refuses.)
-var repoDate = time.Unix(1, 0).UTC()
+var repoDate = time.Date(1970, 1, 1, 0, 0, 1, 0, time.UTC)
 
 // releaseDate is the form of a date in Release, always UTC.
 const releaseDate = "Mon, 02 Jan 2006 15:04:05 +0000"

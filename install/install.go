@@ -172,7 +172,7 @@ func (in *Installer) with(id string, f func(*session) Result) Result {
 		if s.open, s.garbled, err = st.readJournal(); err != nil {
 			return s.stuck(id, err)
 		}
-		lost := ""
+		var lost string
 		if s.ledger, lost, err = st.readLedger(in.Config.Root, s.open, in.Now()); err != nil {
 			return s.stuck(id, err)
 		}

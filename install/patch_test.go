@@ -255,8 +255,7 @@ func TestPackagesWait(t *testing.T) {
 		deferred(p.apply(two), "SnapshotUnavailable")
 		p.none = false
 		staged := filepath.Join(p.Config.Root, "os/releases", two.Dir(), packages.FileName)
-		before, err := os.Stat(staged)
-		if err != nil {
+		if _, err := os.Stat(staged); err != nil {
 			t.Fatal(err)
 		}
 		p.host.Hook = func(preflight.Call) *preflight.Deferral {
@@ -277,7 +276,8 @@ func TestPackagesWait(t *testing.T) {
 		}
 		p.none = true
 		deferred(p.apply(two), "SnapshotUnavailable")
-		if before, err = os.Stat(staged); err != nil {
+		before, err := os.Stat(staged)
+		if err != nil {
 			t.Fatal(err)
 		}
 		p.none = false

@@ -29,7 +29,7 @@ func (n *Node) leave(ctx context.Context, timeout time.Duration) (r api.LeaveRes
 	if n.call(ctx, func() {
 		if !n.leaving.asked {
 			n.leaving.asked = true
-			n.log.Info("leaving", "onlyHere", n.sw.Sole(), "timeout", timeout)
+			n.log.Info("leaving", "only_here", n.sw.Sole(), "timeout", timeout)
 			n.step(swarm.Leave{})
 		}
 	}) == nil {

@@ -122,7 +122,7 @@ func (n *Node) strike(id peer.ID, kind status.StrikeKind, why string) {
 		return
 	}
 	d := n.strikes.add(id, name, kind, n.cfg.now())
-	n.log.Warn("neighbour misbehaved", "node", name, "kind", kind, "why", why, "avoided for", d.Round(time.Second))
+	n.log.Warn("neighbour misbehaved", "node", name, "kind", kind, "why", why, "avoided_for", d.Round(time.Second))
 	n.event(problem.PeerMisbehaves, "%s: %s: %s; it is avoided for %v", name, kind, why, d.Round(time.Second))
 	b, err := json.Marshal(n.strikes)
 	n.disk.add(func() error {

@@ -43,7 +43,7 @@ func (p place) compare(q place) int {
 }
 
 func (p place) String() string {
-	b, _ := json.Marshal([3]string{p.Site, p.Node, p.Bundle}) // strings: no error
+	b, _ := json.Marshal([3]string{p.Site, p.Node, p.Bundle}) //nolint:errchkjson // strings can be encoded
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 

@@ -56,7 +56,6 @@ func TestKilledSeeder(t *testing.T) {
 		const limit = 40 << 20
 		var used, payload int64 // the truth: handed over to the network, whether it arrived or not
 		var way []parcel
-		clean := false
 		for range rapid.IntRange(0, 60).Draw(r, "steps") {
 			switch rapid.IntRange(0, 4).Draw(r, "step") {
 			case 0, 1:
@@ -86,7 +85,8 @@ func TestKilledSeeder(t *testing.T) {
 				}
 			}
 		}
-		if clean = rapid.Bool().Draw(r, "orderly"); clean {
+		clean := rapid.Bool().Draw(r, "orderly")
+		if clean {
 			for _, p := range way {
 				l.sent(p, 1, p.bytes*1000/1046, 1)
 			}

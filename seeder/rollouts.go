@@ -227,7 +227,7 @@ func (x *rollouts) tell(s rollout.State, e rollout.Event) {
 	if e.Severity != "info" {
 		level = slog.LevelWarn
 	}
-	x.log.Log(context.Background(), level, "rollout "+e.Name, "policy", s.Policy, "revision", s.Revision, "what", e.Text)
+	x.log.Log(context.Background(), level, "rollout", "event", e.Name, "policy", s.Policy, "revision", s.Revision, "what", e.Text)
 	x.events.publish(api.Event{Kind: "rollout", Name: e.Name, Severity: e.Severity, Subject: s.Policy, Policy: s.Policy, Text: "rollout of " + s.Policy + ": " + e.Text})
 }
 

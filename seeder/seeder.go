@@ -300,12 +300,12 @@ func (s *Seeder) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	s.ctx, s.ending = ctx, ctx.Done()
 	routes := s.routes()
-	s.serve(g, ctx, s.unixListener, trusted(routes))
+	s.serve(ctx, g, s.unixListener, trusted(routes))
 	if s.metricsListener != nil {
-		s.serve(g, ctx, s.metricsListener, s.onlyMetrics())
+		s.serve(ctx, g, s.metricsListener, s.onlyMetrics())
 	}
 	if s.tlsListener != nil {
-		s.serve(g, ctx, s.tlsListener, guard(routes, s.tokens.who, routes.open(), s.audit.refused))
+		s.serve(ctx, g, s.tlsListener, guard(routes, s.tokens.who, routes.open(), s.audit.refused))
 	}
 	g.Go(func() error { return s.host.Run(ctx) })
 	g.Go(func() error { return s.intake.run(ctx) })
@@ -327,7 +327,7 @@ func (s *Seeder) Run(ctx context.Context) error {
 }
 
 // serve adds a server and its end to the group.
-func (s *Seeder) serve(g *errgroup.Group, ctx context.Context, l net.Listener, h http.Handler) {
+func (s *Seeder) serve(ctx context.Context, g *errgroup.Group, l net.Listener, h http.Handler) {
 	srv := api.NewServer(h, s.log)
 	srv.ConnContext = withPeer
 	srv.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }

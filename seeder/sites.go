@@ -131,7 +131,7 @@ func (s *Seeder) setWAN(ctx context.Context, name string, d wanprofile.Document,
 		return d, fmt.Errorf("time zone of site %s: %w", name, err)
 	}
 	s.pace.set(name, site.WAN, zone)
-	s.log.Info("wan profile in force", "site", name, "cap", site.WAN.Cap, "perDay", site.WAN.PerDay, "rules", len(site.WAN.Rules))
+	s.log.Info("wan profile in force", "site", name, "cap", site.WAN.Cap, "per_day", site.WAN.PerDay, "rules", len(site.WAN.Rules))
 	return site.WAN.Document(), nil
 }
 

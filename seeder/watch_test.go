@@ -116,7 +116,7 @@ func (b *bed) listen(last string) (lines func() []string, end func()) {
 	if last != "" {
 		r.Header.Set("Last-Event-ID", last)
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := http.DefaultClient.Do(r) //nolint:bodyclose // the stream ends with its context
 	if err != nil {
 		b.t.Fatal(err)
 	}

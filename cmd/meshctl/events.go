@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -160,11 +159,12 @@ func (f *eventFlags) show(page api.ReportPage, wide bool) error {
 	case "jsonl":
 		e := json.NewEncoder(f.env.Stdout)
 		e.SetEscapeHTML(false)
-		var errs []error
 		for _, r := range page.Reports {
-			errs = append(errs, e.Encode(r))
+			if err := e.Encode(r); err != nil {
+				return err
+			}
 		}
-		return errors.Join(errs...)
+		return nil
 	}
 	for _, r := range page.Reports {
 		if _, err := io.WriteString(f.env.Stdout, eventText(r, wide)); err != nil {

@@ -43,8 +43,6 @@ type Keys struct {
 }
 
 // keys are made once for a test binary: that takes longer than most tests.
-//
-//nolint:gochecknoglobals // made once and never changed
 var keys = sync.OnceValues(func() (*Keys, error) {
 	made := make([]*signer.KeyFile, 4)
 	for i := range made {

@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	stdlog "log"
+	stdlog "log" //nolint:depguard // net/http takes no other
 	"log/slog"
 	"net/http"
 	"time"
@@ -53,9 +53,9 @@ type errorLog struct{ *slog.Logger }
 func (l errorLog) Write(b []byte) (int, error) {
 	msg := string(bytes.TrimSpace(b))
 	if bytes.HasPrefix(b, []byte("http: TLS handshake error")) {
-		l.Debug(msg)
+		l.Debug("http server", "what", msg)
 	} else {
-		l.Error(msg)
+		l.Error("http server", "what", msg)
 	}
 	return len(b), nil
 }

@@ -101,7 +101,7 @@ func prepare(c *cobra.Command) {
 }
 
 // Status is an exit status that says something by itself: nothing is printed for it.
-type Status problem.Exit
+type Status problem.Exit //nolint:errname // it is the exit status; that it is an error is how it gets out
 
 // Error implements error.
 func (s Status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }

@@ -19,7 +19,7 @@ import (
 )
 
 // listen reads what the target says on one lane.
-func (t *talk) listen(s network.Stream, lane int) error {
+func (t *talk) listen(s network.Stream) error {
 	var bufs wire.Buffers
 	r := wire.NewReader(bufio.NewReaderSize(s, 16<<10), &bufs)
 	defer r.Close()
@@ -191,7 +191,7 @@ var bomb = sync.OnceValue(func() []byte {
 	}
 	zeros := make([]byte, 1<<20)
 	for range 1 << 10 {
-		w.Write(zeros)
+		_, _ = w.Write(zeros)
 	}
 	w.Close()
 	return out.Bytes()

@@ -253,11 +253,11 @@ func (p *Peer) converse(ctx context.Context, to Target) {
 	g, gctx := errgroup.WithContext(ctx)
 	t.ctx = gctx
 	context.AfterFunc(gctx, func() { p.h.Network().ClosePeer(to.ID) })
-	g.Go(func() error { return t.listen(in[control], control) })
+	g.Go(func() error { return t.listen(in[control]) })
 	if p.plays(NoRead) {
 		g.Go(func() error { <-gctx.Done(); return gctx.Err() })
 	} else {
-		g.Go(func() error { return t.listen(in[data], data) })
+		g.Go(func() error { return t.listen(in[data]) })
 	}
 	g.Go(func() error { return t.perform() })
 	_ = g.Wait() // how it ended is the target's affair

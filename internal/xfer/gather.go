@@ -55,8 +55,8 @@ func (g *gather) Read(b []byte) (int, error) {
 	if g.rest {
 		if left := g.pause - time.Since(g.last); left > 0 {
 			g.wakeAt(restBytes)
-			time.Sleep(left)
-			g.wakeAt(1) // always, before a read that may wait
+			time.Sleep(left) //nolint:forbidigo // a few milliseconds in which nothing else is due
+			g.wakeAt(1)      // always, before a read that may wait
 		}
 	}
 	n, err := g.Conn.Read(b)

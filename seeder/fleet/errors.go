@@ -16,10 +16,7 @@ func mapError(err error) error {
 	}
 	var lite *sqlite.Error
 	if errors.As(err, &lite) {
-		if mapped := mapSQLite(lite); mapped != error(lite) {
-			return mapped
-		}
-		return err
+		return mapSQLite(lite, err)
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {

@@ -63,12 +63,12 @@ const (
 	sqliteNotADB  = 26
 )
 
-func mapSQLite(e *sqlite.Error) error {
+func mapSQLite(e *sqlite.Error, err error) error {
 	switch e.Code() & 0xff {
 	case sqliteFull:
 		return diskFull(e)
 	case sqliteCorrupt, sqliteNotADB:
 		return damaged(e)
 	}
-	return e
+	return err
 }

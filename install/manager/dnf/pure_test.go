@@ -24,7 +24,7 @@ erase lib-1.0-1.noarch@@System demo-2.0-1.noarch@bundle
 erase old-1.0-1.noarch@@System
 
 downgrade down-2-1.noarch@@System down-1-1.noarch@bundle
-`), "bundle")
+`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ downgrade down-2-1.noarch@@System down-1-1.noarch@bundle
 		"install a@bundle", "install a-1.noarch@bundle", "install -1-1.noarch@bundle", "install a-1-1.@bundle", "install a--1.noarch@bundle", "erase a-1-1.noarch@bundle",
 		"erase a-1-1.noarch@@System b-1-1.noarch@elsewhere", "erase",
 	} {
-		if got, err := parseSolution([]byte(bad+"\n"), "bundle"); err == nil {
+		if got, err := parseSolution([]byte(bad + "\n")); err == nil {
 			t.Errorf("%q is read as %+v", bad, got)
 		}
 	}
@@ -54,7 +54,7 @@ func FuzzParseSolution(f *testing.F) {
 	f.Add([]byte("upgrade demo-1.0-1.noarch@@System demo-1:2.0-1.noarch@bundle\n"))
 	f.Add([]byte("erase a-1-1.x@@System b-1-1.x@bundle\ninstall c-1-1.x@bundle\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		steps, err := parseSolution(b, "bundle")
+		steps, err := parseSolution(b)
 		if err != nil {
 			return
 		}
@@ -223,8 +223,8 @@ func TestAllowed(t *testing.T) {
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s: %s", c.name, diff)
 		}
-		if said := ""; err != nil {
-			said = err.Error()
+		if err != nil {
+			said := err.Error()
 			if c.wrong == "" || !strings.Contains(said, c.wrong) {
 				t.Errorf("%s: %v, want %q", c.name, err, c.wrong)
 			}

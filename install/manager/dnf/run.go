@@ -111,7 +111,7 @@ func (m *Manager) transact(ctx context.Context, o manager.Order, w wish, how mod
 	if err != nil {
 		return out, toolError("the solver's answer cannot be read: "+err.Error(), res)
 	}
-	if out.solution, err = parseSolution(b, repoID); err != nil {
+	if out.solution, err = parseSolution(b); err != nil {
 		return out, toolError(err.Error(), res)
 	}
 	return out, nil

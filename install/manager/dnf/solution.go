@@ -19,7 +19,7 @@ type step struct {
 // parseSolution reads what libsolv writes of its answer, debugdata/rpms/solver.result, a line for each step (ext/testcase.c,
 // testcase_solverresult): "VERB PACKAGE@REPO [PACKAGE@REPO]", the package that is there first, and @System for the
 // machine. A verb, a repository or a form that is not known is an error: whoever cannot read a plan must not follow it.
-func parseSolution(b []byte, repo string) ([]step, error) {
+func parseSolution(b []byte) ([]step, error) {
 	if len(b) > maxSolution {
 		return nil, fmt.Errorf("solver's answer: %d bytes: at most %d", len(b), maxSolution)
 	}
@@ -33,14 +33,14 @@ func parseSolution(b []byte, repo string) ([]step, error) {
 		var err error
 		switch verb := f[0]; verb {
 		case "install", "multiinstall":
-			st, err = readStep(f, "", repo)
+			st, err = readStep(f, "", repoID)
 		case "erase": // alone, or because the second takes its place
 			st, err = readStep(f[:min(len(f), 2)], "@System")
 			if len(f) > 2 && err == nil {
-				_, err = readStep(append(f[:1:1], f[2:]...), repo)
+				_, err = readStep(append(f[:1:1], f[2:]...), repoID)
 			}
 		case "upgrade", "downgrade", "change", "reinstall", "multireinstall":
-			st, err = readStep(f, "@System", repo)
+			st, err = readStep(f, "@System", repoID)
 		default:
 			err = fmt.Errorf("%q is not a known step", verb)
 		}

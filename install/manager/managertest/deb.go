@@ -55,8 +55,6 @@ type debKey struct {
 }
 
 // debKeys sign the repositories of a test binary: the first is the one whose public half travels in the bundle.
-//
-//nolint:gochecknoglobals // made once and never changed
 var debKeys = sync.OnceValues(func() (keys [2]debKey, err error) {
 	for i := range keys {
 		priv, pub, _, err := signer.GenerateKey(signer.KeyOptions{Name: "repository", Email: strconv.Itoa(i) + "@example.com"})

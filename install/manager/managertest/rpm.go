@@ -217,8 +217,11 @@ func rpmbuild(dir, spec string) (string, error) {
 		return "", err
 	}
 	found, err := filepath.Glob(filepath.Join(dir, "*.rpm"))
-	if err != nil || len(found) != 1 {
-		return "", fmt.Errorf("built %q: %v", found, err)
+	if err != nil {
+		return "", err
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("built %q", found)
 	}
 	return found[0], nil
 }
