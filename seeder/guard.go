@@ -19,6 +19,7 @@ const (
 	strangerBurst = 64 // a large store joins all at once, from one address
 	maxStrangers  = 4096
 	maxAPIConns   = 512
+	maxAddrConns  = maxAPIConns / 2 // of one address: nobody alone keeps all others out
 
 	maxMetricsConns = 16
 )
@@ -32,6 +33,9 @@ func guard(h http.Handler, who func(string) (caller, bool), open map[string]bool
 		c, ok := who(word)
 		c.From = r.RemoteAddr
 		r = r.WithContext(withCaller(r.Context(), c))
+		if !ok {
+			w.Header().Set("Connection", "close") // a stranger keeps no connection: they are bounded
+		}
 		if ok || r.URL.Path == api.PathHealth {
 			h.ServeHTTP(w, r)
 			return
@@ -58,15 +62,21 @@ type strangers struct {
 	byAddr map[netip.Addr]*rate.Limiter
 }
 
-func (s *strangers) allow(remote string) bool {
+// hostOf is whom an address and port are of.
+func hostOf(remote string) (netip.Addr, error) {
 	ap, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return false
-	}
 	addr := ap.Addr().Unmap()
 	if addr.Is6() { // a host has a whole /64 to choose from
 		p, _ := addr.WithZone("").Prefix(64)
 		addr = p.Addr()
+	}
+	return addr, err
+}
+
+func (s *strangers) allow(remote string) bool {
+	addr, err := hostOf(remote)
+	if err != nil {
+		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,30 +103,63 @@ func (s *strangers) forget() {
 	}
 }
 
-// bounded is a listener with at most a fixed number of open connections; further ones wait in the kernel.
+// bounded is a listener with at most a fixed number of open connections; further ones wait in the kernel. Those of one
+// address beyond its share are closed at once.
 type bounded struct {
 	net.Listener
+	each   int // of one address
 	places chan struct{}
 	done   chan struct{}
 	once   sync.Once
+
+	mu     sync.Mutex
+	byAddr map[netip.Addr]int
 }
 
-func bound(l net.Listener, most int) net.Listener {
-	return &bounded{Listener: l, places: make(chan struct{}, most), done: make(chan struct{})}
+func bound(l net.Listener, most, each int) net.Listener {
+	return &bounded{Listener: l, each: each, places: make(chan struct{}, most), done: make(chan struct{}), byAddr: map[netip.Addr]int{}}
 }
 
 func (b *bounded) Accept() (net.Conn, error) {
-	select {
-	case b.places <- struct{}{}:
-	case <-b.done:
-		return nil, net.ErrClosed
-	}
-	c, err := b.Listener.Accept()
-	if err != nil {
+	for {
+		select {
+		case b.places <- struct{}{}:
+		case <-b.done:
+			return nil, net.ErrClosed
+		}
+		c, err := b.Listener.Accept()
+		if err != nil {
+			<-b.places
+			return nil, err
+		}
+		addr, err := hostOf(c.RemoteAddr().String())
+		if err == nil && b.enter(addr) {
+			return &boundedConn{Conn: c, free: sync.OnceFunc(func() {
+				b.leave(addr)
+				<-b.places
+			})}, nil
+		}
+		_ = c.Close() // it was not wanted
 		<-b.places
-		return nil, err
 	}
-	return &boundedConn{Conn: c, free: sync.OnceFunc(func() { <-b.places })}, nil
+}
+
+func (b *bounded) enter(addr netip.Addr) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.byAddr[addr] >= b.each {
+		return false
+	}
+	b.byAddr[addr]++
+	return true
+}
+
+func (b *bounded) leave(addr netip.Addr) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.byAddr[addr]--; b.byAddr[addr] == 0 {
+		delete(b.byAddr, addr)
+	}
 }
 
 func (b *bounded) Close() error {

@@ -242,7 +242,7 @@ func (s *Seeder) listen(identity ed25519.PrivateKey) error {
 		if err != nil {
 			return fmt.Errorf("api: %w", err)
 		}
-		s.tlsListener = tls.NewListener(bound(l, maxAPIConns), conf)
+		s.tlsListener = tls.NewListener(bound(l, maxAPIConns, maxAddrConns), conf)
 		s.opened = append(s.opened, s.tlsListener)
 		addrs, err := advertised("api", s.cfg.AdvertiseAPI, unmap(l.Addr().(*net.TCPAddr).AddrPort()))
 		if err != nil {
@@ -256,7 +256,7 @@ func (s *Seeder) listen(identity ed25519.PrivateKey) error {
 		if s.metricsListener, err = net.Listen("tcp", s.cfg.ListenMetrics); err != nil {
 			return fmt.Errorf("metrics: %w", err)
 		}
-		s.metricsListener = bound(s.metricsListener, maxMetricsConns)
+		s.metricsListener = bound(s.metricsListener, maxMetricsConns, maxMetricsConns)
 		s.opened = append(s.opened, s.metricsListener)
 	}
 	// The store's lock is ours, so a socket that is there is of a seeder that died.
