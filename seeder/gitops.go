@@ -310,7 +310,11 @@ func (f *follower) take(ctx context.Context, id string, rec syncRecord) error {
 	f.unpublished = true
 	f.log.Info("git commit in force", "commit", id, "subject", snap.Commit.Subject, "signer", v.Signers[0], "policies", len(plan.policies), "removes", plan.removal.Removes)
 	for _, p := range plan.policies {
-		f.audit(ctx, "put policy", p.Name, fmt.Sprintf("commit %s by %s, revision %d", id, v.Signers[0], p.Revision))
+		action := "put policy"
+		if _, ok := snap.Policies[p.Name]; !ok {
+			action = "withdraw policy"
+		}
+		f.audit(ctx, action, p.Name, fmt.Sprintf("commit %s by %s, revision %d", id, v.Signers[0], p.Revision))
 		f.s.events.publish(api.Event{Kind: "policy", Name: "applied", Subject: p.Name, Policy: p.Name, Text: fmt.Sprintf("commit %.12s: %s", id, snap.Commit.Subject)})
 	}
 	f.s.events.publish(api.Event{Kind: "sync", Name: "applied", Subject: id, Text: snap.Commit.Subject})

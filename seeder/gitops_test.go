@@ -220,6 +220,16 @@ func TestGitTakesOver(t *testing.T) {
 	if len(deleted) != 1 || deleted[0] != "pos" {
 		t.Errorf("deleted: %v", deleted)
 	}
+	log, err := g.db.AuditLog(t.Context(), 0, 10, false)
+	var did []string
+	for _, e := range log {
+		if e.Who == "git" {
+			did = append(did, e.Action+" "+e.Subject)
+		}
+	}
+	if got := strings.Join(did, ", "); err != nil || got != "put policy pos, withdraw policy pos" {
+		t.Errorf("audit: %s, %v", got, err)
+	}
 }
 
 func TestGitHoldsMassRemoval(t *testing.T) {
