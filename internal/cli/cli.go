@@ -55,6 +55,10 @@ func Run(ctx context.Context, env Env, root *cobra.Command) problem.Exit {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return Usage(c, "%s", err) })
 	prepare(root)
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil && help != root {
+		help.Args = func(_ *cobra.Command, args []string) error { return known(root, args) }
+	}
 
 	ran, err := root.ExecuteContextC(ctx)
 	if err == nil {
@@ -75,6 +79,15 @@ func Run(ctx context.Context, env Env, root *cobra.Command) problem.Exit {
 		fmt.Fprintln(env.Stderr, p.Text())
 	}
 	return problem.ExitOf(p)
+}
+
+// known refuses to help with a command that there is not.
+func known(root *cobra.Command, args []string) error {
+	c, rest, err := root.Find(args)
+	if err != nil || len(rest) > 0 {
+		return Usage(c, "unknown command %q for %q", args[len(args)-max(1, len(rest))], c.CommandPath())
+	}
+	return nil
 }
 
 // prepare gives every command that only groups others the same behaviour: help without arguments, an error with

@@ -45,6 +45,7 @@ func TestRun(t *testing.T) {
 		{"unknown verb", "noun vreb", nil, 2, "error[E1001]: unknown command \"vreb\" for \"tool noun\"\n  next: tool noun verb, or tool noun --help\n"},
 		{"unknown verb, like none", "noun jump", nil, 2, "error[E1001]: unknown command \"jump\" for \"tool noun\"\n  next: tool noun --help\n"},
 		{"unknown noun", "nuon", nil, 2, "error[E1001]: unknown command \"nuon\" for \"tool\"\n  next: tool noun, or tool --help\n"},
+		{"help for what is not there", "help noun jump", nil, 2, "error[E1001]: unknown command \"jump\" for \"tool noun\"\n  next: tool noun --help\n"},
 		{"problem", "noun verb x", corrupt, 5, "ran\nerror[E2103]: chunk 7 of app 1.2\n  done: it was dropped\n  next: meshctl bundle verify app\n"},
 		{"problem as JSON", "noun verb x --json", corrupt, 5, `ran
 {"apiVersion":"meshctl.io/v1","kind":"Error","code":"E2103","exit":5,"message":"chunk 7 of app 1.2","done":"it was dropped","hint":"meshctl bundle verify app"}
