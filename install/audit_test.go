@@ -145,3 +145,30 @@ func TestAuditRequest(t *testing.T) {
 		}
 	}
 }
+
+// What a check carries on on its way is told apart from what it found: the daemon's receipt is of the one, not of the other.
+func TestAuditTellsWhatItCarriedOn(t *testing.T) {
+	b, v1, v2 := cutAtCheck(t)
+	before, err := install.ReadResults(b.Config.State)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := install.NewAuditRequest(install.Request{}, b.Store).Fresh()
+	want(t, installer(b).Apply(t.Context(), r), clean)
+	inForce(t, b, v2, v1)
+	rs, err := install.ReadResults(b.Config.State)
+	if err != nil {
+		t.Fatal(err)
+	}
+	news := rs.After(before.Results[len(before.Results)-1].ID)
+	if len(news) != 2 || news[1].ID != r.ID {
+		t.Fatalf("told: %+v", news)
+	}
+	want(t, news[0], done)
+	if got := news[0]; got.ID == "" || got.Version != "2" || got.Before == nil || got.Before.Version != "1" || got.Installed == nil || got.Installed.Version != "2" {
+		t.Errorf("told: %+v", got)
+	}
+	if again := installer(b).Apply(t.Context(), r); again.ID != r.ID {
+		t.Errorf("asked again: %+v", again)
+	}
+}

@@ -48,6 +48,7 @@ type session struct {
 	open      *journal.Transaction // what an earlier run left
 	garbled   bool                 // a journal is there and cannot be read
 	recovered string
+	lost      string    // why the ledger was made again
 	verified  *verified // of the request, while there is one
 	request   Request
 	id        string // of the request, for its answer
@@ -82,6 +83,10 @@ func (in *Installer) Apply(ctx context.Context, r Request) Result {
 		}
 		if err := s.learn(r); err != nil {
 			return s.refuse(err)
+		}
+		if left && (r.Audit || r.notice()) { // its answer says nothing of what was carried on
+			s.complete(&recovered)
+			s.publish(recovered)
 		}
 		if r.Audit {
 			return s.audit(ctx, r)
@@ -172,29 +177,16 @@ func (in *Installer) with(id string, f func(*session) Result) Result {
 		if s.open, s.garbled, err = st.readJournal(); err != nil {
 			return s.stuck(id, err)
 		}
-		var lost string
-		if s.ledger, lost, err = st.readLedger(in.Config.Root, s.open, in.Now()); err != nil {
+		if s.ledger, s.lost, err = st.readLedger(in.Config.Root, s.open, in.Now()); err != nil {
 			return s.stuck(id, err)
 		}
-		if lost != "" {
-			in.Log.Warn("ledger made again", "dir", st.dir, "why", lost)
+		if s.lost != "" {
+			in.Log.Warn("ledger made again", "dir", st.dir, "why", s.lost)
 		}
 		s.revoked, s.unread = st.readRevoked()
 		s.began, s.before = in.Now(), inForce(s.ledger)
 		r := f(s)
-		s.time(&r)
-		if r.Recovered = s.recovered; lost != "" {
-			r.Recovered = strings.TrimSuffix(lost+"; "+r.Recovered, "; ")
-		}
-		if b := s.ledger.Bundle(r.Bundle); r.Bundle != "" {
-			if b.Current != nil && b.Current.Installed() { // an older executor only laid repositories out
-				r.Installed = b.Current
-			}
-			if len(b.Previous) > 0 {
-				r.Previous = &b.Previous[0]
-			}
-		}
-		r.Isolation = in.Isolation
+		s.complete(&r)
 		if !s.silent {
 			r.ID = s.id
 			s.publish(r)
@@ -204,6 +196,23 @@ func (in *Installer) with(id string, f func(*session) Result) Result {
 	r.Isolation = in.Isolation
 	in.Log.Info("install ended", "outcome", r.Outcome, "reason", r.Reason, "bundle", r.Bundle, "version", r.Version)
 	return r
+}
+
+// complete adds to a result what is the same for each: when, what was carried on, what is in force now.
+func (s *session) complete(r *Result) {
+	s.time(r)
+	if r.Recovered = s.recovered; s.lost != "" {
+		r.Recovered = strings.TrimSuffix(s.lost+"; "+r.Recovered, "; ")
+	}
+	if b := s.ledger.Bundle(r.Bundle); r.Bundle != "" {
+		if b.Current != nil && b.Current.Installed() { // an older executor only laid repositories out
+			r.Installed = b.Current
+		}
+		if len(b.Previous) > 0 {
+			r.Previous = &b.Previous[0]
+		}
+	}
+	r.Isolation = s.Isolation
 }
 
 // stuck is refuse for what has to be put right before anything can be done. Whoever waits for the answer to a request hears of it.
