@@ -230,22 +230,32 @@ type alert struct {
 	EndsAt      *time.Time        `json:"endsAt,omitempty"`
 }
 
+// ended is the bad news that good news ends, and how severe it may have been: labels are an alert's identity.
+type ended struct {
+	name       string
+	severities []string
+}
+
 // alerts is an event as Alertmanager takes it. Good news ends at once the alert that the bad one began.
-func alerts(e api.Event, now time.Time) []alert {
-	name, ends := e.Name, (*time.Time)(nil)
-	if bad, ok := map[string]string{"returned": "silent", "released": "added", "resumed": "paused"}[e.Name]; ok {
-		name, ends = bad, &now
+func alerts(e api.Event, now time.Time) (out []alert) {
+	was, ends := ended{e.Name, []string{e.Severity}}, (*time.Time)(nil)
+	if bad, ok := map[string]ended{
+		"returned": {"silent", []string{"warning"}},
+		"released": {"added", []string{"critical"}},
+		"resumed":  {"paused", []string{"critical", "info"}}, // by its budget, by a person
+	}[e.Name]; ok {
+		was, ends = bad, &now
 	}
-	labels := map[string]string{"alertname": "patchmesh " + e.Kind + " " + name, "severity": e.Severity}
-	if ends != nil {
-		labels["severity"] = map[string]string{"silent": "warning", "added": "critical", "paused": "critical"}[name] // labels are an alert's identity
-	}
-	for k, v := range map[string]string{"policy": e.Policy, "site": e.Site, "node": e.Node, "subject": e.Subject} {
-		if v != "" {
-			labels[k] = v
+	for _, severity := range was.severities {
+		labels := map[string]string{"alertname": "patchmesh " + e.Kind + " " + was.name, "severity": severity}
+		for k, v := range map[string]string{"policy": e.Policy, "site": e.Site, "node": e.Node, "subject": e.Subject} {
+			if v != "" {
+				labels[k] = v
+			}
 		}
+		out = append(out, alert{Labels: labels, Annotations: map[string]string{"summary": e.Text, "code": e.Code}, StartsAt: e.At, EndsAt: ends})
 	}
-	return []alert{{Labels: labels, Annotations: map[string]string{"summary": e.Text, "code": e.Code}, StartsAt: e.At, EndsAt: ends}}
+	return out
 }
 
 func (s *Seeder) webhookRoutes(handle func(string, string, route)) {

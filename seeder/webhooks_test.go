@@ -245,6 +245,16 @@ func TestAlertmanager(t *testing.T) {
 	if d := cmp.Diff(bad[0].Labels, good[0].Labels); d != "" || bad[0].EndsAt != nil || good[0].EndsAt == nil {
 		t.Errorf("%s", d)
 	}
+	for _, severity := range []string{"critical", "info"} { // by its budget, by a person
+		paused := alerts(api.Event{Kind: "rollout", Name: "paused", Severity: severity, Subject: "p", Policy: "p"}, now)
+		var over bool
+		for _, a := range alerts(api.Event{Kind: "rollout", Name: "resumed", Severity: "info", Subject: "p", Policy: "p"}, now) {
+			over = over || a.EndsAt != nil && cmp.Equal(a.Labels, paused[0].Labels)
+		}
+		if !over {
+			t.Errorf("a pause of severity %s does not end", severity)
+		}
+	}
 	if bad[0].Labels["alertname"] != "patchmesh site silent" || bad[0].Annotations["summary"] != "nothing heard" {
 		t.Errorf("%+v", bad)
 	}
