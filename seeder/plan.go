@@ -15,12 +15,21 @@ import (
 // maxPlanned bounds the policies of one plan: each is held against every node.
 const maxPlanned = 512
 
+// maxPlanners bounds the plans that are made at one time: each looks at the whole fleet. Others wait.
+const maxPlanners = 2
+
 // planRoutes serves what policies would change; nothing is changed.
 func (s *Seeder) planRoutes(handle func(method, path string, fn route)) {
 	handle("POST", api.PathPlan, func(w http.ResponseWriter, r *http.Request) (any, error) {
 		var q api.PlanRequest
 		if err := api.ReadJSON(w, r, api.MaxPlanBody, &q); err != nil {
 			return nil, err
+		}
+		select {
+		case s.planners <- struct{}{}:
+			defer func() { <-s.planners }()
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
 		}
 		return s.plan(r.Context(), q)
 	})

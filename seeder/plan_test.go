@@ -1,7 +1,10 @@
 package seeder
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/patchmesh/patchmesh/internal/api"
 	"github.com/patchmesh/patchmesh/internal/policy"
@@ -44,5 +47,25 @@ func TestPlan(t *testing.T) {
 	}
 	if _, err := b.admin.Plan(t.Context(), api.PlanRequest{Policies: []api.PlanFile{{File: "a.yaml", Text: "kind: Pod"}}}); err == nil {
 		t.Error("a plan of no policy")
+	}
+}
+
+// Who asks for many plans at once waits: nobody else is kept from the processor for it.
+func TestPlansWait(t *testing.T) {
+	b := start(t, nil)
+	for range maxPlanners {
+		b.planners <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := b.admin.Plan(ctx, api.PlanRequest{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a plan too many: %v", err)
+	}
+	<-b.planners
+	if _, err := b.admin.Plan(t.Context(), api.PlanRequest{}); err != nil {
+		t.Error(err)
+	}
+	if len(b.planners) != maxPlanners-1 {
+		t.Errorf("%d plans are made", len(b.planners))
 	}
 }

@@ -80,6 +80,7 @@ type Seeder struct {
 	metrics    *metrics
 	quarantine *quarantine
 	watchers   chan struct{}   // a place for each open stream
+	planners   chan struct{}   // a place for each plan that is made
 	scripts    *rate.Limiter   // of what comes without a signature
 	ending     <-chan struct{} // closed when Run is to end: streams end
 
@@ -151,7 +152,7 @@ func (s *Seeder) load(ctx context.Context, chunks *store.Store, enc *encoded.Cac
 	if s.tokens, err = loadTokens(ctx, s.db, s.token, s.now); err != nil {
 		return err
 	}
-	s.events, s.watchers = newEvents(s.now), make(chan struct{}, maxWatchers)
+	s.events, s.watchers, s.planners = newEvents(s.now), make(chan struct{}, maxWatchers), make(chan struct{}, maxPlanners)
 	s.scripts = rate.NewLimiter(scriptRate, scriptBurst)
 	s.post, s.metrics = newPost(s.db, s.log, s.now, s.events), newMetrics(s)
 	if s.quarantine, err = loadQuarantine(ctx, s.db); err != nil {
