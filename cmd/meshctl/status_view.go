@@ -110,7 +110,7 @@ func (v view) nodes(s status.Site) *cli.Table {
 	var t cli.Table
 	head := []string{"NODE", "PHASE", "VERSION", "CHUNKS", "     WAN", "  LAN-IN", " LAN-OUT", "  REUSED", "SEEN", "REASON"}
 	if v.wide {
-		head = append(head[:len(head)-1:len(head)-1], "WANTED", "POLICY", "BATCH", "GRANT", "PEERS", "  WASTED", "OUTBOX", "NEXT-TRY", "SNAPSHOT", "AGENT", "REASON")
+		head = append(head[:len(head)-1:len(head)-1], "WANTED", "POLICY", "BATCH", "GRANT", "PEERS", "  WASTED", "OUTBOX", "NEXT-TRY", "SNAPSHOT", "CLOCK-SKEW", "AGENT", "REASON")
 	}
 	t.Row(head...)
 	nodes := slices.Clone(s.Nodes)
@@ -122,11 +122,19 @@ func (v view) nodes(s status.Site) *cli.Table {
 		}
 		if v.wide {
 			row = append(row, wanted(n.Node), policyOf(n.Node), ordinal(n.Batch), ordinal(n.Grant), fmt.Sprint(n.Transfer.Peers), size(n.Transfer.Wasted), fmt.Sprint(n.Outbox),
-				nextCell(s.AsOf, n), dash(n.Snapshot), dash(n.Software))
+				nextCell(s.AsOf, n), dash(n.Snapshot), skew(n.Node), dash(n.Software))
 		}
 		t.Row(append(row, remark(s, n))...)
 	}
 	return &t
+}
+
+// skew is how far a node's clock is from those of its site; nothing where that is not worth a word.
+func skew(n status.Node) string {
+	if n.SkewSeconds == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%+ds", -n.SkewSeconds)
 }
 
 // remark is the reason, when the node tries again, and what an operator has yet to do or has ordered.

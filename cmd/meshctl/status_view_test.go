@@ -85,6 +85,7 @@ func sample() status.Site {
 		{Node: "pos-07", By: "pos-03", Kind: status.StrikeWrongBytes, Count: 3, Last: asOf.Add(-time.Minute), Until: &next},
 		{Node: "pos-07", By: "pos-11", Kind: status.StrikeLie, Count: 1, Last: asOf.Add(-2 * time.Hour)},
 	}
+	s.Nodes[2].SkewSeconds = 130 // its clock is behind
 	s.Nodes[2].Struck = []status.Strike{{Node: "pos-03", By: "pos-07\n", Kind: status.StrikeStall, Count: 1, Last: asOf.Add(-3 * 24 * time.Hour)}}
 	s.Nodes[4].Silent = true
 	s.Nodes[0].Batch, s.Nodes[0].Grant, s.Nodes[2].Batch, s.Nodes[2].Grant = 25, 1789456001, 31, 1789456002
