@@ -249,6 +249,43 @@ func TestKilledAtAnyInstant(t *testing.T) {
 	}
 }
 
+// Killed at the very end of unpacking, a package has its new version and has to be installed again. Without being told so
+// apt takes it for the newest, and dpkg does not configure it.
+func TestKilledAtTheEndOfUnpacking(t *testing.T) {
+	t.Parallel()
+	bed := managertest.Deb()
+	bed.Needs(t)
+	repo := bed.Repo(t, managertest.Spec{Packages: []managertest.Package{pkg("demo", "2.0-1"), pkg("lib", "2.0-1")}})
+	m := bed.Machine(t, "", pkg("demo", "1.0-1"), pkg("lib", "1.0-1"))
+	back := m.Manager(t, tool.Runner{ID: fmt.Sprintf("killed-at-the-end-%d", os.Getpid())})
+	before, err := back.Installed(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := back.Plan(t.Context(), repo.Order())
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(m.Root(), "var/lib/dpkg/status")
+	status, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(status), "\n\n")
+	for i, b := range blocks {
+		if strings.HasPrefix(b, "Package: demo\n") {
+			blocks[i] = strings.NewReplacer("install ok installed", "install reinstreq half-installed", "Version: 1.0-1", "Version: 2.0-1").Replace(b)
+		}
+	}
+	if err := os.WriteFile(name, []byte(strings.Join(blocks, "\n\n")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := back.Repair(t.Context(), repo.Order(), p); err != nil {
+		t.Fatalf("%v\n%s", err, out.Log)
+	}
+	verdict(t, "killed at the end", back, repo.Order(), p, before)
+}
+
 func verdict(t *testing.T, what string, back manager.Manager, o manager.Order, p manager.Plan, before []packages.Installed) {
 	t.Helper()
 	after, err := back.Installed(t.Context())

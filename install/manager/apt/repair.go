@@ -31,6 +31,11 @@ func (m *Manager) Repair(ctx context.Context, o manager.Order, p manager.Plan) (
 		return out, m.mark(ctx, o, p)
 	}
 	args := install(o, named)
+	if slices.ContainsFunc(named, func(l packages.Package) bool { return has(have, l) }) {
+		// Cut off at its very end, a package has the new version already and still has to be unpacked again: dpkg will not
+		// configure it, and apt takes it for the newest.
+		args = append([]string{"--reinstall"}, args...)
+	}
 	will, res, err := m.foresee(ctx, args, have, native)
 	if err != nil {
 		return out, err
@@ -39,6 +44,11 @@ func (m *Manager) Repair(ctx context.Context, o manager.Order, p manager.Plan) (
 		return out, refused(bad, res)
 	}
 	return m.transact(ctx, o, p, args)
+}
+
+// has reports whether a package is there in its version, in whatever state.
+func has(have []packages.Installed, l packages.Package) bool {
+	return slices.ContainsFunc(have, func(i packages.Installed) bool { return i.Name == l.Name && i.Arch == l.Arch && i.Version == l.Version })
 }
 
 // configurePending runs what dpkg can finish by itself. That it cannot finish everything is no error here.
