@@ -82,7 +82,7 @@ vm-test: build ## in an emulated machine: LVM thin, Timeshift, live systemd, reb
 # Out of Debian's package, which is not installed: it would start a server.
 alerts-test: ## the alerts fire, and do not, by Prometheus's own promtool (Debian's package lists)
 	@mkdir -p $(BIN)/prometheus
-	@cd $(BIN)/prometheus && { test -x usr/bin/promtool || { apt-get -qq download prometheus && dpkg-deb -x prometheus_*.deb .; }; }
+	@cd $(BIN)/prometheus && { test -x usr/bin/promtool || { apt-get -qq download prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool; }; }
 	PATH=$(CURDIR)/$(BIN)/prometheus/usr/bin:$$PATH $(GO) test -count=1 -v -run TestAlertsFire ./seeder
 
 sim: ## the site simulation in virtual time, SEEDS runs (default 200)
