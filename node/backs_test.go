@@ -17,6 +17,7 @@ import (
 	"github.com/patchmesh/patchmesh/internal/status"
 	"github.com/patchmesh/patchmesh/internal/trust"
 	"github.com/patchmesh/patchmesh/internal/wire"
+	"github.com/patchmesh/patchmesh/internal/xfer"
 )
 
 const sendsBack = "  rolloutStrategy: {type: RollingUpdate, failureBudget: {max: \"2%\", onExceeded: Rollback}}\n"
@@ -122,24 +123,31 @@ func TestSeederSendsBack(t *testing.T) {
 	}
 }
 
+const rolling = "  rolloutStrategy: {type: RollingUpdate, batchSize: 1}\n"
+
+// waitsForAGrant is a site whose first node, with the real executor, waits for a grant under policy "all"; what is in the
+// second one's place can tell it anything.
+func waitsForAGrant(t *testing.T) (s *site, one *chunker.Bundle, p *puppet, se *xfer.Session) {
+	t.Helper()
+	s = newSite(t, 2)
+	s.installer, s.installConfig = s.realInstaller(s.members[0], "")
+	s.start(0)
+	one = s.bundle("1.0", 1, map[string][]byte{"f": []byte("one\n")})
+	s.hand(0, one, s.policyOf("all", one, 1, rolling))
+	s.await(0, "waiting for a grant", func(st status.Node) bool { return st.Reason == grant.LeaseMissing })
+	p = s.puppet(s.members[1].key, "n01")
+	return s, one, p, p.dial(s.members[0].id, s.members[0].addr)
+}
+
 // A pause reaches the executor too: the daemon gives notice of the grant that is halted, so that the one from before is not
 // followed, whoever shows it.
 func TestNoticeOfAPause(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, 2)
-	m := s.members[0]
-	s.installer, s.installConfig = s.realInstaller(m, "")
-	s.start(0)
-	m = s.members[0]
-	one := s.bundle("1.0", 1, map[string][]byte{"f": []byte("one\n")})
-	s.hand(0, one, s.policyOf("all", one, 1, "  rolloutStrategy: {type: RollingUpdate, batchSize: 1}\n"))
-	s.await(0, "waiting for a grant", func(st status.Node) bool { return st.Reason == grant.LeaseMissing })
-	p := s.puppet(s.members[1].key, "n01")
-	se := p.dial(m.id, m.addr)
+	s, one, p, se := waitsForAGrant(t)
 	halted := s.grantWith(one, 6, 1, 0, func(g *grant.Grant) { g.Halted = "paused by alice" }, "n00")
 	tellDoc(p, se, wire.DocGrant, "all", 6, halted)
 	floor := func() (out policy.Mark) {
-		raw, err := os.ReadFile(filepath.Join(s.dir, m.name+"-installer", "installed.json"))
+		raw, err := os.ReadFile(filepath.Join(s.dir, s.members[0].name+"-installer", "installed.json"))
 		if err != nil {
 			return out
 		}
@@ -159,17 +167,7 @@ func TestNoticeOfAPause(t *testing.T) {
 // A serial out of all proportion, as of a seeder that was broken into, is in force until the operator's next revision.
 func TestSerialsCountWithinARevision(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, 2)
-	m := s.members[0]
-	s.installer, s.installConfig = s.realInstaller(m, "")
-	s.start(0)
-	m = s.members[0]
-	one := s.bundle("1.0", 1, map[string][]byte{"f": []byte("one\n")})
-	rolling := "  rolloutStrategy: {type: RollingUpdate, batchSize: 1}\n"
-	s.hand(0, one, s.policyOf("all", one, 1, rolling))
-	s.await(0, "waiting for a grant", func(st status.Node) bool { return st.Reason == grant.LeaseMissing })
-	p := s.puppet(s.members[1].key, "n01")
-	se := p.dial(m.id, m.addr)
+	s, one, p, se := waitsForAGrant(t)
 	// A revision that no operator has signed is none.
 	tellDoc(p, se, wire.DocGrant, "all", 1, s.grantWith(one, 1, math.MaxInt64, 0, nil, "n00"))
 	tellDoc(p, se, wire.DocGrant, "all", math.MaxInt64, s.grantWith(one, math.MaxInt64, 1, 0, func(g *grant.Grant) { g.Halted = "for ever" }, "n00"))
